@@ -1,0 +1,1 @@
+"""Luong attention for Keras 3."""

@@ -1,0 +1,1 @@
+"""Search: greedy and beam over a step function."""

@@ -1,0 +1,1 @@
+"""Training: data, recipes, losses, schedules, callbacks."""
