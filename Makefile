@@ -1,0 +1,53 @@
+# Every target works on a fresh clone with only make and Python 3.11 to 3.13: it makes its own .venv first.
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+RUN      := runs/dates
+ARTEFACT := artefacts/dates
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help venv demo test check format clean-demo
+
+help:
+	@echo "make demo     train a small translator of dates, evaluate, export to three formats, verify, draw its attention"
+	@echo "make test     run the tests"
+	@echo "make check    format, lint and type-check, changing nothing"
+	@echo "make format   format and mend what lint can mend"
+	@echo "make venv     only the environment, in $(VENV)"
+
+venv: $(READY)
+
+# Done again when the lock file or the package's metadata change.
+$(READY): requirements.lock pyproject.toml
+	@if ! $(BIN)/python -c '$(IN_RANGE)' 2>/dev/null; then \
+	    found=; \
+	    for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	        if $$python -c '$(IN_RANGE)' 2>/dev/null; then found=$$python; break; fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "error: no Python 3.11, 3.12 or 3.13 found (python3 is: $$(python3 --version 2>&1))." >&2; \
+	        echo "Install one, or name it: make PYTHON=/path/to/python3.12 $(or $(MAKECMDGOALS),venv)" >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "Making $(VENV) with $$($$found --version)"; \
+	    $$found -m venv --clear $(VENV); \
+	fi
+	@echo "Installing the locked requirements into $(VENV) (once; a few minutes)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
