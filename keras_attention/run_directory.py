@@ -1,0 +1,185 @@
+"""The folder that training writes and everything else reads: the model, its tokenizers, its settings.
+
+    RUN/config.json      {"format_version": 1, "task": …, "model": {…}, "source_tokenizer": file, "target_tokenizer": file, "training": {…}}
+    RUN/model.keras      the best weights, saved uncompiled
+    RUN/*.tok.json       the tokenizers (subwords: and *.tok.model)
+    RUN/samples.txt      held-out source sentences, one per line, for verification and pictures
+    RUN/history.csv, metrics.json, README.md, plots/, checkpoints/
+
+Every file is written under a temporary name and renamed, so that a crash or a full disk leaves the former one whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from keras_attention.errors import UserError
+from keras_attention.text import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from keras_attention.seq2seq import Seq2SeqConfig
+
+FORMAT_VERSION = 1
+
+
+def write_atomically(path: str | pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """Let `write(temporary_path)` make a file, then put it in the place of `path`; on any failure `path` stays as it was.
+
+    The temporary name keeps the ending of `path`. Raises UserError when the disk is full or the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(storage_message(path, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def storage_message(path: pathlib.Path, error: OSError) -> str:
+    """What to tell a user whose file could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{path}: the disk is full. What was saved before is whole. "
+            "Free some space and start the same command again: training resumes where it was saved last"
+        )
+    return f"{path}: cannot be written: {error.strerror or error}. Expected a folder that can be written, with free space"
+
+
+def write_text(path: str | pathlib.Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: str | pathlib.Path, content: Any) -> None:
+    """Write indented JSON atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+class RunDirectory:
+    """One run on disk. `open` checks it; `create` writes a new one; attributes load their file when first asked.
+
+    Args of the constructor: `path`, the folder; `metadata`, the content of config.json.
+    """
+
+    def __init__(self, path: str | pathlib.Path, metadata: dict[str, Any]) -> None:
+        self.path = pathlib.Path(path)
+        self.metadata = metadata
+
+    @classmethod
+    def create(cls, path: str | pathlib.Path, metadata: dict[str, Any]) -> RunDirectory:
+        """Write config.json (last: its presence says that the tokenizers are there) and return the run."""
+        run = cls(path, {"format_version": FORMAT_VERSION, **metadata})
+        write_json(run.path / "config.json", run.metadata)
+        return run
+
+    @classmethod
+    def open(cls, path: str | pathlib.Path) -> RunDirectory:
+        """The run in the folder `path`. Raises UserError that names the file that is missing, damaged or of another version."""
+        path = pathlib.Path(path)
+        file = path / "config.json"
+        if not path.is_dir():
+            raise UserError(f"{path}: no such run directory. Expected a folder that `keras-attention train` wrote")
+        try:
+            metadata = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{file}: no such file, so {path} is not a run directory. Expected a folder that `keras-attention train` wrote"
+            ) from error
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise UserError(f"{file}: damaged. Expected JSON. Received: {error}. Train again, or restore a copy") from error
+        if not isinstance(metadata, dict) or "format_version" not in metadata:
+            raise UserError(f"{file}: damaged. Expected a JSON object with format_version. Train again, or restore a copy")
+        if metadata["format_version"] != FORMAT_VERSION:
+            raise UserError(
+                f"{file}: a run directory of another version. Expected format_version {FORMAT_VERSION}. "
+                f"Received: {metadata['format_version']!r}. Use the version of keras-luong that wrote it, or train again"
+            )
+        missing = [key for key in ("model", "source_tokenizer", "target_tokenizer", "task") if key not in metadata]
+        if missing:
+            raise UserError(f"{file}: damaged. Expected the key(s) {', '.join(missing)}. Train again, or restore a copy")
+        run = cls(path, metadata)
+        run._check()
+        return run
+
+    def _check(self) -> None:
+        sizes = (self.config.source_vocabulary, self.config.target_vocabulary)
+        found = (self.source_tokenizer.vocabulary_size, self.target_tokenizer.vocabulary_size)
+        if sizes != found:
+            raise UserError(
+                f"{self.path / 'config.json'}: does not fit the tokenizers beside it. Expected vocabularies of {sizes}. Received: {found}"
+            )
+
+    @functools.cached_property
+    def config(self) -> Seq2SeqConfig:
+        """The model's configuration."""
+        from keras_attention.seq2seq import Seq2SeqConfig
+
+        try:
+            return Seq2SeqConfig.from_dict(self.metadata["model"])
+        except (TypeError, ValueError, KeyError) as error:
+            raise UserError(f"{self.path / 'config.json'}: damaged: its model is not a configuration: {error}") from error
+
+    @property
+    def task(self) -> str:
+        """What the run is for: "translation", "g2p", "dates", …"""
+        return str(self.metadata["task"])
+
+    @property
+    def model_path(self) -> pathlib.Path:
+        return self.path / "model.keras"
+
+    @functools.cached_property
+    def source_tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.path, self.metadata["source_tokenizer"])
+
+    @functools.cached_property
+    def target_tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.path, self.metadata["target_tokenizer"])
+
+    def load_model(self) -> Any:
+        """The trained `keras.Model`. Raises UserError when the file is missing or damaged."""
+        import keras
+
+        if not self.model_path.exists():
+            raise UserError(
+                f"{self.model_path}: no such file. Expected the weights that training keeps after its first epoch; "
+                "start the training again to go on"
+            )
+        try:
+            return keras.models.load_model(self.model_path, compile=False)
+        except Exception as error:  # a damaged archive fails in any of zipfile, h5py, json and keras
+            raise UserError(
+                f"{self.model_path}: damaged. Expected the model that training wrote. "
+                f"Received: {type(error).__name__}: {_first_line(error)}. Train again, or restore a copy"
+            ) from error
+
+    def samples(self) -> list[str]:
+        """Held-out source sentences; none where the file is missing."""
+        try:
+            text = (self.path / "samples.txt").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / 'samples.txt'}: cannot be read: {error}") from error
+        return [line for line in text.split("\n") if line]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else ""

@@ -1,0 +1,265 @@
+"""Text to ids and back: sentencepiece unigram subwords, characters, whitespace words.
+
+A tokenizer is trained from lines of text, saved into a folder as one JSON file (a subword tokenizer adds its sentencepiece model),
+and loaded from there. Ids never include BOS or EOS: the model's own conventions add them (source rows end with EOS, target inputs
+start with BOS). The first four ids are the same everywhere: padding 0, BOS 1, EOS 2, unknown 3.
+
+>>> tokenizer = CharacterTokenizer.train(["abc", "cab"])
+>>> tokenizer.encode("abx")
+[4, 5, 3]
+>>> tokenizer.decode([4, 5, 2])
+'ab'
+"""
+
+from __future__ import annotations
+
+import abc
+import collections
+import io
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from keras_attention.errors import UserError
+
+SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
+UNKNOWN_ID = 3
+KINDS = ("subword", "char", "word")
+
+
+class Tokenizer(abc.ABC):
+    """str <-> ids. Equal text always gives equal ids; ids below 4 are special and are dropped by `decode`."""
+
+    kind: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def vocabulary_size(self) -> int:
+        """Number of ids, the four special ones included."""
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without BOS and EOS; what is not in the vocabulary becomes the unknown id 3."""
+
+    @abc.abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; special ids are dropped."""
+
+    @abc.abstractmethod
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The written form of each id, special ids included: labels for an alignment."""
+
+    @abc.abstractmethod
+    def unknown(self, text: str) -> list[str]:
+        """The parts of a text (characters, or words of a word tokenizer) that the vocabulary does not hold, in order."""
+
+    @abc.abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The content of the tokenizer's JSON file."""
+
+    def save(self, directory: str | pathlib.Path, name: str) -> list[str]:
+        """Write `name`.tok.json (and `name`.tok.model for subwords) into `directory`; returns the file names."""
+        path = pathlib.Path(directory) / f"{name}.tok.json"
+        path.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        return [path.name]
+
+
+class VocabularyTokenizer(Tokenizer):
+    """A tokenizer that is a list of tokens: the position of a token is its id."""
+
+    separator: ClassVar[str]
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        vocabulary = list(vocabulary)
+        if tuple(vocabulary[:4]) != SPECIAL_TOKENS:
+            raise ValueError(
+                f"A vocabulary starts with the special tokens. Expected {list(SPECIAL_TOKENS)}. Received: {vocabulary[:4]}"
+            )
+        if len(set(vocabulary)) != len(vocabulary):
+            raise ValueError("A vocabulary holds each token once. Expected distinct tokens. Received: repeated tokens")
+        self.vocabulary = vocabulary
+        self._ids = {token: index for index, token in enumerate(vocabulary) if index >= len(SPECIAL_TOKENS)}
+
+    @staticmethod
+    @abc.abstractmethod
+    def split(text: str) -> list[str]:
+        """The tokens of a text."""
+
+    @classmethod
+    def train(cls, lines: Iterable[str], size: int | None = None) -> VocabularyTokenizer:
+        """The most frequent tokens of `lines` (ties: by code point), at most `size` ids with the four special ones."""
+        counts = collections.Counter(token for line in lines for token in cls.split(line))
+        for special in SPECIAL_TOKENS:
+            counts.pop(special, None)
+        ranked = sorted(counts, key=lambda token: (-counts[token], token))
+        if size is not None:
+            ranked = ranked[: max(size - len(SPECIAL_TOKENS), 0)]
+        return cls([*SPECIAL_TOKENS, *ranked])
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self.vocabulary)
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.get(token, UNKNOWN_ID) for token in self.split(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.separator.join(self.vocabulary[index] for index in ids if index >= len(SPECIAL_TOKENS))
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        return [self.vocabulary[index] for index in ids]
+
+    def unknown(self, text: str) -> list[str]:
+        return [token for token in self.split(text) if token not in self._ids]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "vocabulary": self.vocabulary}
+
+
+class CharacterTokenizer(VocabularyTokenizer):
+    """One token for each Unicode code point, blanks included."""
+
+    kind = "char"
+    separator = ""
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        return list(text)
+
+
+class WordTokenizer(VocabularyTokenizer):
+    """One token for each run of characters between ASCII white space (space, tab, newline, return, form feed, vertical tab)."""
+
+    kind = "word"
+    separator = " "
+    _blanks: ClassVar[dict[int, str]] = dict.fromkeys(map(ord, "\t\n\r\f\v"), " ")
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        return [word for word in text.translate(WordTokenizer._blanks).split(" ") if word]
+
+
+class SubwordTokenizer(Tokenizer):
+    """A sentencepiece unigram model (Kudo 2018) whose special ids are 0 to 3 in our order."""
+
+    kind = "subword"
+
+    def __init__(self, model: bytes) -> None:
+        try:
+            import sentencepiece
+        except ImportError as error:
+            raise UserError(
+                "Subwords need sentencepiece, which is not installed. Install it: pip install 'keras-luong[train]'"
+            ) from error
+        self.model = model
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise ValueError(f"Expected the bytes of a sentencepiece model. Received: {len(model)} other bytes") from error
+        special = (self._processor.pad_id(), self._processor.bos_id(), self._processor.eos_id(), self._processor.unk_id())
+        if special != (0, 1, 2, 3):
+            raise ValueError(f"Expected a sentencepiece model with pad, BOS, EOS, unknown = (0, 1, 2, 3). Received: {special}")
+        self._characters: frozenset[str] | None = None
+
+    @classmethod
+    def train(cls, lines: Iterable[str], size: int | None = None) -> SubwordTokenizer:
+        """A unigram model of at most `size` pieces (8000), of every character of the text; small texts give fewer pieces."""
+        import sentencepiece
+
+        buffer = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines),
+                model_writer=buffer,
+                model_type="unigram",
+                vocab_size=8000 if size is None else size,
+                hard_vocab_limit=False,
+                character_coverage=1.0,
+                pad_id=0,
+                bos_id=1,
+                eos_id=2,
+                unk_id=3,
+                pad_piece=SPECIAL_TOKENS[0],
+                bos_piece=SPECIAL_TOKENS[1],
+                eos_piece=SPECIAL_TOKENS[2],
+                unk_piece=SPECIAL_TOKENS[3],
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise UserError(
+                f"sentencepiece could not make subwords of this text (vocabulary {size}): {error}. "
+                "Try another --vocabulary size, or --tokenizer char"
+            ) from error
+        return cls(buffer.getvalue())
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self._processor.get_piece_size())
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._processor.encode(text))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return str(self._processor.decode([int(index) for index in ids if index >= len(SPECIAL_TOKENS)]))
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        return [str(self._processor.id_to_piece(int(index))) for index in ids]
+
+    def unknown(self, text: str) -> list[str]:
+        if UNKNOWN_ID not in self.encode(text):
+            return []
+        if self._characters is None:
+            pieces = (self._processor.id_to_piece(index) for index in range(len(SPECIAL_TOKENS), self.vocabulary_size))
+            self._characters = frozenset("".join(pieces))
+        normalized = self._processor.normalize(text).replace(" ", "\u2581")
+        return [character for character in normalized if character not in self._characters]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "vocabulary_size": self.vocabulary_size}
+
+    def save(self, directory: str | pathlib.Path, name: str) -> list[str]:
+        model = pathlib.Path(directory) / f"{name}.tok.model"
+        model.write_bytes(self.model)
+        path = pathlib.Path(directory) / f"{name}.tok.json"
+        path.write_text(json.dumps({**self.to_dict(), "model": model.name}, indent=0) + "\n", encoding="utf-8")
+        return [path.name, model.name]
+
+
+_CLASSES: dict[str, type[CharacterTokenizer] | type[WordTokenizer] | type[SubwordTokenizer]] = {
+    "subword": SubwordTokenizer,
+    "char": CharacterTokenizer,
+    "word": WordTokenizer,
+}
+
+
+def train_tokenizer(kind: str, lines: Iterable[str], size: int | None = None) -> Tokenizer:
+    """A tokenizer of `kind` ("subword", "char", "word") for `lines`; `size` bounds its vocabulary.
+
+    Raises UserError for another kind.
+    """
+    if kind not in _CLASSES:
+        raise UserError(f"Unknown tokenizer. Expected one of {', '.join(KINDS)}. Received: {kind!r}")
+    return _CLASSES[kind].train(lines, size)
+
+
+def load_tokenizer(directory: str | pathlib.Path, name: str) -> Tokenizer:
+    """The tokenizer saved in `directory` under `name` (with or without the ending `.tok.json`).
+
+    Raises UserError that names the file when it is missing or damaged.
+    """
+    path = pathlib.Path(directory) / (name if name.endswith(".json") else f"{name}.tok.json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind = content["kind"]
+        if kind == "subword":
+            path = path.parent / content["model"]
+            return SubwordTokenizer(path.read_bytes())
+        return {"char": CharacterTokenizer, "word": WordTokenizer}[kind](content["vocabulary"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. Expected the tokenizer that training wrote there") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged. Expected the tokenizer file that training wrote there. Received: {error}") from error

@@ -1,0 +1,257 @@
+"""Parallel text: read from plain files or a TSV, encoded, and served to `fit` as length-bucketed NumPy batches.
+
+Source rows are words + EOS; target inputs are BOS + words, labels are words + EOS; everything is padded on the right with 0.
+Nothing here needs TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_attention.errors import UserError
+from keras_attention.text import Tokenizer
+from keras_attention.types import BOS_ID, EOS_ID
+
+Ids = list[int]
+Batch = tuple[dict[str, npt.NDArray[np.int32]], npt.NDArray[np.int32]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Parallel text: `sources[i]` has the accepted outputs `references[i]` (several for g2p); training uses every one.
+
+    `origin` says where a pair came from ("file:line"), for messages.
+    """
+
+    sources: list[str]
+    references: list[list[str]]
+    origins: list[str]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def flat(self) -> tuple[list[str], list[str], list[str]]:
+        """Sources, targets and origins, one entry for each accepted output."""
+        entries = [
+            (source, target, origin)
+            for source, targets, origin in zip(self.sources, self.references, self.origins, strict=True)
+            for target in targets
+        ]
+        return [entry[0] for entry in entries], [entry[1] for entry in entries], [entry[2] for entry in entries]
+
+    def head(self, count: int | None) -> Pairs:
+        """The first `count` pairs."""
+        return Pairs(self.sources[:count], self.references[:count], self.origins[:count])
+
+    def select(self, indices: Sequence[int]) -> Pairs:
+        return Pairs(
+            [self.sources[i] for i in indices], [self.references[i] for i in indices], [self.origins[i] for i in indices]
+        )
+
+
+def read_lines(path: str | pathlib.Path) -> list[str]:
+    """The lines of a UTF-8 file, without line ends (\\n or \\r\\n) and without a byte order mark.
+
+    Raises UserError that names file and line: missing, empty, not UTF-8.
+    """
+    path = pathlib.Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. Expected a UTF-8 text file, one sentence per line") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    return decode_lines(content, str(path))
+
+
+def decode_lines(content: bytes, name: str) -> list[str]:
+    """`read_lines` of bytes; `name` stands for the file in messages."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if not content.strip():
+        raise UserError(f"{name}: the file is empty. Expected one sentence per line")
+    lines = content.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return [decode_line(line, name, number) for number, line in enumerate(lines, 1)]
+
+
+def decode_line(line: bytes, name: str, number: int) -> str:
+    """One line of UTF-8 without its end; raises UserError with the file and line of a byte that is not UTF-8."""
+    try:
+        return line.rstrip(b"\r\n").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{name}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}). "
+            f"Expected UTF-8 text. Convert it: iconv -f LATIN1 -t UTF-8 {name}"
+        ) from error
+
+
+def read_parallel(source: str | pathlib.Path, target: str | pathlib.Path, skip_empty: bool = False) -> Pairs:
+    """Pairs of two files, line by line. Raises UserError on different line counts and, unless `skip_empty`, on empty lines."""
+    sources, targets = read_lines(source), read_lines(target)
+    if len(sources) != len(targets):
+        raise UserError(
+            f"{source} and {target} are not parallel. Expected as many lines in both. "
+            f"Received: {len(sources)} lines and {len(targets)} lines; line {min(len(sources), len(targets)) + 1} "
+            f"has no partner in {source if len(sources) < len(targets) else target}"
+        )
+    kept: list[int] = []
+    for index, (one, other) in enumerate(zip(sources, targets, strict=True)):
+        if one.strip() and other.strip():
+            kept.append(index)
+        elif not skip_empty:
+            empty = source if not one.strip() else target
+            raise UserError(
+                f"{empty}:{index + 1}: empty line. Expected a sentence. Remove line {index + 1} from {source} and {target}, "
+                "or give --skip-empty to leave such pairs out"
+            )
+    if not kept:
+        raise UserError(f"{source}: no pair of sentences is left. Expected at least one line with text in both files")
+    return Pairs(
+        [sources[i] for i in kept], [[targets[i]] for i in kept], [f"{source}:{i + 1}" for i in kept]
+    )
+
+
+def read_tsv(path: str | pathlib.Path, skip_empty: bool = False) -> Pairs:
+    """Pairs of one file of SOURCE<TAB>TARGET lines; lines with the same source are several accepted outputs of it.
+
+    Raises UserError with file and line for a line without exactly one tab and, unless `skip_empty`, for an empty side.
+    """
+    positions: dict[str, int] = {}
+    sources: list[str] = []
+    references: list[list[str]] = []
+    origins: list[str] = []
+    for number, line in enumerate(read_lines(path), 1):
+        fields = line.split("\t")
+        if len(fields) == 2 and all(field.strip() for field in fields):
+            source, target = fields
+            position = positions.setdefault(source, len(sources))
+            if position == len(sources):
+                sources.append(source)
+                references.append([])
+                origins.append(f"{path}:{number}")
+            if target not in references[position]:
+                references[position].append(target)
+        elif not (skip_empty and (not line.strip() or len(fields) == 2)):
+            problem = "empty line" if not line.strip() else "an empty side" if len(fields) == 2 else f"{len(fields)} fields"
+            raise UserError(
+                f"{path}:{number}: {problem}. Expected SOURCE<TAB>TARGET, both with text. Mend the line, "
+                "or give --skip-empty to leave empty ones out"
+            )
+    if not sources:
+        raise UserError(f"{path}: no pair is left. Expected at least one line SOURCE<TAB>TARGET")
+    return Pairs(sources, references, origins)
+
+
+def split_pairs(pairs: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
+    """Training and validation pairs: a random `fraction` (at least one pair) is held out; the choice depends on `seed` alone."""
+    if not 0.0 < fraction < 1.0:
+        raise UserError(f"The validation fraction is out of range. Expected 0 < fraction < 1. Received: {fraction}")
+    if len(pairs) < 2:
+        raise UserError(f"{pairs.origins[0]}: one pair cannot be split. Expected two pairs or more, or validation files")
+    count = min(max(1, round(len(pairs) * fraction)), len(pairs) - 1)
+    held_out = set(np.random.default_rng(seed).permutation(len(pairs))[:count].tolist())
+    rest = [index for index in range(len(pairs)) if index not in held_out]
+    return pairs.select(rest), pairs.select(sorted(held_out))
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Ids of pairs, without BOS and EOS."""
+
+    sources: list[Ids]
+    targets: list[Ids]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+def encode_pairs(
+    pairs: Pairs, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, max_length: int | None
+) -> tuple[Encoded, list[str]]:
+    """Ids of every (source, target), and the origins of pairs that were left out since a side has more than `max_length` tokens."""
+    sources, targets, origins = pairs.flat()
+    kept: tuple[list[Ids], list[Ids]] = ([], [])
+    dropped: list[str] = []
+    for source, target, origin in zip(sources, targets, origins, strict=True):
+        source_ids, target_ids = source_tokenizer.encode(source), target_tokenizer.encode(target)
+        if max_length is not None and max(len(source_ids), len(target_ids)) > max_length:
+            dropped.append(origin)
+        else:
+            kept[0].append(source_ids)
+            kept[1].append(target_ids)
+    return Encoded(*kept), dropped
+
+
+def pad_rows(rows: Sequence[Sequence[int]], multiple: int = 1) -> npt.NDArray[np.int32]:
+    """Rows padded on the right with 0 to the longest, rounded up to a multiple: int32 `(B, L)`."""
+    longest = max(max((len(row) for row in rows), default=0), 1)
+    result = np.zeros((len(rows), -(-longest // multiple) * multiple), np.int32)
+    for index, row in enumerate(rows):
+        result[index, : len(row)] = row
+    return result
+
+
+def make_batch(sources: Sequence[Ids], targets: Sequence[Ids], multiple: int = 1) -> Batch:
+    """Model inputs {"source" `(B, S)`, "target" `(B, T)`} and labels `(B, T)`: EOS, BOS and padding are added here."""
+    source = pad_rows([[*row, EOS_ID] for row in sources], multiple)
+    target = pad_rows([[BOS_ID, *row] for row in targets], multiple)
+    labels = pad_rows([[*row, EOS_ID] for row in targets], multiple)
+    return {"source": source, "target": target}, labels
+
+
+def bucket_order(
+    source_lengths: npt.NDArray[np.int64], target_lengths: npt.NDArray[np.int64], batch_size: int, multiple: int, seed: int, epoch: int
+) -> list[npt.NDArray[np.int64]]:
+    """Batches of like length in random order: a pure function of `(seed, epoch)`.
+
+    A random permutation is sorted (stably) by target length, then source length, both in steps of `multiple`, cut into batches, and the
+    batches are shuffled. So batches differ from epoch to epoch, while padding stays small.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(source_lengths))
+    keys = (-(-source_lengths[order] // multiple), -(-target_lengths[order] // multiple))
+    order = order[np.lexsort(keys)]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+class BatchDataset(keras.utils.PyDataset):  # type: ignore[misc]
+    """The batches of one epoch for `keras.Model.fit(dataset, shuffle=False)`; `start_epoch(n)` sets the order of epoch n.
+
+    Example: `dataset = BatchDataset(Encoded([[4, 5]], [[6]]), batch_size=32, seed=1); inputs, labels = dataset[0]`.
+    """
+
+    def __init__(self, data: Encoded, batch_size: int, seed: int, multiple: int = 4) -> None:
+        super().__init__()
+        self.data = data
+        self.batch_size = batch_size
+        self.seed = seed
+        self.multiple = multiple
+        self._source_lengths = np.asarray([len(row) + 1 for row in data.sources], np.int64)
+        self._target_lengths = np.asarray([len(row) + 1 for row in data.targets], np.int64)
+        self._batches: list[npt.NDArray[np.int64]] = []
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Fix the order of batches of one epoch."""
+        self._batches = bucket_order(
+            self._source_lengths, self._target_lengths, self.batch_size, self.multiple, self.seed, epoch
+        )
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        rows = self._batches[index]
+        return make_batch([self.data.sources[i] for i in rows], [self.data.targets[i] for i in rows], self.multiple)
+
+    def target_tokens(self, index: int) -> int:
+        """Number of real labels, EOS included, of batch `index`."""
+        return int(self._target_lengths[self._batches[index]].sum())
