@@ -1,1 +1,34 @@
-"""Luong attention for Keras 3."""
+"""Luong attention for Keras 3: layers, an encoder-decoder, and searches, in `keras.ops` alone.
+
+Importing this package registers its layers, so that plain `keras.models.load_model` reads models that use them.
+"""
+
+from keras_attention.attention import LuongAttention
+from keras_attention.bridge import Bridge
+from keras_attention.config import Seq2SeqConfig
+from keras_attention.decoder import Decoder
+from keras_attention.encoder import Encoder
+from keras_attention.errors import UserError
+from keras_attention.masking import length_mask, masked_softmax
+from keras_attention.recurrent import RecurrentStack
+from keras_attention.search import SearchResult, beam_search, greedy_search
+from keras_attention.seq2seq import EncoderDecoder, build_seq2seq
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bridge",
+    "Decoder",
+    "Encoder",
+    "EncoderDecoder",
+    "LuongAttention",
+    "RecurrentStack",
+    "SearchResult",
+    "Seq2SeqConfig",
+    "UserError",
+    "beam_search",
+    "build_seq2seq",
+    "greedy_search",
+    "length_mask",
+    "masked_softmax",
+]

@@ -1,1 +1,15 @@
-"""Search: greedy and beam over a step function."""
+"""Searches over a `step` function and a state tree; they know nothing of models or text."""
+
+from keras_attention.search.beam import beam_search
+from keras_attention.search.common import SearchResult, Step, length_limits, length_penalty_factor, tile_rows
+from keras_attention.search.greedy import greedy_search
+
+__all__ = [
+    "SearchResult",
+    "Step",
+    "beam_search",
+    "greedy_search",
+    "length_limits",
+    "length_penalty_factor",
+    "tile_rows",
+]

@@ -1,0 +1,82 @@
+"""The recurrent encoder: embedded source words to a memory that attention can read."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_attention.recurrent import RecurrentStack
+from keras_attention.types import Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_attention")
+class Encoder(keras.layers.Layer):
+    """A (bidirectional) LSTM or GRU stack over right-padded rows.
+
+    Args:
+        cell: `"lstm"` or `"gru"`.
+        units: size of each direction.
+        num_layers: number of layers.
+        bidirectional: whether rows are also read backwards.
+        dropout: share of the embedded words, of the inputs of each further layer and of the memory dropped in training.
+        return_cell_state: whether the final LSTM cell states are returned (for `bridge="copy"`).
+
+    Call arguments:
+        embedded: float `(B, S, E)`.
+        mask: bool `(B, S)`, true at real words, which come before all padding. Every row holds at least one.
+        recurrence: `"layer"` or `"loop"`, see `RecurrentStack`.
+        training: whether dropout applies.
+
+    Returns:
+        A dict: `values` `(B, S, D)`, zero at padding; `mask` as it came; `state`, the final state of each layer as in
+        `RecurrentStack`. D is `units`, or `2 * units` where bidirectional.
+    """
+
+    def __init__(
+        self,
+        cell: str = "lstm",
+        units: int = 256,
+        num_layers: int = 1,
+        bidirectional: bool = True,
+        dropout: float = 0.0,
+        return_cell_state: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.stack = RecurrentStack(
+            cell,
+            units,
+            num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            return_cell_state=return_cell_state,
+            name="stack",
+            dtype=self.dtype_policy,
+        )
+        self.dropout = dropout
+        self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+
+    def build(self, embedded_shape: tuple[int | None, ...]) -> None:
+        self.stack.build(embedded_shape)
+        self.built = True
+
+    def call(
+        self, embedded: Tensor, mask: Tensor, recurrence: str = "layer", training: bool | None = None
+    ) -> dict[str, Any]:
+        lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
+        embedded = self._dropout(embedded, training=training)
+        values, state = self.stack(embedded, lengths, recurrence=recurrence, training=training)
+        values = self._dropout(values, training=training) * ops.expand_dims(ops.cast(mask, values.dtype), 2)
+        return {"values": values, "mask": mask, "state": state}
+
+    def get_config(self) -> dict[str, Any]:
+        stack = self.stack
+        return {
+            **super().get_config(),
+            "cell": stack.cell,
+            "units": stack.units,
+            "num_layers": stack.num_layers,
+            "bidirectional": stack.bidirectional,
+            "dropout": self.dropout,
+            "return_cell_state": stack.return_cell_state,
+        }

@@ -1,0 +1,43 @@
+"""Masks of right-padded batches, and the softmax that respects them."""
+
+from keras import ops
+
+from keras_attention.types import Tensor
+
+# Finite, so that a row with nothing but masked scores stays free of NaN; far below any real score, and still
+# representable in float32, the type in which every softmax here is taken.
+_MASKED_SCORE = -1e30
+
+
+def length_mask(lengths: Tensor, max_length: Tensor | int) -> Tensor:
+    """True at the positions before each row's length.
+
+    Args:
+        lengths: int `(B,)`.
+        max_length: size of the padded axis, an int or a scalar tensor.
+
+    Returns:
+        bool `(B, max_length)`.
+    """
+    positions = ops.arange(max_length, dtype="int32")
+    return ops.less(positions[None, :], ops.cast(lengths, "int32")[:, None])
+
+
+def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax over the last axis, in float32, over the positions where the mask is true.
+
+    A row whose positions are all masked gives zeros, never NaN, and a finite gradient.
+
+    Args:
+        scores: float `(..., S)`.
+        mask: bool, broadcastable to `scores`; `None` keeps every position.
+
+    Returns:
+        `(..., S)` in the type of `scores`.
+    """
+    values = ops.cast(scores, "float32")
+    if mask is None:
+        return ops.cast(ops.softmax(values, axis=-1), scores.dtype)
+    mask = ops.cast(mask, "bool")
+    weights = ops.softmax(ops.where(mask, values, _MASKED_SCORE), axis=-1)
+    return ops.cast(weights * ops.cast(mask, "float32"), scores.dtype)

@@ -1,0 +1,233 @@
+"""Length-aware recurrent stacks over right-padded batches, and the gathers they need.
+
+The recurrent core never sees a mask. Padding on the right cannot reach a valid position of a forward pass; a backward
+pass reads each row reversed within its own length, so that its padding stays on the right too. That keeps the stock
+Keras layers eligible for cuDNN, exports them as one ONNX `LSTM` node, and needs no select in an exported loop.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_attention.types import Tensor, TensorDict
+
+CELLS = ("lstm", "gru")
+RECURRENCES = ("layer", "loop")
+
+
+def gather_positions(sequence: Tensor, positions: Tensor) -> Tensor:
+    """`sequence[b, positions[b, n]]`: `(B, S, D)` and int `(B, N)` give `(B, N, D)`.
+
+    Written as one gather over the flattened rows, a form that every exported format has.
+    """
+    batch, length, depth = ops.shape(sequence)
+    first = ops.arange(batch, dtype="int32")[:, None] * ops.cast(length, "int32")
+    return ops.take(ops.reshape(sequence, (-1, depth)), first + ops.cast(positions, "int32"), axis=0)
+
+
+def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """Each row's first `lengths[b]` positions in reverse; its padding stays where it is. Its own inverse."""
+    positions = ops.arange(ops.shape(sequence)[1], dtype="int32")[None, :]
+    lengths = lengths[:, None]
+    return gather_positions(sequence, ops.where(positions < lengths, lengths - 1 - positions, positions))
+
+
+def last_position(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """`sequence[b, lengths[b] - 1]`: `(B, S, D)` gives `(B, D)`; a row of length 0 gives its position 0."""
+    return gather_positions(sequence, ops.maximum(lengths - 1, 0)[:, None])[:, 0]
+
+
+def run_cell(
+    cell: keras.Layer, inputs: Tensor, states: list[Tensor], lengths: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Runs a recurrent cell over time as a `while_loop` that writes into a buffer of fixed size.
+
+    The same numbers as `keras.layers.RNN`, in a form that converts to TFLite's built-in operators with a dynamic batch
+    and length. Not differentiable under JAX: training calls the Keras layer.
+
+    Args:
+        cell: a Keras recurrent cell: `cell(inputs, states) -> output, states`.
+        inputs: `(B, S, D)`.
+        states: the cell's initial states, each `(B, U)`.
+        lengths: int `(B,)`; where given, a row's states stop changing at its length.
+
+    Returns:
+        outputs `(B, S, U)` and the final states.
+    """
+    length = ops.shape(inputs)[1]
+    time_major = ops.transpose(inputs, (1, 0, 2))
+    buffer = ops.zeros((length, ops.shape(inputs)[0], states[0].shape[-1]), dtype=states[0].dtype)
+
+    def body(step: Tensor, buffer: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        output, new_states = cell(ops.take(time_major, step, axis=0), list(states))
+        if lengths is not None:
+            running = (step < lengths)[:, None]
+            new_states = [ops.where(running, new, old) for new, old in zip(new_states, states, strict=True)]
+        buffer = ops.scatter_update(buffer, ops.reshape(step, (1, 1)), output[None])
+        return (step + 1, buffer, *new_states)
+
+    step = ops.convert_to_tensor(0, dtype="int32")
+    _, buffer, *states = ops.while_loop(lambda step, *_: step < length, body, (step, buffer, *states))
+    return ops.transpose(buffer, (1, 0, 2)), list(states)
+
+
+@keras.saving.register_keras_serializable(package="keras_attention")
+class RecurrentStack(keras.layers.Layer):
+    """Stacked LSTM or GRU layers, forward or bidirectional, over a right-padded batch.
+
+    Output depth is `units`, or `2 * units` where bidirectional: forward first, then backward. The final state of the
+    forward direction is the one at each row's last real position, that of the backward direction the one at the row's
+    first position; both are concatenated in that order.
+
+    Args:
+        cell: `"lstm"` or `"gru"`.
+        units: size of each direction.
+        num_layers: number of layers.
+        bidirectional: whether each layer also reads every row backwards.
+        dropout: share of a layer's inputs dropped in training, from the second layer on.
+        return_cell_state: whether the final LSTM cell states are returned too. They exist only at the end of a masked
+            pass, which is slower and keeps an exported encoder from becoming one `LSTM` node.
+
+    Call arguments:
+        inputs: float `(B, S, D)`.
+        lengths: int `(B,)`; `None` stands for rows without padding.
+        initial_state: a state as `step` returns it, for a stack that is not bidirectional; zeros if `None`.
+        recurrence: `"layer"` calls the stock Keras layers (training; ONNX), `"loop"` runs the same cells by `run_cell`
+            (TFLite).
+        training: whether dropout applies.
+
+    Returns:
+        outputs `(B, S, units)` or `(B, S, 2 * units)`, and the final state, a flat dict: `h_0` of the first layer,
+        `c_0` where cell states are returned, `h_1`, and so on, each `(B, units)` or `(B, 2 * units)`.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        units: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        return_cell_state: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if cell not in CELLS:
+            raise ValueError(f"Unknown recurrent cell. Expected: one of {CELLS}. Received: cell={cell!r}")
+        if units < 1 or num_layers < 1:
+            raise ValueError(f"Expected: units >= 1 and num_layers >= 1. Received: {units=}, {num_layers=}")
+        self.cell = cell
+        self.units = units
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.return_cell_state = return_cell_state and cell == "lstm"
+        make = keras.layers.LSTM if cell == "lstm" else keras.layers.GRU
+        directions = ("forward", "backward") if bidirectional else ("forward",)
+        self.layers = [
+            [
+                make(units, return_sequences=True, return_state=True, name=f"{name}_{index}", dtype=self.dtype_policy)
+                for name in directions
+            ]
+            for index in range(num_layers)
+        ]
+        self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+
+    @property
+    def output_depth(self) -> int:
+        return self.units * (2 if self.bidirectional else 1)
+
+    @property
+    def state_names(self) -> list[str]:
+        """The names of the tensors that `step` takes and returns."""
+        kinds = ("h", "c") if self.cell == "lstm" else ("h",)
+        return [f"{kind}_{index}" for index in range(self.num_layers) for kind in kinds]
+
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
+        depth = inputs_shape[-1]
+        for layers in self.layers:
+            for layer in layers:
+                layer.build((None, None, depth))
+            depth = self.output_depth
+        self.built = True
+
+    def call(
+        self,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        initial_state: TensorDict | None = None,
+        recurrence: str = "layer",
+        training: bool | None = None,
+    ) -> tuple[Tensor, TensorDict]:
+        if recurrence not in RECURRENCES:
+            raise ValueError(f"Expected: recurrence in {RECURRENCES}. Received: recurrence={recurrence!r}")
+        final_state: TensorDict = {}
+        outputs = inputs
+        for index, layers in enumerate(self.layers):
+            if index > 0:
+                outputs = self._dropout(outputs, training=training)
+            initial = None if initial_state is None else self._layer_state(initial_state, index)
+            sequences, finals = [], []
+            for backward, layer in enumerate(layers):
+                turned = reverse_within_length(outputs, lengths) if backward and lengths is not None else outputs
+                if backward and lengths is None:
+                    turned = ops.flip(outputs, axis=1)
+                sequence, final = self._run(layer, turned, lengths, initial, recurrence)
+                finals.append(final)
+                if backward:
+                    sequence = ops.flip(sequence, 1) if lengths is None else reverse_within_length(sequence, lengths)
+                sequences.append(sequence)
+            outputs = ops.concatenate(sequences, axis=-1) if len(sequences) > 1 else sequences[0]
+            for position, states in enumerate(zip(*finals, strict=True)):
+                name = f"{'hc'[position]}_{index}"
+                final_state[name] = ops.concatenate(states, axis=-1) if len(states) > 1 else states[0]
+        return outputs, final_state
+
+    def step(self, inputs: Tensor, state: TensorDict) -> tuple[Tensor, TensorDict]:
+        """One time step of a stack that is not bidirectional: inputs `(B, D)` give outputs `(B, units)` and a state."""
+        new_state: TensorDict = {}
+        outputs = inputs
+        for index, (layer,) in enumerate(self.layers):
+            outputs, states = layer.cell(outputs, self._layer_state(state, index))
+            for name, value in zip(("h", "c"), states, strict=False):
+                new_state[f"{name}_{index}"] = value
+        return outputs, new_state
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "cell": self.cell,
+            "units": self.units,
+            "num_layers": self.num_layers,
+            "bidirectional": self.bidirectional,
+            "dropout": self.dropout,
+            "return_cell_state": self.return_cell_state,
+        }
+
+    def _layer_state(self, state: TensorDict, index: int) -> list[Tensor]:
+        return [state[name] for name in (f"h_{index}", f"c_{index}") if name in state]
+
+    def _run(
+        self,
+        layer: keras.Layer,
+        inputs: Tensor,
+        lengths: Tensor | None,
+        initial: list[Tensor] | None,
+        recurrence: str,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """One direction of one layer: outputs, and `[h]` or `[h, c]` at each row's last real position."""
+        masked = lengths if self.return_cell_state else None
+        if recurrence == "loop":
+            if initial is None:
+                zeros = ops.zeros((ops.shape(inputs)[0], self.units), dtype=self.compute_dtype)
+                initial = [zeros] * (2 if self.cell == "lstm" else 1)
+            outputs, states = run_cell(layer.cell, inputs, initial, masked)
+        else:
+            mask = None
+            if masked is not None:
+                mask = ops.arange(ops.shape(inputs)[1], dtype="int32")[None, :] < masked[:, None]
+            outputs, *states = layer(inputs, initial_state=initial, mask=mask)
+        if lengths is not None:
+            states = [last_position(outputs, lengths), *states[1:]]
+        return outputs, states if self.return_cell_state else states[:1]

@@ -1,0 +1,99 @@
+"""Score functions of Luong, Pham and Manning 2015 (arXiv 1508.04025), section 3.1, as pure functions.
+
+Each compares every query `h_t` with every key `h_s`:
+
+    query `(B, T, D)`, key `(B, S, D)`  ->  scores `(B, T, S)`
+
+Weights are arguments; `keras_attention.attention` owns them.
+"""
+
+import math
+
+from keras import ops
+
+from keras_attention.types import Tensor
+
+# Below this squared norm a vector counts as zero: its cosine with anything is 0, with a finite gradient.
+_SMALLEST_SQUARED_NORM = 1e-12
+
+
+def dot_score(query: Tensor, key: Tensor) -> Tensor:
+    """`h_t . h_s` (equation 8, dot).
+
+    Raises:
+        ValueError: if the depths of query and key differ.
+    """
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(
+            "The dot product needs a query and a key of one depth; score='general' compares different depths. "
+            f"Expected: query.shape[-1] == key.shape[-1]. Received: query.shape={query.shape}, key.shape={key.shape}"
+        )
+    return ops.matmul(query, ops.swapaxes(key, -1, -2))
+
+
+def scaled_dot_score(query: Tensor, key: Tensor) -> Tensor:
+    """`h_t . h_s / sqrt(D)` (Vaswani et al. 2017, equation 1). The query is scaled, so that float16 cannot overflow."""
+    return dot_score(query / math.sqrt(query.shape[-1]), key)
+
+
+def general_score(query: Tensor, value: Tensor, kernel: Tensor) -> Tensor:
+    """`h_t W_a h_s` (equation 8, general), by projecting the query.
+
+    Args:
+        query: `(B, T, Dq)`.
+        value: `(B, S, Dv)`.
+        kernel: `W_a`, `(Dq, Dv)`.
+
+    To step over a fixed memory, project it once with `general_key` and use `dot_score`: the same numbers.
+    """
+    return dot_score(ops.matmul(query, kernel), value)
+
+
+def general_key(value: Tensor, kernel: Tensor) -> Tensor:
+    """`W_a h_s`: value `(B, S, Dv)` and kernel `(Dq, Dv)` give keys `(B, S, Dq)` for `dot_score`."""
+    return ops.matmul(value, ops.transpose(kernel))
+
+
+def concat_score(projected_query: Tensor, projected_key: Tensor, vector: Tensor) -> Tensor:
+    """`v . tanh(W_1 h_t + W_2 h_s)` (equation 8, concat), both sides projected before.
+
+    Args:
+        projected_query: `W_1 h_t`, `(B, T, U)`.
+        projected_key: `W_2 h_s`, `(B, S, U)`.
+        vector: `v`, `(U,)`.
+    """
+    hidden = ops.tanh(ops.expand_dims(projected_query, 2) + ops.expand_dims(projected_key, 1))
+    return ops.squeeze(ops.matmul(hidden, vector[:, None]), axis=-1)
+
+
+def location_score(query: Tensor, kernel: Tensor, source_length: Tensor | int) -> Tensor:
+    """`W_a h_t` (equation 7): scores by position alone, cut to the source at hand.
+
+    Args:
+        query: `(B, T, Dq)`.
+        kernel: `W_a`, `(Dq, max_source_length)`.
+        source_length: the padded source length S.
+
+    Raises:
+        ValueError: if S is known and greater than `max_source_length`.
+    """
+    max_source_length = kernel.shape[-1]
+    if isinstance(source_length, int) and source_length > max_source_length:
+        raise ValueError(
+            "The source is longer than this location score can address. "
+            f"Expected: a source length <= max_source_length={max_source_length}. "
+            f"Received: source_length={source_length}"
+        )
+    return ops.matmul(query, kernel)[:, :, :source_length]
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """`h / norm(h)` over the last axis, taken in float32; a zero vector stays zero."""
+    values = ops.cast(vectors, "float32")
+    squared = ops.sum(values * values, axis=-1, keepdims=True)
+    return ops.cast(values * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM)), vectors.dtype)
+
+
+def cosine_score(query: Tensor, key: Tensor) -> Tensor:
+    """`h_t . h_s / (norm(h_t) norm(h_s))`, 0 where either is a zero vector."""
+    return dot_score(unit_vectors(query), unit_vectors(key))

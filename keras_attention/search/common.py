@@ -1,0 +1,104 @@
+"""What greedy and beam search share: the contract of a step, the result, and small tensor functions."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypedDict
+
+import keras
+from keras import ops
+
+from keras_attention.types import Tensor
+
+Step: TypeAlias = Callable[[Tensor, Any, Any], tuple[Tensor, Any, Tensor]]
+"""`step(token, state, memory) -> log_probs, state, alignment`.
+
+`token` is int32 `(N,)`, `log_probs` float32 `(N, V)`, `alignment` float `(N, S)`; `state` and `memory` are any nest of
+tensors whose first axis is N. Rows are independent of each other.
+"""
+
+NEVER = -1e30
+"""Finite stand-in for the score -inf inside a search: sums and products of it stay free of NaN."""
+
+
+class SearchResult(TypedDict):
+    """What a search found for B rows, K hypotheses each, best first, in buffers of length L.
+
+    An empty slot, one that no hypothesis fills, has score and log-probability -inf and length 0.
+    """
+
+    ids: Tensor
+    """int32 `(B, K, L)`: the words, EOS included, then padding."""
+    lengths: Tensor
+    """int32 `(B, K)`, EOS counted."""
+    log_probs: Tensor
+    """float32 `(B, K)`: the sum of the words' log-probabilities."""
+    scores: Tensor
+    """float32 `(B, K)`: log-probability over length penalty, by which hypotheses are ranked."""
+    finished: Tensor
+    """bool `(B, K)`: whether the hypothesis ends in EOS; if not, it met its maximum length."""
+    alignments: Tensor
+    """float32 `(B, K, L, S)`: for each word the alignment it was predicted with, zero past the length."""
+    margins: Tensor
+    """float32 `(B,)`: the smallest gap between a candidate kept and one dropped at any step of the search, and between
+    neighbours of the final ranking. Two implementations whose scores differ by less than half of it agree on all ids."""
+
+
+def length_penalty_factor(length: Tensor, alpha: Tensor | float) -> Tensor:
+    """`((5 + length) / 6) ** alpha` (Wu et al. 2016, arXiv 1609.08144, equation 14), in float32."""
+    return ops.power((5.0 + ops.cast(length, "float32")) / 6.0, ops.cast(alpha, "float32"))
+
+
+def length_limits(
+    source_lengths: Tensor, max_length: Tensor | int, factor: Tensor | float = 1.0, offset: Tensor | int = 0
+) -> Tensor:
+    """`min(max_length, floor(factor * source_length) + offset)`, at least 1: int32 `(B,)`."""
+    relative = ops.cast(ops.floor(ops.cast(source_lengths, "float32") * factor), "int32") + offset
+    return ops.maximum(ops.minimum(relative, max_length), 1)
+
+
+def tile_rows(tree: Any, times: int) -> Any:
+    """Repeats each row of every tensor of a nest: `(B, ...)` becomes `(B * times, ...)`, copies side by side."""
+
+    def tile(tensor: Tensor) -> Tensor:
+        shape = ops.shape(tensor)
+        copies = ops.tile(ops.expand_dims(tensor, 1), (1, times, *([1] * (len(shape) - 1))))
+        return ops.reshape(copies, (-1, *shape[1:]))
+
+    return keras.tree.map_structure(tile, tree)
+
+
+def take_rows(tree: Any, rows: Tensor) -> Any:
+    """Rows of every tensor of a nest."""
+    return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), tree)
+
+
+def batch_size_of(tree: Any) -> Tensor | int:
+    """Size of the first axis of a nest's first tensor.
+
+    Raises:
+        ValueError: if the nest holds no tensor.
+    """
+    leaves = keras.tree.flatten(tree)
+    if not leaves:
+        raise ValueError("Expected: `batch_size`, where state and memory hold no tensor. Received: batch_size=None")
+    return ops.shape(leaves[0])[0]
+
+
+def row_limits(max_length: Tensor | int, batch_size: Tensor | int, capacity: int) -> Tensor:
+    """`max_length`, a scalar or one value per row, as int32 `(B,)`, at most the capacity of the buffers."""
+    limits = ops.cast(ops.convert_to_tensor(max_length), "int32")
+    return ops.minimum(limits + ops.zeros((batch_size,), dtype="int32"), capacity)
+
+
+def check_capacity(capacity: int | None, max_length: Tensor | int) -> int:
+    """The static buffer length: `capacity`, or `max_length` where that is an int.
+
+    Raises:
+        ValueError: if neither is a positive int.
+    """
+    chosen = max_length if capacity is None else capacity
+    if not isinstance(chosen, int) or chosen < 1:
+        raise ValueError(
+            "A search writes into buffers of a fixed length. Expected: capacity, a positive int, or max_length as one. "
+            f"Received: capacity={capacity}, max_length={max_length}"
+        )
+    return chosen

@@ -1,0 +1,219 @@
+"""The functional encoder-decoder, and the view on it that searches and exports step through."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_attention.config import Seq2SeqConfig
+from keras_attention.decoder import Decoder
+from keras_attention.encoder import Encoder
+from keras_attention.search import SearchResult, beam_search, greedy_search, length_limits
+from keras_attention.types import PAD_ID, Tensor, TensorDict
+
+
+def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
+    """The encoder-decoder of a config, as an ordinary functional Keras model.
+
+    Inputs: a dict of `source`, int32 `(B, S)`, words and EOS, and `target`, int32 `(B, T)`, BOS and words, both padded
+    on the right with 0. Output: float32 logits `(B, T, target_vocabulary)`. Labels are the words and EOS.
+
+    Example:
+
+    >>> config = Seq2SeqConfig(source_vocabulary=11, target_vocabulary=13, encoder_units=4, decoder_units=6)
+    >>> build_seq2seq(config).output_shape
+    (None, None, 13)
+    """
+    source = keras.Input((None,), dtype="int32", name="source")
+    target = keras.Input((None,), dtype="int32", name="target")
+    size = config.embedding_size
+    if config.tie_embeddings == "all":
+        target_embedding = keras.layers.ReversibleEmbedding(config.target_vocabulary, size, name="embedding")
+        source_embedding = target_embedding
+    else:
+        source_embedding = keras.layers.Embedding(config.source_vocabulary, size, name="source_embedding")
+        tied = config.tie_embeddings == "target"
+        kind = keras.layers.ReversibleEmbedding if tied else keras.layers.Embedding
+        target_embedding = kind(config.target_vocabulary, size, name="target_embedding")
+    encoder = Encoder(
+        cell=config.cell,
+        units=config.encoder_units,
+        num_layers=config.encoder_layers,
+        bidirectional=config.bidirectional,
+        dropout=config.dropout,
+        return_cell_state=config.cell == "lstm" and config.bridge == "copy",
+        name="encoder",
+    )
+    decoder = Decoder(
+        cell=config.cell,
+        units=config.decoder_units,
+        num_layers=config.decoder_layers,
+        attention=config.attention_arguments(),
+        attentional_size=config.attentional_size,
+        input_feeding=config.input_feeding,
+        bridge=config.bridge or "dense",
+        bridge_input=config.bridge_input,
+        dropout=config.dropout,
+        name="decoder",
+    )
+    output_size = config.target_vocabulary if config.tie_embeddings == "none" else size
+    output = keras.layers.Dense(output_size, name="output")
+    encoded = encoder(source_embedding(source), ops.not_equal(source, PAD_ID))
+    attentional = decoder(target_embedding(target), encoded)
+    logits = _logits(attentional, output, target_embedding, config.tie_embeddings != "none")
+    return keras.Model({"source": source, "target": target}, logits, name="seq2seq")
+
+
+def _logits(attentional: Tensor, output: keras.Layer, embedding: keras.Layer, tied: bool) -> Tensor:
+    """`W_s h~_t + b`; where tied, `E (W h~_t + b)` with the embedding matrix E. In float32."""
+    projected = output(attentional)
+    return ops.cast(embedding(projected, reverse=True) if tied else projected, "float32")
+
+
+class EncoderDecoder:
+    """Steps and searches through a model made by `build_seq2seq`, also one that was saved and loaded.
+
+    A view: it holds no weights and no state of its own. Everything here is `keras.ops`, so that it runs eagerly, inside
+    `tf.function` or `jax.jit`, and in exported graphs.
+
+    Args:
+        model: what `build_seq2seq` returned.
+
+    Raises:
+        ValueError: if the model lacks one of the layers.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        layers = {layer.name: layer for layer in model.layers}
+        shared = layers.get("embedding")
+        needed = ["encoder", "decoder", "output"] + ([] if shared else ["source_embedding", "target_embedding"])
+        missing = [name for name in needed if name not in layers]
+        if missing:
+            raise ValueError(
+                "This is no encoder-decoder of build_seq2seq. Expected: layers named "
+                f"{needed}. Received: a model '{model.name}' without {missing}"
+            )
+        self.model = model
+        self.encoder: Encoder = layers["encoder"]
+        self.decoder: Decoder = layers["decoder"]
+        self.output = layers["output"]
+        self.source_embedding = shared or layers["source_embedding"]
+        self.target_embedding = shared or layers["target_embedding"]
+        self.tied = isinstance(self.target_embedding, keras.layers.ReversibleEmbedding)
+
+    @property
+    def config(self) -> Seq2SeqConfig:
+        """The config that this model was built from, read off its layers."""
+        encoder, decoder = self.encoder.get_config(), self.decoder.get_config()
+        attention = decoder["attention"] or {"score": "none"}
+        shared = self.source_embedding is self.target_embedding
+        return Seq2SeqConfig(
+            source_vocabulary=self.source_embedding.input_dim,
+            target_vocabulary=self.target_embedding.input_dim,
+            cell=encoder["cell"],
+            embedding_size=self.target_embedding.output_dim,
+            encoder_units=encoder["units"],
+            encoder_layers=encoder["num_layers"],
+            bidirectional=encoder["bidirectional"],
+            decoder_units=decoder["units"],
+            decoder_layers=decoder["num_layers"],
+            attention=attention["score"],
+            attention_units=attention.get("units"),
+            max_source_length=attention.get("max_source_length"),
+            use_scale=attention.get("use_scale", False),
+            attentional_size=decoder["attentional_size"],
+            input_feeding=decoder["input_feeding"],
+            bridge=decoder["bridge"],
+            bridge_input=decoder["bridge_input"],
+            tie_embeddings="all" if shared else "target" if self.tied else "none",
+            dropout=decoder["dropout"],
+        )
+
+    def encode(self, source: Tensor, recurrence: str = "layer") -> tuple[TensorDict, TensorDict]:
+        """Source ids `(B, S)` to the decoder's first state and its memory, as `Decoder.start` describes them.
+
+        Args:
+            source: int32, words and EOS, padded on the right with 0.
+            recurrence: `"layer"` or `"loop"`, see `RecurrentStack`.
+        """
+        source = ops.convert_to_tensor(source, dtype="int32")
+        mask = ops.not_equal(source, PAD_ID)
+        encoded = self.encoder(self.source_embedding(source), mask, recurrence=recurrence, training=False)
+        return self.decoder.start(encoded)
+
+    def step(self, token: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, TensorDict, Tensor]:
+        """One step of the decoder: every search and every exported graph runs this.
+
+        Args:
+            token: int32 `(B,)`, the word before; BOS at first.
+            state: from `encode` or the step before.
+            memory: from `encode`.
+
+        Returns:
+            float32 log-probabilities `(B, V)` of the next word, the new state, and the alignment `(B, S)`, which is
+            zero for the plain encoder-decoder.
+        """
+        attentional, new_state, alignment = self.decoder.step(self.target_embedding(token), state, memory)
+        logits = _logits(attentional, self.output, self.target_embedding, self.tied)
+        return ops.log_softmax(logits, axis=-1), new_state, alignment
+
+    def align(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher-forced pass without dropout: logits `(B, T, V)` and alignments `(B, T, S)`."""
+        source = ops.convert_to_tensor(source, dtype="int32")
+        target = ops.convert_to_tensor(target, dtype="int32")
+        mask = ops.not_equal(source, PAD_ID)
+        encoded = self.encoder(self.source_embedding(source), mask, training=False)
+        attentional, alignments = self.decoder(
+            self.target_embedding(target), encoded, return_attention_scores=True, training=False
+        )
+        return _logits(attentional, self.output, self.target_embedding, self.tied), alignments
+
+    def search(
+        self,
+        source: Tensor,
+        beam_size: int = 5,
+        max_length: Tensor | int = 100,
+        max_length_factor: Tensor | float | None = None,
+        max_length_offset: Tensor | int = 10,
+        length_penalty: Tensor | float = 1.0,
+        capacity: int | None = None,
+        recurrence: str = "layer",
+    ) -> SearchResult:
+        """Translates source ids `(B, S)`: `encode`, then greedy search for a beam of 1, beam search for a wider one.
+
+        Args:
+            source: int32, words and EOS, padded on the right with 0.
+            beam_size: K, the number of hypotheses kept for each row.
+            max_length: most words of a hypothesis, EOS counted.
+            max_length_factor: where given, also at most this many words per word of the row's own source ...
+            max_length_offset: ... plus this many.
+            length_penalty: alpha of the GNMT length penalty; 0 for plain log-probabilities.
+            capacity: static length L of the buffers; `max_length` if that is an int.
+            recurrence: how the encoder runs, `"layer"` or `"loop"`.
+
+        Returns:
+            What `beam_search` returns.
+        """
+        source = ops.convert_to_tensor(source, dtype="int32")
+        if capacity is None:
+            if not isinstance(max_length, int):
+                raise ValueError(f"Expected: capacity, an int, where max_length is a tensor. Received: {capacity=}")
+            capacity = max_length
+        state, memory = self.encode(source, recurrence)
+        limits: Any = max_length
+        if max_length_factor is not None:
+            lengths = ops.sum(ops.cast(memory["mask"], "int32"), axis=1)
+            limits = length_limits(lengths, max_length, max_length_factor, max_length_offset)
+        if beam_size == 1:
+            return greedy_search(
+                self.step, state, memory, max_length=limits, capacity=capacity, length_penalty=length_penalty
+            )
+        return beam_search(
+            self.step,
+            state,
+            memory,
+            beam_size=beam_size,
+            max_length=limits,
+            capacity=capacity,
+            length_penalty=length_penalty,
+        )

@@ -1,0 +1,14 @@
+"""Names shared by every module: the tensor alias and the ids of the special tokens."""
+
+from typing import Any, TypeAlias
+
+Tensor: TypeAlias = Any
+"""A tensor of whatever backend Keras runs on, or a symbolic `keras.KerasTensor`."""
+
+TensorDict: TypeAlias = dict[str, Tensor]
+"""A flat state or memory: names to tensors whose first axis is the batch."""
+
+PAD_ID = 0
+BOS_ID = 1
+EOS_ID = 2
+UNK_ID = 3
