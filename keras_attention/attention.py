@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_attention import scores as score_functions
 from keras_attention.masking import masked_softmax
-from keras_attention.types import Tensor
+from keras_attention.types import Shape, Tensor
 
 SCORES = ("dot", "scaled_dot", "general", "concat", "location", "cosine")
 """The names that `LuongAttention(score=...)` takes."""
@@ -86,7 +86,7 @@ class LuongAttention(keras.layers.Layer):
         self.supports_masking = True
         self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
 
-    def build(self, query_shape: tuple[int | None, ...], value_shape: tuple[int | None, ...]) -> None:
+    def build(self, query_shape: Shape, value_shape: Shape) -> None:
         query_depth, value_depth = query_shape[-1], value_shape[-1]
         if self.score in ("dot", "scaled_dot", "cosine") and query_depth != value_depth:
             raise ValueError(

@@ -8,7 +8,7 @@ from keras import ops
 from keras_attention.attention import LuongAttention
 from keras_attention.bridge import Bridge
 from keras_attention.recurrent import RecurrentStack
-from keras_attention.types import Tensor, TensorDict
+from keras_attention.types import Shape, Tensor, TensorDict
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
@@ -84,7 +84,7 @@ class Decoder(keras.layers.Layer):
         """Depth A of the attentional vectors."""
         return self.attentional_size or self.stack.units
 
-    def build(self, embedded_shape: tuple[int | None, ...], encoded_shape: dict[str, Any]) -> None:
+    def build(self, embedded_shape: Shape, encoded_shape: dict[str, Any]) -> None:
         units, value_shape = self.stack.units, tuple(encoded_shape["values"])
         self.bridge.build(encoded_shape)
         fed = self.output_depth if self.input_feeding else 0

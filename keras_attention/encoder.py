@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_attention.recurrent import RecurrentStack
-from keras_attention.types import Tensor
+from keras_attention.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
@@ -56,7 +56,7 @@ class Encoder(keras.layers.Layer):
         self.dropout = dropout
         self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
 
-    def build(self, embedded_shape: tuple[int | None, ...]) -> None:
+    def build(self, embedded_shape: Shape) -> None:
         self.stack.build(embedded_shape)
         self.built = True
 

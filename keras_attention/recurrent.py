@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_attention.types import Tensor, TensorDict
+from keras_attention.types import Shape, Tensor, TensorDict
 
 CELLS = ("lstm", "gru")
 RECURRENCES = ("layer", "loop")
@@ -144,7 +144,7 @@ class RecurrentStack(keras.layers.Layer):
         kinds = ("h", "c") if self.cell == "lstm" else ("h",)
         return [f"{kind}_{index}" for index in range(self.num_layers) for kind in kinds]
 
-    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
+    def build(self, inputs_shape: Shape) -> None:
         depth = inputs_shape[-1]
         for layers in self.layers:
             for layer in layers:

@@ -8,6 +8,9 @@ Tensor: TypeAlias = Any
 TensorDict: TypeAlias = dict[str, Tensor]
 """A flat state or memory: names to tensors whose first axis is the batch."""
 
+Shape: TypeAlias = tuple[Any, ...]
+"""The shape of a tensor, as Keras hands it to `build`: an int for each axis, or None."""
+
 PAD_ID = 0
 BOS_ID = 1
 EOS_ID = 2
