@@ -18,6 +18,7 @@ SHA-256 in ``manifest.json`` before it is read.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -81,16 +82,22 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     """
     path = directory / "manifest.json"
     if not path.is_file():
-        raise ArtefactError(f"{directory} is not an exported artefact: it has no manifest.json. Expected a directory that `export` wrote.")
+        raise ArtefactError(
+            f"{directory} is not an exported artefact: it has no manifest.json. Expected a directory that `export` wrote."
+        )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtefactError(f"{path} is damaged and cannot be read ({error}). Export again.") from None
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         received = manifest.get("format_version") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtefactError(f"{path} is of another version. Expected format_version {FORMAT_VERSION}. Received: {received}. Export again.")
+        raise ArtefactError(
+            f"{path} is of another version. Expected format_version {FORMAT_VERSION}. Received: {received}. Export again."
+        )
     if manifest.get("checksum") != manifest_checksum(manifest):
-        raise ArtefactError(f"{path} was changed after the export (its checksum does not match). Export again, or restore the file.")
+        raise ArtefactError(
+            f"{path} was changed after the export (its checksum does not match). Export again, or restore the file."
+        )
     return manifest
 
 
@@ -108,7 +115,9 @@ def check_file(directory: pathlib.Path, manifest: Mapping[str, Any], name: str) 
             f"{path} is not the exported file. Expected {entry['bytes']} bytes. Received {path.stat().st_size}. Copy it again, or export again."
         )
     if sha256(path) != entry["sha256"]:
-        raise ArtefactError(f"{path} was changed after the export (its SHA-256 does not match). Copy it again, or export again.")
+        raise ArtefactError(
+            f"{path} was changed after the export (its SHA-256 does not match). Copy it again, or export again."
+        )
     return path
 
 
@@ -117,7 +126,9 @@ def require(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ArtefactError(f"{package} is needed and cannot be imported ({error}). Run: pip install {package}") from None
+        raise ArtefactError(
+            f"{package} is needed and cannot be imported ({error}). Run: pip install {package}"
+        ) from None
 
 
 # --- text <-> ids ---------------------------------------------------------------------------------------------------------------
@@ -188,7 +199,9 @@ class Onnx:
     def run(self, signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
         if signature not in self.sessions:
             path = check_file(self.directory, self.manifest, self.manifest["formats"]["onnx"]["files"][signature])
-            self.sessions[signature] = self.module.InferenceSession(str(path), self.options, providers=["CPUExecutionProvider"])
+            self.sessions[signature] = self.module.InferenceSession(
+                str(path), self.options, providers=["CPUExecutionProvider"]
+            )
         names = list(self.manifest["signatures"][signature]["outputs"])
         return dict(zip(names, self.sessions[signature].run(names, dict(inputs)), strict=True))
 
@@ -202,6 +215,16 @@ BACKENDS: dict[str, Any] = {"litert": LiteRT, "onnx": Onnx}
 def length_penalty_divisor(length: np.ndarray, alpha: float) -> np.ndarray:
     """GNMT length penalty ``((5 + length) / 6) ** alpha`` (Wu et al. 2016, equation 14), float32."""
     return (((5.0 + length.astype(np.float32)) / 6.0) ** np.float32(alpha)).astype(np.float32)
+
+
+def top_indices(values: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the ``count`` largest values of each row, best first; of equal values the lower column comes first."""
+    thresholds = np.partition(values, -count, axis=1)[:, -count]
+    rows = []
+    for row, threshold in zip(values, thresholds, strict=True):
+        columns = np.flatnonzero(row >= threshold)
+        rows.append(columns[np.argsort(-row[columns], kind="stable")[:count]])
+    return np.stack(rows)
 
 
 def beam_search(
@@ -236,7 +259,7 @@ def beam_search(
         candidates = grown / length_penalty_divisor(np.array(t + 1), length_penalty)
         candidates[finished] = -np.inf
         candidates[:, :, eos_id] = np.where(finished, scores, candidates[:, :, eos_id])
-        chosen = np.argsort(-candidates.reshape(batch, -1), axis=1, kind="stable")[:, :beams]
+        chosen = top_indices(candidates.reshape(batch, -1), beams)
         origin, token = chosen // vocabulary, (chosen % vocabulary).astype(np.int32)
         scores = np.take_along_axis(candidates.reshape(batch, -1), chosen, axis=1)
         was_finished = finished[rows, origin]
@@ -261,3 +284,235 @@ def beam_search(
         "finished": finished,
         "alignments": alignments,
     }
+
+
+# --- the artefact -----------------------------------------------------------------------------------------------------------------
+
+
+class Artefact:
+    """A translator read from an artefact directory.
+
+    Args:
+        directory: what ``export`` wrote.
+        backend: ``litert``, ``onnx``, or ``auto``: the first whose file is in the directory and whose interpreter is installed.
+        threads: interpreter threads; None leaves the interpreter's own choice.
+
+    Raises:
+        ArtefactError: on a missing, edited or cut file, a missing interpreter, or an artefact that holds no translator.
+    """
+
+    def __init__(self, directory: str | pathlib.Path, backend: str = "auto", threads: int | None = None):
+        self.directory = pathlib.Path(directory)
+        self.manifest = read_manifest(self.directory)
+        if self.manifest["kind"] != "translator":
+            raise ArtefactError(
+                f"{directory} holds a {self.manifest['kind']}, not a translator: run its files with the interpreter itself."
+            )
+        self.special: dict[str, int] = self.manifest["special_ids"]
+        self.backend = self._open(backend, threads)
+        self.source, self.target = (self._tokenizer(side) for side in ("source", "target"))
+
+    def _open(self, backend: str, threads: int | None) -> Any:
+        if backend not in ("auto", *BACKENDS):
+            raise ArtefactError(f"Unknown backend. Expected one of auto, {', '.join(BACKENDS)}. Received: {backend!r}")
+        present = [name for name, kind in BACKENDS.items() if kind.format in self.manifest["formats"]]
+        wanted = present if backend == "auto" else [backend]
+        if not set(wanted) & set(present):
+            raise ArtefactError(
+                f"{self.directory} holds no file for {backend}. Received formats: {', '.join(self.manifest['formats'])}. Export with --to tflite or --to onnx."
+            )
+        problems = []
+        for name in wanted:
+            try:
+                return BACKENDS[name](self.directory, self.manifest, threads)
+            except ArtefactError as error:
+                if "pip install" not in str(error) or len(wanted) == 1:
+                    raise
+                problems.append(str(error))
+        raise ArtefactError(" Or: ".join(problems))
+
+    def _tokenizer(self, side: str) -> Tokenizer | None:
+        entry = self.manifest["tokenizers"].get(side)
+        if entry is None:
+            return None
+        return Tokenizer(check_file(self.directory, self.manifest, entry["file"]), entry["kind"], self.special)
+
+    def check_ids(self, sentences: Sequence[Sequence[int]]) -> np.ndarray:
+        """Right-padded ``source_ids (B, S)`` int32 from rows of ids, each ending with EOS.
+
+        Raises:
+            ArtefactError: if an id is outside the vocabulary, or a row is longer than the model can read.
+        """
+        vocabulary, limit = self.manifest["source_vocabulary"], self.manifest["max_source_length"]
+        for number, row in enumerate(sentences, start=1):
+            outside = [i for i in row if not 0 <= i < vocabulary]
+            if outside:
+                raise ArtefactError(
+                    f"sentence {number}: an id outside the vocabulary. Expected 0 to {vocabulary - 1}. Received: {outside[0]}"
+                )
+            if limit is not None and len(row) > limit:
+                raise ArtefactError(
+                    f"sentence {number} is too long for this model. Expected at most {limit} tokens with EOS. Received: {len(row)}"
+                )
+        padded = np.full((len(sentences), max(len(row) for row in sentences)), self.special["pad"], np.int32)
+        for row, ids in zip(padded, sentences, strict=True):
+            row[: len(ids)] = ids
+        return padded
+
+    def search(
+        self,
+        source_ids: np.ndarray,
+        beam_size: int | None = None,
+        max_length: int | None = None,
+        length_penalty: float | None = None,
+        host_loop: bool = False,
+    ) -> dict[str, np.ndarray]:
+        """Beam search over padded ids ``(B, S)``: ``ids``, ``lengths``, ``log_probs``, ``scores``, ``finished``, ``alignments``.
+
+        Another beam size than the exported one takes the host loop. None takes the default of the manifest.
+        """
+        knobs, exported = self.manifest["knobs"], self.manifest["beam_size"]
+        beam_size = exported if beam_size is None else beam_size
+        max_length = knobs["max_length"]["default"] if max_length is None else max_length
+        length_penalty = knobs["length_penalty"]["default"] if length_penalty is None else length_penalty
+        limit = knobs["max_length"]["maximum"]
+        if not 1 <= max_length <= limit:
+            raise ArtefactError(
+                f"The maximum length is out of range. Expected 1 to {limit} (fixed at export). Received: {max_length}"
+            )
+        if beam_size < 1:
+            raise ArtefactError(f"The beam size is out of range. Expected at least 1. Received: {beam_size}")
+        if host_loop or beam_size != exported:
+            return self._host_loop(source_ids, beam_size, max_length, length_penalty)
+        inputs = {
+            "source_ids": source_ids,
+            "max_length": np.array(max_length, np.int32),
+            "length_penalty": np.array(length_penalty, np.float32),
+        }
+        return dict(self.backend.run("translate", inputs))
+
+    def _host_loop(
+        self, source_ids: np.ndarray, beam_size: int, max_length: int, length_penalty: float
+    ) -> dict[str, np.ndarray]:
+        batch, source_length = source_ids.shape
+        encoded = {
+            k: np.repeat(v, beam_size, axis=0)
+            for k, v in self.backend.run("encode", {"source_ids": source_ids}).items()
+        }
+        updates: dict[str, str] = self.manifest["state_updates"]
+        memory = {name: value for name, value in encoded.items() if name not in updates}
+
+        def step(
+            tokens: np.ndarray, state: dict[str, np.ndarray]
+        ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+            out = self.backend.run("decode_step", {"token_ids": tokens, **state, **memory})
+            return out["log_probs"], {name: out[updated] for name, updated in updates.items()}, out["alignment"]
+
+        return beam_search(
+            step,
+            {name: encoded[name] for name in updates},
+            batch,
+            source_length,
+            beam_size,
+            max_length,
+            length_penalty,
+            self.special["bos"],
+            self.special["eos"],
+        )
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        n_best: int = 1,
+        batch_size: int = 16,
+        beam_size: int | None = None,
+        max_length: int | None = None,
+        length_penalty: float | None = None,
+        host_loop: bool = False,
+    ) -> Iterator[list[Hypothesis]]:
+        """The ``n_best`` hypotheses of each sentence, best first, in the order of the sentences."""
+        if self.source is None or self.target is None:
+            raise ArtefactError(f"{self.directory} was exported without tokenizers: use `search` with ids.")
+        beams = self.manifest["beam_size"] if beam_size is None else beam_size
+        if not 1 <= n_best <= beams:
+            raise ArtefactError(f"n-best is out of range. Expected 1 to the beam size {beams}. Received: {n_best}")
+        for start in range(0, len(sentences), batch_size):
+            rows = [[*self.source.encode(text), self.special["eos"]] for text in sentences[start : start + batch_size]]
+            result = self.search(self.check_ids(rows), beam_size, max_length, length_penalty, host_loop)
+            for row, ids in enumerate(rows):
+                yield [self._hypothesis(result, row, k, ids) for k in range(n_best) if result["lengths"][row, k] > 0]
+
+    def _hypothesis(self, result: Arrays, row: int, slot: int, source_ids: Sequence[int]) -> Hypothesis:
+        assert self.source is not None and self.target is not None
+        length, finished = int(result["lengths"][row, slot]), bool(result["finished"][row, slot])
+        ids = [int(i) for i in result["ids"][row, slot, : length - finished]]
+        return Hypothesis(
+            text=self.target.decode(ids),
+            ids=ids,
+            tokens=self.target.tokens(ids),
+            source_tokens=self.source.tokens(source_ids),
+            score=float(result["scores"][row, slot]),
+            log_prob=float(result["log_probs"][row, slot]),
+            finished=finished,
+            alignment=np.asarray(result["alignments"][row, slot, :length, : len(source_ids)]),
+        )
+
+
+# --- command ----------------------------------------------------------------------------------------------------------------------
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Translate standard input, one sentence per line, to standard output.")
+    parser.add_argument(
+        "--artefact",
+        default=str(pathlib.Path(__file__).resolve().parent),
+        help="artefact directory (default: this file's)",
+    )
+    parser.add_argument("--backend", default="auto", choices=["auto", *BACKENDS])
+    parser.add_argument("--beam", type=int, help="beam size; another than the exported one takes the host loop")
+    parser.add_argument("--n-best", type=int, default=1, help="hypotheses per sentence, best first")
+    parser.add_argument("--scores", action="store_true", help="write the score and a tab before each hypothesis")
+    parser.add_argument(
+        "--alignments", metavar="FILE", help="write one JSON object per hypothesis: tokens and attention weights"
+    )
+    parser.add_argument("--max-length", type=int, help="longest translation, in tokens with EOS")
+    parser.add_argument("--length-penalty", type=float, help="exponent of the GNMT length penalty")
+    parser.add_argument("--host-loop", action="store_true", help="search in Python over encode and decode_step")
+    parser.add_argument("--batch", type=int, default=16, help="sentences per call")
+    parser.add_argument("--threads", type=int, help="interpreter threads")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; a mistake is one line on standard error and status 1."""
+    options = parse(arguments)
+    try:
+        artefact = Artefact(options.artefact, options.backend, options.threads)
+        try:
+            sentences = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise ArtefactError(f"standard input is not UTF-8 text ({error}). Convert it first.") from None
+        if sentences == [""]:
+            return 0
+        sentences = [sentence.removesuffix("\r") for sentence in sentences]
+        knobs = (options.batch, options.beam, options.max_length, options.length_penalty, options.host_loop)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(options.alignments, "w", encoding="utf-8")) if options.alignments else None
+            for number, hypotheses in enumerate(artefact.translate(sentences, options.n_best, *knobs), start=1):
+                for hypothesis in hypotheses:
+                    prefix = f"{hypothesis.score:.6f}\t" if options.scores else ""
+                    print(prefix + hypothesis.text, flush=True)
+                    if file:
+                        fields = dataclasses.asdict(hypothesis) | {
+                            "line": number,
+                            "alignment": hypothesis.alignment.round(6).tolist(),
+                        }
+                        file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    except (ArtefactError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The functions that every format exports, and the names of what goes in and comes out.
+
+A graph is a function over named tensors with its ports: name, dtype, axes. Axis names are the same in every format and every graph
+(`batch`, `source_length`, `beam`, ...), so that what is equal is seen to be equal; a number is a fixed size.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.errors import UserError
+from keras_attention.types import Tensor, TensorDict
+
+Axis = str | int
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """One input or output of a graph."""
+
+    name: str
+    dtype: str
+    axes: tuple[Axis, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "axes": list(self.axes)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A function to export: it takes the inputs by position, in the order of `inputs`, and returns a dict of the outputs."""
+
+    name: str
+    function: Callable[..., TensorDict]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "inputs": {port.name: port.to_dict() for port in self.inputs},
+            "outputs": {port.name: port.to_dict() for port in self.outputs},
+        }
+
+
+def translator_graphs(
+    net: EncoderDecoder, beam_size: int = 5, max_length: int = 100, recurrence: str = "layer"
+) -> tuple[Graph, ...]:
+    """`encode`, `decode_step` and `translate` of an encoder-decoder.
+
+    - `encode(source_ids) -> state_..., memory_...`: the decoder's first state, and what every step reads of the source.
+    - `decode_step(token_ids, state_..., memory_...) -> log_probs, next_state_..., alignment`: one step, without a loop.
+    - `translate(source_ids, max_length, length_penalty) -> ids, lengths, scores, log_probs, finished, alignments`: the whole search.
+
+    Args:
+        net: the translator.
+        beam_size: K, fixed in `translate`.
+        max_length: capacity of the buffers of `translate`, and the greatest value of its knob of that name.
+        recurrence: how the encoder runs: `"layer"` (ONNX, SavedModel) or `"loop"` (TFLite).
+    """
+
+    def encode(source_ids: Tensor) -> TensorDict:
+        state, memory = net.encode(source_ids, recurrence=recurrence)
+        return {**_prefixed("state_", state), **_prefixed("memory_", memory)}
+
+    source = Port("source_ids", "int32", ("batch", "source_length"))
+    encoded = probe_ports(encode, (source,))
+
+    def decode_step(token_ids: Tensor, *tensors: Tensor) -> TensorDict:
+        given = dict(zip((port.name for port in encoded), tensors, strict=True))
+        state, memory = _unprefixed("state_", given), _unprefixed("memory_", given)
+        log_probs, state, alignment = net.step(token_ids, state, memory)
+        return {"log_probs": log_probs, **_prefixed("next_state_", state), "alignment": alignment}
+
+    def translate(source_ids: Tensor, max_length_: Tensor, length_penalty: Tensor) -> TensorDict:
+        result = net.search(
+            source_ids,
+            beam_size=beam_size,
+            max_length=max_length_,
+            capacity=max_length,
+            length_penalty=length_penalty,
+            recurrence=recurrence,
+        )
+        return {port.name: result[port.name] for port in TRANSLATE_OUTPUTS}
+
+    state_ports = tuple(port for port in encoded if port.name.startswith("state_"))
+    step_outputs = (
+        Port("log_probs", "float32", ("batch", net.config.target_vocabulary)),
+        *(dataclasses.replace(port, name=f"next_{port.name}") for port in state_ports),
+        Port("alignment", "float32", ("batch", "source_length")),
+    )
+    knobs = (Port("max_length", "int32", ()), Port("length_penalty", "float32", ()))
+    sizes: dict[Axis, Axis] = {"hypothesis": beam_size, "target_length": max_length}
+    outputs = tuple(
+        dataclasses.replace(port, axes=tuple(sizes.get(axis, axis) for axis in port.axes)) for port in TRANSLATE_OUTPUTS
+    )
+    return (
+        Graph("encode", encode, (source,), encoded),
+        Graph("decode_step", decode_step, (Port("token_ids", "int32", ("batch",)), *encoded), step_outputs),
+        Graph("translate", translate, (source, *knobs), outputs),
+    )
+
+
+TRANSLATE_OUTPUTS = (
+    Port("ids", "int32", ("batch", "hypothesis", "target_length")),
+    Port("lengths", "int32", ("batch", "hypothesis")),
+    Port("scores", "float32", ("batch", "hypothesis")),
+    Port("log_probs", "float32", ("batch", "hypothesis")),
+    Port("finished", "bool", ("batch", "hypothesis")),
+    Port("alignments", "float32", ("batch", "hypothesis", "target_length", "source_length")),
+)
+"""What `translate` returns: hypotheses best first, as `keras_attention.search.beam_search` describes them."""
+
+
+def state_updates(graphs: tuple[Graph, ...]) -> dict[str, str]:
+    """State inputs of `decode_step` to the outputs that replace them; on a change of beam these are the ones to re-order."""
+    step = next(graph for graph in graphs if graph.name == "decode_step")
+    return {port.name: f"next_{port.name}" for port in step.inputs if port.name.startswith("state_")}
+
+
+def model_graph(model: keras.Model) -> Graph:
+    """The call of any functional Keras model as one graph, `call`, with the model's own input and output names.
+
+    Raises:
+        UserError: if the model is not functional, or an input holds neither numbers nor booleans.
+    """
+    if not isinstance(getattr(model, "input", None), (list, tuple, dict, keras.KerasTensor)):
+        raise UserError(
+            "Only a functional model has inputs of known names and shapes. Expected: keras.Model(inputs, outputs). "
+            f"Received: {type(model).__name__} {model.name!r}"
+        )
+    inputs = tuple(_input_port(name, tensor) for name, tensor in _named_leaves(model.input))
+    output_names = [name for name, _ in _named_leaves(model.output, model.output_names)]
+
+    def call(*tensors: Tensor) -> TensorDict:
+        outputs = model(keras.tree.pack_sequence_as(model.input, list(tensors)), training=False)
+        return dict(zip(output_names, keras.tree.flatten(outputs), strict=True))
+
+    return Graph("call", call, inputs, probe_ports(call, inputs))
+
+
+def probe_inputs(inputs: tuple[Port, ...], round_: int) -> tuple[list[np.ndarray], dict[str, int]]:
+    """Arrays of ones for the inputs, and the size of each named axis: small, and different in each round."""
+    names = list(dict.fromkeys(axis for port in inputs for axis in port.axes if isinstance(axis, str)))
+    sizes = {name: (2, 3)[round_] + 2 * index for index, name in enumerate(names)}
+    arrays = [
+        np.ones([sizes[axis] if isinstance(axis, str) else axis for axis in port.axes], port.dtype) for port in inputs
+    ]
+    return arrays, sizes
+
+
+def probe_ports(function: Callable[..., TensorDict], inputs: tuple[Port, ...]) -> tuple[Port, ...]:
+    """The output ports of a function, found by calling it at two sizes: an axis that follows a named input axis gets its name."""
+    (first, sizes), (second, other_sizes) = (probe_inputs(inputs, round_) for round_ in (0, 1))
+    named = {(sizes[name], other_sizes[name]): name for name in sizes}
+    outputs, other_outputs = function(*first), function(*second)
+    ports = []
+    for name, value in outputs.items():
+        pairs = zip(value.shape, other_outputs[name].shape, strict=True)
+        axes: list[Axis] = [
+            named.get((a, b), a if a == b else f"{name}_axis_{number}") for number, (a, b) in enumerate(pairs)
+        ]
+        ports.append(Port(name, keras.backend.standardize_dtype(value.dtype), tuple(axes)))
+    return tuple(ports)
+
+
+def _input_port(name: str, tensor: keras.KerasTensor) -> Port:
+    if tensor.dtype == "string":
+        raise UserError(
+            f"Input {name!r} of the model holds text. Expected: numbers or booleans. Received: dtype string"
+        )
+    axes: list[Axis] = [
+        size if size is not None else f"{name}_axis_{number}" for number, size in enumerate(tensor.shape)
+    ]
+    if tensor.shape[0] is None:
+        axes[0] = "batch"
+    if len(axes) > 1 and tensor.shape[1] is None:
+        axes[1] = f"{name}_length"
+    return Port(name, tensor.dtype, tuple(axes))
+
+
+def _named_leaves(struct: Any, names: list[str] | None = None) -> list[tuple[str, keras.KerasTensor]]:
+    """The tensors of a model's inputs or outputs, in flat order, under the keys of a dict, `names`, or their own names."""
+    leaves = keras.tree.flatten(struct)
+    if isinstance(struct, dict):
+        names = sorted(struct)
+    elif names is None:
+        names = [tensor.name for tensor in leaves]
+    return list(zip(names, leaves, strict=True))
+
+
+def _prefixed(prefix: str, tensors: TensorDict) -> TensorDict:
+    return {prefix + name: tensors[name] for name in sorted(tensors)}
+
+
+def _unprefixed(prefix: str, tensors: TensorDict) -> TensorDict:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

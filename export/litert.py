@@ -1,0 +1,52 @@
+"""TFLite (LiteRT): one file with several signatures, built-in operators only.
+
+The converter reads a SavedModel and may crash the interpreter, so it runs as a process of its own:
+
+    python -m keras_attention.export.litert SAVED_MODEL OUTPUT SIGNATURE...
+"""
+
+import collections
+import pathlib
+import sys
+from collections.abc import Sequence
+
+
+def convert(saved_model: pathlib.Path, signatures: Sequence[str]) -> bytes:
+    """The TFLite file of some signatures of a SavedModel, float32, with built-in operators only.
+
+    Raises:
+        Exception: the converter's own, if an operator has no built-in form.
+    """
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=list(signatures))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    return bytes(converter.convert())
+
+
+def operators(content: bytes) -> dict[str, dict[str, int]]:
+    """Operators of each subgraph group: `{"builtin": {name: count}, "custom": {name: count}}`; Flex operators are custom ones."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    counts: dict[str, collections.Counter[str]] = {"builtin": collections.Counter(), "custom": collections.Counter()}
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators or []:
+            code = model.operatorCodes[operator.opcodeIndex]
+            number = max(code.builtinCode, code.deprecatedBuiltinCode)
+            if names[number] == "CUSTOM":
+                counts["custom"][code.customCode.decode()] += 1
+            else:
+                counts["builtin"][names[number]] += 1
+    return {kind: dict(sorted(counter.items())) for kind, counter in counts.items()}
+
+
+def main(arguments: Sequence[str]) -> int:
+    saved_model, output, *signatures = arguments
+    pathlib.Path(output).write_bytes(convert(pathlib.Path(saved_model), signatures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

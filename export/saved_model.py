@@ -1,0 +1,36 @@
+"""SavedModel: the graphs as signatures, through `keras.export.ExportArchive`, which keeps weights apart from the code."""
+
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from .graphs import Graph, Port
+
+
+def tensor_spec(port: Port) -> tf.TensorSpec:
+    """The port as TensorFlow sees it; a named axis has any size."""
+    shape = [axis if isinstance(axis, int) else None for axis in port.axes]
+    return tf.TensorSpec(shape, port.dtype, name=port.name)
+
+
+def write_saved_model(
+    path: pathlib.Path, model: keras.Model, graphs: Iterable[Graph], resources: Iterable[Any] = ()
+) -> None:
+    """Write graphs as signatures of one SavedModel.
+
+    Args:
+        path: folder to write.
+        model: owner of the weights.
+        graphs: each becomes the signature of its name; the first is `serving_default` too.
+        resources: what the graphs use beside the model's weights: lookup tables, tokenizers.
+    """
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    for resource in resources:
+        archive.track(resource)
+    for graph in graphs:
+        archive.add_endpoint(graph.name, graph.function, [tensor_spec(port) for port in graph.inputs])
+    archive.write_out(str(path), verbose=False)

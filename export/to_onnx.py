@@ -1,0 +1,111 @@
+"""ONNX: one checked file per graph, with our own names for inputs, outputs and axes.
+
+The converter reads a SavedModel and runs as a process of its own:
+
+    python -m keras_attention.export.to_onnx SAVED_MODEL OUTPUT_FOLDER GRAPHS.json
+"""
+
+import collections
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+OPSET = 18
+"""The newest operator set that tf2onnx writes."""
+
+
+def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any]) -> Any:
+    """The ONNX model of one signature of a SavedModel, checked.
+
+    Args:
+        saved_model: folder that `write_saved_model` wrote.
+        name: the signature.
+        graph: its ports, as `Graph.to_dict` gives them.
+
+    Raises:
+        Exception: the converter's or the checker's own.
+    """
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    loaded = tf.saved_model.load(str(saved_model))  # owns the variables: it must outlive the conversion
+    signature = loaded.signatures[name]
+    specs = [
+        tf.TensorSpec([axis if isinstance(axis, int) else None for axis in port["axes"]], port["dtype"], name=port_name)
+        for port_name, port in graph["inputs"].items()
+    ]
+
+    def function(*tensors: Any) -> Any:
+        return signature(**dict(zip(graph["inputs"], tensors, strict=True)))
+
+    model, _ = tf2onnx.convert.from_function(tf.function(function, autograph=False), input_signature=specs, opset=OPSET)
+    name_ports(model.graph, graph)
+    model.graph.name = name
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def name_ports(onnx_graph: Any, graph: Mapping[str, Any]) -> None:
+    """Give inputs, outputs and their axes the names of the graph, and put them in its order.
+
+    Raises:
+        ValueError: if the converter lost an input or an output.
+    """
+    for direction, ports in (("input", graph["inputs"]), ("output", graph["outputs"])):
+        infos = {info.name.split(":")[0]: info for info in getattr(onnx_graph, direction)}
+        if set(infos) != set(ports):
+            raise ValueError(f"{direction}s of the ONNX graph. Expected: {sorted(ports)}. Received: {sorted(infos)}")
+        for name, port in ports.items():
+            rename(onnx_graph, infos[name].name, name)
+            infos[name].name = name
+            dimensions = infos[name].type.tensor_type.shape
+            dimensions.ClearField("dim")
+            for axis in port["axes"]:
+                dimension = dimensions.dim.add()
+                if isinstance(axis, int):
+                    dimension.dim_value = axis
+                else:
+                    dimension.dim_param = axis
+        ordered = [infos[name] for name in ports]
+        repeated = getattr(onnx_graph, direction)
+        del repeated[:]
+        repeated.extend(ordered)
+
+
+def rename(onnx_graph: Any, old: str, new: str) -> None:
+    """Rename one tensor in a graph and in the graphs nested in it."""
+    if old == new:
+        return
+    for node in onnx_graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                rename(attribute.g, old, new)
+
+
+def operators(onnx_graph: Any) -> dict[str, int]:
+    """How often each operator occurs, nested graphs included; one of another domain is written `domain.Operator`."""
+    counts: collections.Counter[str] = collections.Counter()
+    for node in onnx_graph.node:
+        counts[f"{node.domain}.{node.op_type}" if node.domain else node.op_type] += 1
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                counts.update(operators(attribute.g))
+    return dict(sorted(counts.items()))
+
+
+def main(arguments: Sequence[str]) -> int:
+    import onnx
+
+    saved_model, folder, description = (pathlib.Path(argument) for argument in arguments)
+    for name, graph in json.loads(description.read_text(encoding="utf-8")).items():
+        onnx.save(convert(saved_model, name, graph), folder / f"{name}.onnx")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
