@@ -2,7 +2,7 @@
 
     python examples/worked_example.py --output docs/images/worked-example.png
 
-Luong attention by hand on two encoder states, then `build_seq2seq` trained on "Let's go" -> "Vamos" and "to go" -> "ir",
+Luong attention by hand on two encoder states; then `build_seq2seq` trained on "Let's go" -> "Vamos", "to go" -> "ir",
 translated by the beam search, and drawn.
 """
 
