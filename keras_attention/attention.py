@@ -205,8 +205,8 @@ def _check_arguments(score: str, units: int | None, max_source_length: int | Non
         raise ValueError(f"Expected: max_source_length >= 1. Received: max_source_length={max_source_length}")
     if units is not None and (score != "concat" or units < 1):
         raise ValueError(
-            "`units` is the depth of the concat score's hidden layer. Expected: a positive int for score='concat', None "
-            f"for any other score. Received: score={score!r}, units={units}"
+            "`units` is the depth of the concat score's hidden layer. Expected: a positive int for score='concat', "
+            f"None for any other score. Received: score={score!r}, units={units}"
         )
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"Expected: 0 <= dropout < 1. Received: dropout={dropout}")
@@ -215,6 +215,6 @@ def _check_arguments(score: str, units: int | None, max_source_length: int | Non
 def _check_mask(name: str, mask: Tensor | None, masked: Tensor) -> None:
     if mask is not None and len(mask.shape) != 2:
         raise ValueError(
-            f"`{name}` says which positions of a padded batch are real. Expected: shape (batch, length) for a tensor of "
-            f"shape {tuple(masked.shape)}. Received: {name}.shape={tuple(mask.shape)}"
+            f"`{name}` says which positions of a padded batch are real. Expected: shape (batch, length) for a tensor "
+            f"of shape {tuple(masked.shape)}. Received: {name}.shape={tuple(mask.shape)}"
         )

@@ -39,7 +39,8 @@ class SearchResult(TypedDict):
     """float32 `(B, K, L, S)`: for each word the alignment it was predicted with, zero past the length."""
     margins: Tensor
     """float32 `(B,)`: the smallest gap between a candidate kept and one dropped at any step of the search, and between
-    neighbours of the final ranking. Two implementations whose scores differ by less than half of it agree on all ids."""
+    neighbours of the final ranking. Two implementations whose scores differ by less than half of it agree on all
+    ids."""
 
 
 def length_penalty_factor(length: Tensor, alpha: Tensor | float) -> Tensor:

@@ -1,0 +1,1 @@
+"""Tests; each file is named after what it tests."""

@@ -1,0 +1,179 @@
+"""Greedy and beam search over tables of log-probabilities: against exhaustive search, and the laws of a search."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_attention import beam_search, greedy_search
+from keras_attention.search import length_limits
+from tests import reference
+
+PAD, BOS, EOS, WORDS = 0, 1, 2, (2, 3, 4, 5)
+VOCABULARY, STEPS, POSITIONS = 6, 4, 3
+FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def numpy(result):
+    return {name: ops.convert_to_numpy(value) for name, value in result.items()}
+
+
+def table_step(token, state, memory):
+    """Log-probabilities by row, step and previous word; the alignment names the previous word and the step."""
+    tables, t = memory["tables"], state["t"]
+    rows = ops.arange(ops.shape(token)[0])
+    flat = ops.reshape(tables, (-1, VOCABULARY))
+    steps = tables.shape[2]
+    index = (rows * VOCABULARY + ops.cast(token, "int32")) * steps + ops.minimum(t, steps - 1)
+    alignment = ops.stack([ops.cast(token, "float32"), ops.cast(t, "float32"), ops.ones_like(t, "float32")], axis=1)
+    return ops.take(flat, index, axis=0), {"t": t + 1}, alignment
+
+
+def start(tables):
+    """Tables `(B, previous, step, word)`; words outside the alphabet are impossible."""
+    tables = np.array(tables, "float32")
+    tables[..., [PAD, BOS]] = -np.inf
+    return {"t": np.zeros(len(tables), "int32")}, {"tables": ops.convert_to_tensor(tables)}
+
+
+def random_tables(seed, batch=1, integers=False):
+    rng = np.random.default_rng(seed)
+    shape = (batch, VOCABULARY, STEPS, VOCABULARY)
+    if integers:
+        return -rng.integers(0, 5, shape).astype("float32")
+    values = rng.normal(size=shape).astype("float32") * 2
+    return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+
+
+def search(tables, beam_size, alpha=0.0, max_length=STEPS, **arguments):
+    state, memory = start(tables)
+    return numpy(
+        beam_search(
+            table_step, state, memory, beam_size=beam_size, max_length=max_length, length_penalty=alpha, **arguments
+        )
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.6, 1.0, 2.0]), max_length=st.integers(1, 4))
+def test_a_beam_as_wide_as_the_search_space_is_exhaustive(seed, alpha, max_length):
+    tables = random_tables(seed)
+    expected = reference.exhaustive_search(tables[0].astype("float64"), max_length, alpha, EOS, WORDS)
+    width = len(expected)
+    result = search(tables, width + 3, alpha, max_length)
+    np.testing.assert_allclose(result["scores"][0, :width], [entry[0] for entry in expected], **FLOAT32)
+    np.testing.assert_allclose(
+        sorted(result["log_probs"][0, :width]), sorted(entry[2] for entry in expected), **FLOAT32
+    )
+    best = tuple(result["ids"][0, 0, : result["lengths"][0, 0]])
+    if expected[0][0] - expected[1][0] > 1e-4:
+        assert best == expected[0][1]
+    assert np.isneginf(result["scores"][0, width:]).all()
+    assert not result["lengths"][0, width:].any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 1.0]))
+def test_a_beam_of_one_is_greedy(seed, alpha):
+    tables = random_tables(seed, batch=3)
+    state, memory = start(tables)
+    greedy = numpy(greedy_search(table_step, state, memory, max_length=STEPS, length_penalty=alpha))
+    beam = search(tables, 1, alpha)
+    for name in greedy:
+        np.testing.assert_allclose(greedy[name], beam[name], err_msg=name, **FLOAT32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), beam_size=st.integers(1, 6))
+def test_a_batch_gives_exactly_the_ids_of_its_rows(seed, beam_size):
+    tables = random_tables(seed, batch=5, integers=True)
+    together = search(tables, beam_size)
+    for b in range(5):
+        alone = search(tables[b : b + 1], beam_size)
+        np.testing.assert_array_equal(alone["ids"][0], together["ids"][b])
+        np.testing.assert_array_equal(alone["scores"][0], together["scores"][b])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 1.0]))
+def test_scores_lengths_and_alignments_belong_to_their_hypothesis(seed, alpha):
+    tables = random_tables(seed)
+    result = search(tables, 5, alpha)
+    for k in range(5):
+        length = result["lengths"][0, k]
+        if length == 0:
+            continue
+        ids = result["ids"][0, k]
+        previous = [BOS, *ids[: length - 1]]
+        total = sum(tables[0, p, t, w] for t, (p, w) in enumerate(zip(previous, ids[:length], strict=True)))
+        assert result["log_probs"][0, k] == pytest.approx(total, abs=1e-4)
+        assert result["scores"][0, k] == pytest.approx(total / reference.length_penalty(length, alpha), abs=1e-4)
+        assert result["finished"][0, k] == (ids[length - 1] == EOS)
+        assert not ids[length:].any()
+        alignment = result["alignments"][0, k]
+        np.testing.assert_array_equal(alignment[:length, 0], previous)  # re-ordered with its beam
+        np.testing.assert_array_equal(alignment[:length, 1], np.arange(length))
+        assert not alignment[length:].any()
+
+
+def test_ties_go_to_the_lower_id():
+    result = search(np.zeros((1, VOCABULARY, STEPS, VOCABULARY)), 3, max_length=1)
+    np.testing.assert_array_equal(result["ids"][0, :, 0], [2, 3, 4])
+    assert result["margins"][0] == 0.0
+
+
+def test_a_finished_hypothesis_is_frozen():
+    tables = np.full((1, VOCABULARY, STEPS, VOCABULARY), -10.0)
+    tables[0, BOS, 0, EOS] = -0.5
+    tables[0, :, :, 3] = -1.0
+    short, long = search(tables, 2, max_length=1), search(tables, 2, max_length=4)
+    assert short["log_probs"][0, 0] == long["log_probs"][0, 0] == -0.5
+    assert long["lengths"][0, 0] == 1
+    np.testing.assert_array_equal(long["ids"][0, 1], [3, 3, 3, 3])
+    assert not long["finished"][0, 1]
+
+
+def test_each_row_has_its_own_maximum_length():
+    tables = np.full((3, VOCABULARY, STEPS, VOCABULARY), -9.0)
+    tables[..., 4] = -1.0
+    limits = np.array([1, 3, 9], "int32")
+    result = search(tables, 2, max_length=limits, capacity=STEPS)
+    np.testing.assert_array_equal(result["lengths"][:, 0], [1, 3, STEPS])  # never past the buffers
+    state, memory = start(tables)
+    greedy = numpy(greedy_search(table_step, state, memory, max_length=limits, capacity=STEPS))
+    np.testing.assert_array_equal(greedy["lengths"][:, 0], [1, 3, STEPS])
+
+
+def test_limits_follow_the_source():
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(length_limits(np.array([1, 4, 50]), 20, factor=1.5, offset=2)), [3, 8, 20]
+    )
+    np.testing.assert_array_equal(ops.convert_to_numpy(length_limits(np.array([1]), 20, factor=0.5)), [1])
+
+
+def test_margins_are_the_gaps_of_the_reference():
+    tables = np.full((1, VOCABULARY, STEPS, VOCABULARY), -50.0)
+    tables[0, BOS, 0, [2, 3, 4, 5]] = [-1.0, -1.5, -3.0, -3.25]
+    result = search(tables, 3, max_length=1)
+    assert result["margins"][0] == pytest.approx(0.25)  # kept -3.0, dropped -3.25
+    result = search(tables, 2, max_length=1)
+    assert result["margins"][0] == pytest.approx(0.5)  # -1.0 before -1.5 in the final ranking
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"beam_size": 0}, "Expected: beam_size >= 1. Received: beam_size=0"),
+        ({"beam_size": 2, "max_length": 0}, "Expected: capacity, a positive int"),
+        ({"beam_size": 2, "max_length": np.array([2])}, "Expected: capacity, a positive int"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        search(random_tables(0), **arguments)
+
+
+def test_no_tensor_to_read_the_batch_size_from():
+    with pytest.raises(ValueError, match="Expected: `batch_size`"):
+        beam_search(table_step, {}, {}, max_length=3)

@@ -1,0 +1,207 @@
+"""The encoder-decoder: recurrence against NumPy, stepping = teacher forcing, padding, ties, saving, `fit`."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_attention import Encoder, EncoderDecoder, RecurrentStack, Seq2SeqConfig, build_seq2seq
+from keras_attention.config import ATTENTIONS
+from keras_attention.recurrent import last_position, reverse_within_length
+from tests import reference
+
+# float32 through a few tens of steps of saturating functions, on numbers below 1.
+FLOAT32 = {"rtol": 1e-4, "atol": 2e-6}
+
+SOURCE = np.array([[5, 6, 7, 2, 0, 0, 0], [8, 9, 4, 5, 6, 7, 2], [2, 0, 0, 0, 0, 0, 0]], "int32")
+TARGET = np.array([[1, 5, 6, 7, 8], [1, 4, 4, 9, 0], [1, 10, 0, 0, 0]], "int32")
+
+CHOICES = {
+    "plain": {},
+    "input feeding": {"input_feeding": True},
+    "gru": {"cell": "gru"},
+    "gru, input feeding": {"cell": "gru", "input_feeding": True},
+    "two layers": {"encoder_layers": 2, "decoder_layers": 2},
+    "copy bridge": {"bridge": "copy"},
+    "final state": {"bridge_input": "final", "encoder_layers": 2},
+    "forward only": {"bidirectional": False, "encoder_units": 14},
+    "attentional size": {"attentional_size": 5, "input_feeding": True},
+    "tied target": {"tie_embeddings": "target"},
+    "tied all": {"tie_embeddings": "all"},
+    **{f"attention {name}": {"attention": name} for name in ATTENTIONS if name != "general"},
+    "no attention, dense": {"attention": "none", "bridge": "dense", "cell": "gru"},
+}
+EXTRA = {"location": {"max_source_length": 17}, "concat": {"attention_units": 3}, "cosine": {"use_scale": True}}
+
+
+def config_of(name):
+    choices = {**CHOICES[name], **EXTRA.get(CHOICES[name].get("attention", ""), {})}
+    return Seq2SeqConfig(
+        **{
+            "source_vocabulary": 13,
+            "target_vocabulary": 13,
+            "embedding_size": 11,
+            "encoder_units": 7,
+            "decoder_units": 14,
+            **choices,
+        }
+    )
+
+
+def numpy(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def stepped(net, source, target, recurrence="layer"):
+    state, memory = net.encode(source, recurrence)
+    log_probs, alignments = [], []
+    for t in range(target.shape[1]):
+        step_log_probs, state, alignment = net.step(target[:, t], state, memory)
+        log_probs.append(numpy(step_log_probs))
+        alignments.append(numpy(alignment))
+    return np.stack(log_probs, axis=1), np.stack(alignments, axis=1)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_stepping_equals_the_teacher_forced_pass(name):
+    config = config_of(name)
+    model = build_seq2seq(config)
+    net = EncoderDecoder(model)
+    logits, alignments = net.align(SOURCE, TARGET)
+    np.testing.assert_allclose(numpy(logits), numpy(model({"source": SOURCE, "target": TARGET})), **FLOAT32)
+    for recurrence in ("layer", "loop"):
+        log_probs, steps = stepped(net, SOURCE, TARGET, recurrence)
+        np.testing.assert_allclose(log_probs, numpy(ops.log_softmax(logits)), **FLOAT32)
+        np.testing.assert_allclose(steps, numpy(alignments), **FLOAT32)
+    expected = 0.0 if config.attention == "none" else 1.0
+    np.testing.assert_allclose(numpy(alignments).sum(axis=-1), expected, rtol=1e-5)
+    assert not numpy(alignments)[np.broadcast_to((SOURCE == 0)[:, None], alignments.shape)].any()
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_padding_and_batch_order_change_nothing(name):
+    model = build_seq2seq(config_of(name))
+    logits = numpy(model({"source": SOURCE, "target": TARGET}))
+    longer = np.pad(SOURCE, ((0, 0), (0, 4)))
+    np.testing.assert_allclose(numpy(model({"source": longer, "target": TARGET})), logits, **FLOAT32)
+    turned = numpy(model({"source": SOURCE[::-1], "target": TARGET[::-1]}))[::-1]
+    np.testing.assert_allclose(turned, logits, **FLOAT32)
+    alone = numpy(model({"source": SOURCE[:1, :4], "target": TARGET[:1]}))
+    np.testing.assert_allclose(alone, logits[:1], **FLOAT32)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_config_and_outputs_survive_saving(name, tmp_path):
+    config = config_of(name)
+    model = build_seq2seq(config)
+    logits = numpy(model({"source": SOURCE, "target": TARGET}))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(numpy(loaded({"source": SOURCE, "target": TARGET})), logits)
+    assert EncoderDecoder(loaded).config == config
+    assert Seq2SeqConfig.from_dict(config.to_dict()) == config
+    result = EncoderDecoder(loaded).search(SOURCE, beam_size=2, max_length=5)
+    assert result["alignments"].shape == (3, 2, 5, 7)
+
+
+@pytest.mark.parametrize("name", ["plain", "input feeding", "attention none"])
+def test_fit_learns_to_copy_a_word(name):
+    model = build_seq2seq(config_of(name))
+    rng = np.random.default_rng(3)
+    words = rng.integers(4, 13, (64, 1))
+    source = np.concatenate([words, np.full((64, 1), 2)], axis=1).astype("int32")
+    target = np.concatenate([np.full((64, 1), 1), words], axis=1).astype("int32")
+    model.compile(keras.optimizers.Adam(0.03), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit({"source": source, "target": target}, source, epochs=25, batch_size=16, verbose=0)
+    result = EncoderDecoder(model).search(source, beam_size=1, max_length=3)
+    np.testing.assert_array_equal(numpy(result["ids"])[:, 0, :2], source)
+    assert numpy(result["finished"]).all()
+
+
+def test_mixed_precision_trains_and_gives_float32_logits():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_seq2seq(config_of("input feeding"))
+        logits = model({"source": SOURCE, "target": TARGET})
+        assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        history = model.fit({"source": SOURCE, "target": TARGET}, TARGET, epochs=2, verbose=0)
+        assert np.isfinite(history.history["loss"]).all()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("recurrence", ["layer", "loop"])
+@pytest.mark.parametrize("with_cell_state", [False, True])
+def test_bidirectional_lstm_equals_numpy(recurrence, with_cell_state):
+    lengths = np.array([3, 5], "int32")
+    inputs = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    stack = RecurrentStack("lstm", 7, bidirectional=True, return_cell_state=with_cell_state)
+    outputs, state = stack(inputs, lengths, recurrence=recurrence)
+    for b, length in enumerate(lengths):
+        found, cells = [], []
+        for direction, layer in enumerate(stack.layers[0]):
+            row = inputs[b, :length].astype("float64")
+            weights = [numpy(weight).astype("float64") for weight in layer.cell.weights]
+            hidden, c = reference.lstm(row[::-1] if direction else row, *weights, np.zeros(7), np.zeros(7))
+            found.append(hidden[::-1] if direction else hidden)
+            cells.append(c)
+        expected = np.concatenate(found, axis=-1)
+        np.testing.assert_allclose(numpy(outputs)[b, :length], expected, **FLOAT32)
+        final_h = np.concatenate([found[0][-1], found[1][0]])  # backward ends at the row's first position
+        np.testing.assert_allclose(numpy(state["h_0"])[b], final_h, **FLOAT32)
+        if with_cell_state:
+            np.testing.assert_allclose(numpy(state["c_0"])[b], np.concatenate(cells), **FLOAT32)
+    assert set(state) == ({"h_0", "c_0"} if with_cell_state else {"h_0"})
+
+
+def test_the_memory_is_zero_at_padding():
+    encoder = Encoder("gru", 5)
+    mask = np.array([[True, True, False], [True, False, False]])
+    values = numpy(encoder(np.ones((2, 3, 4), "float32"), mask)["values"])
+    assert not values[~mask].any()
+    assert values[mask].any(axis=-1).all()
+
+
+def test_reversal_within_length():
+    sequence = np.arange(10, dtype="float32").reshape(2, 5, 1)
+    lengths = np.array([3, 5], "int32")
+    turned = reverse_within_length(sequence, lengths)
+    np.testing.assert_array_equal(numpy(turned)[..., 0], [[2, 1, 0, 3, 4], [9, 8, 7, 6, 5]])
+    np.testing.assert_array_equal(numpy(reverse_within_length(turned, lengths)), sequence)
+    np.testing.assert_array_equal(numpy(last_position(sequence, lengths))[:, 0], [2, 9])
+
+
+def test_dropout_is_silent_outside_training():
+    config = Seq2SeqConfig.from_dict({**config_of("input feeding").to_dict(), "dropout": 0.5})
+    model = build_seq2seq(config)
+    batch = {"source": SOURCE, "target": TARGET}
+    np.testing.assert_array_equal(numpy(model(batch)), numpy(model(batch)))
+    assert np.abs(numpy(model(batch, training=True)) - numpy(model(batch))).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"attention": "dott"}, "Expected: attention in .*Received: attention='dott'"),
+        ({"cell": "rnn"}, "Expected: cell in"),
+        ({"decoder_units": 0}, "Expected: decoder_units >= 1"),
+        ({"dropout": 1.0}, "Expected: 0 <= dropout < 1"),
+        ({"attention": "dot", "decoder_units": 15}, "Expected: decoder_units == 14.*Received: decoder_units=15"),
+        ({"bridge": "copy", "decoder_layers": 2}, "Expected: decoder_layers=1, decoder_units=14"),
+        ({"attention": "none", "input_feeding": True}, "nothing to feed"),
+        ({"attention": "location"}, "Expected: max_source_length for attention='location'"),
+        ({"attention_units": 3}, "Expected: attention_units for attention='concat' alone"),
+        ({"tie_embeddings": "all", "source_vocabulary": 14}, "one joint vocabulary.*Received: 14 and 13"),
+    ],
+)
+def test_choices_that_do_not_fit(choices, message):
+    with pytest.raises(ValueError, match=message):
+        Seq2SeqConfig.from_dict({**config_of("plain").to_dict(), **choices})
+
+
+def test_unknown_fields_and_foreign_models():
+    with pytest.raises(ValueError, match=r"Unknown fields.*Received: \['decoder_unit'\]"):
+        Seq2SeqConfig.from_dict({"source_vocabulary": 9, "target_vocabulary": 9, "decoder_unit": 3})
+    with pytest.raises(ValueError, match="no encoder-decoder of build_seq2seq"):
+        EncoderDecoder(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)]))
