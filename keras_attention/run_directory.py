@@ -56,7 +56,9 @@ def storage_message(path: pathlib.Path, error: OSError) -> str:
             f"{path}: the disk is full. What was saved before is whole. "
             "Free some space and start the same command again: training resumes where it was saved last"
         )
-    return f"{path}: cannot be written: {error.strerror or error}. Expected a folder that can be written, with free space"
+    return (
+        f"{path}: cannot be written: {error.strerror or error}. Expected a folder that can be written, with free space"
+    )
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
@@ -102,9 +104,13 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"{file}: cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise UserError(f"{file}: damaged. Expected JSON. Received: {error}. Train again, or restore a copy") from error
+            raise UserError(
+                f"{file}: damaged. Expected JSON. Received: {error}. Train again, or restore a copy"
+            ) from error
         if not isinstance(metadata, dict) or "format_version" not in metadata:
-            raise UserError(f"{file}: damaged. Expected a JSON object with format_version. Train again, or restore a copy")
+            raise UserError(
+                f"{file}: damaged. Expected a JSON object with format_version. Train again, or restore a copy"
+            )
         if metadata["format_version"] != FORMAT_VERSION:
             raise UserError(
                 f"{file}: a run directory of another version. Expected format_version {FORMAT_VERSION}. "
@@ -112,7 +118,9 @@ class RunDirectory:
             )
         missing = [key for key in ("model", "source_tokenizer", "target_tokenizer", "task") if key not in metadata]
         if missing:
-            raise UserError(f"{file}: damaged. Expected the key(s) {', '.join(missing)}. Train again, or restore a copy")
+            raise UserError(
+                f"{file}: damaged. Expected the key(s) {', '.join(missing)}. Train again, or restore a copy"
+            )
         run = cls(path, metadata)
         run._check()
         return run
@@ -133,7 +141,9 @@ class RunDirectory:
         try:
             return Seq2SeqConfig.from_dict(self.metadata["model"])
         except (TypeError, ValueError, KeyError) as error:
-            raise UserError(f"{self.path / 'config.json'}: damaged: its model is not a configuration: {error}") from error
+            raise UserError(
+                f"{self.path / 'config.json'}: damaged: its model is not a configuration: {error}"
+            ) from error
 
     @property
     def task(self) -> str:

@@ -156,10 +156,19 @@ class SubwordTokenizer(Tokenizer):
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
-            raise ValueError(f"Expected the bytes of a sentencepiece model. Received: {len(model)} other bytes") from error
-        special = (self._processor.pad_id(), self._processor.bos_id(), self._processor.eos_id(), self._processor.unk_id())
+            raise ValueError(
+                f"Expected the bytes of a sentencepiece model. Received: {len(model)} other bytes"
+            ) from error
+        special = (
+            self._processor.pad_id(),
+            self._processor.bos_id(),
+            self._processor.eos_id(),
+            self._processor.unk_id(),
+        )
         if special != (0, 1, 2, 3):
-            raise ValueError(f"Expected a sentencepiece model with pad, BOS, EOS, unknown = (0, 1, 2, 3). Received: {special}")
+            raise ValueError(
+                f"Expected a sentencepiece model with pad, BOS, EOS, unknown = (0, 1, 2, 3). Received: {special}"
+            )
         self._characters: frozenset[str] | None = None
 
     @classmethod
@@ -262,4 +271,6 @@ def load_tokenizer(directory: str | pathlib.Path, name: str) -> Tokenizer:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged. Expected the tokenizer file that training wrote there. Received: {error}") from error
+        raise UserError(
+            f"{path}: damaged. Expected the tokenizer file that training wrote there. Received: {error}"
+        ) from error

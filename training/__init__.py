@@ -1,1 +1,5 @@
 """Training: data, recipes, losses, schedules, callbacks."""
+
+from .fit import train
+
+__all__ = ["train"]

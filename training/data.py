@@ -51,7 +51,9 @@ class Pairs:
 
     def select(self, indices: Sequence[int]) -> Pairs:
         return Pairs(
-            [self.sources[i] for i in indices], [self.references[i] for i in indices], [self.origins[i] for i in indices]
+            [self.sources[i] for i in indices],
+            [self.references[i] for i in indices],
+            [self.origins[i] for i in indices],
         )
 
 
@@ -113,9 +115,7 @@ def read_parallel(source: str | pathlib.Path, target: str | pathlib.Path, skip_e
             )
     if not kept:
         raise UserError(f"{source}: no pair of sentences is left. Expected at least one line with text in both files")
-    return Pairs(
-        [sources[i] for i in kept], [[targets[i]] for i in kept], [f"{source}:{i + 1}" for i in kept]
-    )
+    return Pairs([sources[i] for i in kept], [[targets[i]] for i in kept], [f"{source}:{i + 1}" for i in kept])
 
 
 def read_tsv(path: str | pathlib.Path, skip_empty: bool = False) -> Pairs:
@@ -139,7 +139,9 @@ def read_tsv(path: str | pathlib.Path, skip_empty: bool = False) -> Pairs:
             if target not in references[position]:
                 references[position].append(target)
         elif not (skip_empty and (not line.strip() or len(fields) == 2)):
-            problem = "empty line" if not line.strip() else "an empty side" if len(fields) == 2 else f"{len(fields)} fields"
+            problem = (
+                "empty line" if not line.strip() else "an empty side" if len(fields) == 2 else f"{len(fields)} fields"
+            )
             raise UserError(
                 f"{path}:{number}: {problem}. Expected SOURCE<TAB>TARGET, both with text. Mend the line, "
                 "or give --skip-empty to leave empty ones out"
@@ -154,7 +156,9 @@ def split_pairs(pairs: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]
     if not 0.0 < fraction < 1.0:
         raise UserError(f"The validation fraction is out of range. Expected 0 < fraction < 1. Received: {fraction}")
     if len(pairs) < 2:
-        raise UserError(f"{pairs.origins[0]}: one pair cannot be split. Expected two pairs or more, or validation files")
+        raise UserError(
+            f"{pairs.origins[0]}: one pair cannot be split. Expected two pairs or more, or validation files"
+        )
     count = min(max(1, round(len(pairs) * fraction)), len(pairs) - 1)
     held_out = set(np.random.default_rng(seed).permutation(len(pairs))[:count].tolist())
     rest = [index for index in range(len(pairs)) if index not in held_out]
@@ -207,7 +211,12 @@ def make_batch(sources: Sequence[Ids], targets: Sequence[Ids], multiple: int = 1
 
 
 def bucket_order(
-    source_lengths: npt.NDArray[np.int64], target_lengths: npt.NDArray[np.int64], batch_size: int, multiple: int, seed: int, epoch: int
+    source_lengths: npt.NDArray[np.int64],
+    target_lengths: npt.NDArray[np.int64],
+    batch_size: int,
+    multiple: int,
+    seed: int,
+    epoch: int,
 ) -> list[npt.NDArray[np.int64]]:
     """Batches of like length in random order: a pure function of `(seed, epoch)`.
 
@@ -237,18 +246,34 @@ class BatchDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._source_lengths = np.asarray([len(row) + 1 for row in data.sources], np.int64)
         self._target_lengths = np.asarray([len(row) + 1 for row in data.targets], np.int64)
         self._batches: list[npt.NDArray[np.int64]] = []
+        self._probed = False
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
         """Fix the order of batches of one epoch."""
+        self._probed = False
         self._batches = bucket_order(
             self._source_lengths, self._target_lengths, self.batch_size, self.multiple, self.seed, epoch
         )
+
+    def probe_shapes(self) -> None:
+        """Until `start_epoch`, serve empty batches of unlike shapes.
+
+        `fit` under TensorFlow takes the first two batches to tell fixed axes from free ones before any epoch starts; two real
+        batches of equal length would make it refuse every other length.
+        """
+        self._probed = True
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
 
     def __getitem__(self, index: int) -> Batch:
+        if self._probed:
+            return make_batch(
+                [[EOS_ID] * index * self.multiple] * (index + 1),
+                [[EOS_ID] * index * self.multiple] * (index + 1),
+                self.multiple,
+            )
         rows = self._batches[index]
         return make_batch([self.data.sources[i] for i in rows], [self.data.targets[i] for i in rows], self.multiple)
 

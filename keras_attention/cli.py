@@ -1,0 +1,130 @@
+"""The command line: `keras-attention train | translate | evaluate | attention | export | verify | benchmark`.
+
+This file only reads options; every command is a function of the library with the same names.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from keras_attention.errors import UserError
+
+app = typer.Typer(
+    name="keras-attention",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Path = pathlib.Path
+
+
+def parse_fields(assignments: list[str]) -> dict[str, Any]:
+    """`["decoder_units=512", "attention=concat"]` -> {"decoder_units": 512, "attention": "concat"}; values are read as JSON where they are JSON."""
+    fields: dict[str, Any] = {}
+    for assignment in assignments:
+        name, sign, value = assignment.partition("=")
+        if not sign or not name:
+            raise UserError(f"--set takes NAME=VALUE. Expected e.g. --set decoder_units=512. Received: {assignment!r}")
+        try:
+            fields[name] = json.loads(value)
+        except ValueError:
+            fields[name] = {"True": True, "False": False, "None": None}.get(value, value)
+    return fields
+
+
+@app.callback()
+def root() -> None:
+    """Luong attention, from parallel text to verified SavedModel, TFLite and ONNX artefacts."""
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Option(help="Run directory to write; the same command resumes it.")],
+    recipe: Annotated[str | None, typer.Option(help="dates, multi30k or g2p.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the recipe's data set, if it is not to be fetched.")
+    ] = None,
+    source: Annotated[Path | None, typer.Option(help="Source text, one sentence per line.")] = None,
+    target: Annotated[Path | None, typer.Option(help="Target text, parallel to the source.")] = None,
+    tsv: Annotated[Path | None, typer.Option(help="SOURCE<TAB>TARGET lines instead of two files.")] = None,
+    val_source: Annotated[Path | None, typer.Option(help="Validation source.")] = None,
+    val_target: Annotated[Path | None, typer.Option(help="Validation target.")] = None,
+    val_tsv: Annotated[Path | None, typer.Option(help="Validation text as SOURCE<TAB>TARGET lines.")] = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="Share of the pairs held out without validation files.")
+    ] = None,
+    skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Leave out pairs with an empty side.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run directory first.")] = False,
+    task: Annotated[
+        str | None, typer.Option(help="translation (BLEU), g2p (word error rate) or exact (exact match).")
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="subword, char or word, for both sides.")] = None,
+    source_tokenizer: Annotated[str | None, typer.Option(help="subword, char or word.")] = None,
+    target_tokenizer: Annotated[str | None, typer.Option(help="subword, char or word.")] = None,
+    joint: Annotated[bool | None, typer.Option("--joint/--separate", help="One vocabulary for both sides.")] = None,
+    vocabulary: Annotated[int | None, typer.Option(help="Most tokens of a vocabulary.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Leave out pairs with more tokens on a side.")] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(help="dot, scaled_dot, general, concat, location, cosine, or none for the plain model."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A field of Seq2SeqConfig, e.g. decoder_units=512."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs of a batch.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most passes over the data.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Most minutes of training, resumed parts together.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at first.")] = None,
+    smallest_learning_rate: Annotated[float | None, typer.Option(help="Where halving ends.")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Bound on the gradient's norm.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of mass spread over the vocabulary.")] = None,
+    averaging: Annotated[float | None, typer.Option(help="Momentum of the averaged weights; 0 for none.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without a better score that halve the learning rate.")
+    ] = None,
+    stop_after: Annotated[int | None, typer.Option(help="Epochs without a better score that end the training.")] = None,
+    validation_sentences: Annotated[
+        int | None, typer.Option(help="Validation sentences translated after each epoch.")
+    ] = None,
+    tokenize: Annotated[str | None, typer.Option(help="BLEU's tokenisation: none or 13a.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, dropout, batches and splits.")] = None,
+    padding_multiple: Annotated[int | None, typer.Option(help="Lengths are padded to a multiple of it.")] = None,
+    jit: Annotated[bool | None, typer.Option("--jit/--no-jit", help="Compile the training step with XLA.")] = None,
+) -> None:
+    """Train a model on parallel text; started again after a kill, the same command goes on where it was."""
+    choices = dict(locals())
+    from keras_attention.training import train as run_training
+
+    fields = parse_fields(choices.pop("set_") or [])
+    if choices.pop("attention") is not None:
+        fields["attention"] = attention
+    kind = choices.pop("tokenizer")
+    for side in ("source_tokenizer", "target_tokenizer"):
+        choices[side] = choices[side] or kind
+    run_training(**choices, model=fields)
+
+
+def main() -> None:
+    """Entry point: a user's mistake becomes one line on standard error and exit status 1."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The state of a training in one file, written atomically: weights, optimiser, averages, seeds, schedule, history."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import zipfile
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_attention.errors import UserError
+from keras_attention.run_directory import write_atomically
+
+
+def state_variables(model: keras.Model) -> list[Any]:
+    """Every variable that a training step reads or writes: weights, seeds of dropout, moments, averages, step, learning rate."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def save_checkpoint(path: str | pathlib.Path, model: keras.Model, progress: dict[str, Any]) -> None:
+    """Write all variables and `progress` (JSON data) to one file; the former one stays until the new one is whole."""
+    arrays = {f"v{index:04d}": keras.ops.convert_to_numpy(v) for index, v in enumerate(state_variables(model))}
+    content = np.frombuffer(json.dumps(progress).encode("utf-8"), np.uint8)
+
+    def write(temporary: pathlib.Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, progress=content, **arrays)
+
+    write_atomically(path, write)
+
+
+def load_checkpoint(path: str | pathlib.Path, model: keras.Model) -> dict[str, Any]:
+    """Put the saved variables into `model` and its optimiser; returns `progress`. Raises UserError for a damaged file."""
+    variables = state_variables(model)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            progress = json.loads(file["progress"].tobytes().decode("utf-8"))
+            arrays = [file[f"v{index:04d}"] for index in range(len(variables))]
+            if len(file.files) != len(variables) + 1:
+                raise ValueError(f"{len(file.files) - 1} variables, expected {len(variables)}")
+        for variable, array in zip(variables, arrays, strict=True):
+            if tuple(variable.shape) != array.shape:
+                raise ValueError(f"shape {array.shape} of {variable.path}, expected {tuple(variable.shape)}")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: damaged, so training cannot resume ({error}). Expected the checkpoint of this very training. "
+            "Start anew with --overwrite, or use another --output"
+        ) from error
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+    return dict(progress)

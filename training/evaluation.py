@@ -1,0 +1,105 @@
+"""Validation on any backend: token-weighted loss and greedy outputs of a model, both compiled by Keras itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.types import EOS_ID, PAD_ID, Tensor
+
+from .data import Encoded, Ids, make_batch, pad_rows
+from .losses import token_losses
+
+LENGTH_FACTOR = 2.0
+LENGTH_OFFSET = 10
+
+
+class _Compiled(keras.Model):  # type: ignore[misc]
+    """A function of a model's weights that `predict_on_batch` compiles on every backend."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self.net = EncoderDecoder(model)
+        self.inner = model
+        # XLA would compile each shape anew; TensorFlow's plain graphs take any shape, and JAX has no other way.
+        self.compile(jit_compile=keras.backend.backend() == "jax")
+
+
+class LossModel(_Compiled):
+    """{"source", "target", "labels"} -> the summed cross-entropy of each row `(B,)`, padding left out."""
+
+    def call(self, inputs: dict[str, Tensor]) -> Tensor:
+        logits = self.inner({"source": inputs["source"], "target": inputs["target"]}, training=False)
+        losses = token_losses(inputs["labels"], logits)
+        return ops.sum(losses * ops.cast(ops.not_equal(inputs["labels"], PAD_ID), "float32"), axis=-1)
+
+
+class SearchModel(_Compiled):
+    """Source ids `(B, S)` -> the arrays of `EncoderDecoder.search(**options)`."""
+
+    def __init__(self, model: keras.Model, **options: Any) -> None:
+        super().__init__(model)
+        self.options = options
+
+    def call(self, source: Tensor) -> dict[str, Tensor]:
+        result = self.net.search(source, **self.options)
+        return {name: value for name, value in dict(result).items() if value is not None}
+
+
+def length_batches(rows: Sequence[Ids], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of rows in batches of like length, longest first: the largest buffers are made once."""
+    order = np.argsort([-len(row) for row in rows], kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+class Evaluator:
+    """Loss and greedy outputs of one model whose weights may change between calls; compiled once.
+
+    Args:
+        model: of `build_seq2seq`.
+        batch_size: rows at a time.
+        max_length: most tokens of an output.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int = 64, max_length: int = 100, multiple: int = 8) -> None:
+        self.batch_size = batch_size
+        self.multiple = multiple
+        self._loss = LossModel(model)
+        self._search = SearchModel(
+            model,
+            beam_size=1,
+            max_length=max_length,
+            max_length_factor=LENGTH_FACTOR,
+            max_length_offset=LENGTH_OFFSET,
+        )
+
+    def loss(self, data: Encoded) -> float:
+        """Mean cross-entropy of a real target token (EOS included), over all tokens of `data` together."""
+        total = 0.0
+        for rows in length_batches(data.targets, self.batch_size):
+            inputs, labels = make_batch([data.sources[i] for i in rows], [data.targets[i] for i in rows], self.multiple)
+            total += float(np.sum(self._loss.predict_on_batch({**inputs, "labels": labels}), dtype=np.float64))
+        return total / sum(len(row) + 1 for row in data.targets)
+
+    def greedy(self, sources: Sequence[Ids]) -> list[Ids]:
+        """Greedy outputs, without EOS, in the order of `sources`."""
+        outputs: list[Ids] = [[] for _ in sources]
+        for rows in length_batches(sources, self.batch_size):
+            batch = pad_rows([[*sources[i], EOS_ID] for i in rows], self.multiple)
+            result = self._search.predict_on_batch(batch)
+            for index, ids, length in zip(rows, result["ids"][:, 0], result["lengths"][:, 0], strict=True):
+                outputs[index] = [int(token) for token in ids[: int(length)] if token != EOS_ID]
+        return outputs
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), infinite instead of an overflow."""
+    return math.exp(loss) if loss < 700 else math.inf

@@ -1,0 +1,78 @@
+"""The training loss: label-smoothed cross-entropy on sparse ids, summed over real tokens and divided by their number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_attention.types import PAD_ID, Tensor
+
+
+def token_losses(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each position against the smoothed one-hot label.
+
+        loss = (1 - e) * -log p(label) + e * mean_w -log p(w),    log p = logits - logsumexp(logits)
+
+    The log-softmax is never formed: both terms follow from one logsumexp, one gather and one mean of the logits.
+
+    Args:
+        labels: int `(B, T)`.
+        logits: `(B, T, V)`, computed on in float32.
+        label_smoothing: e, the mass spread evenly over all V words (Szegedy et al. 2016).
+
+    Returns:
+        float32 `(B, T)`; padding positions are included.
+    """
+    logits = ops.cast(logits, "float32")
+    labels = ops.cast(labels, "int32")
+    log_normaliser = ops.logsumexp(logits, axis=-1)
+    chosen = ops.squeeze(ops.take_along_axis(logits, ops.expand_dims(labels, -1), axis=-1), -1)
+    losses = log_normaliser - chosen
+    if label_smoothing:
+        losses = (1.0 - label_smoothing) * losses + label_smoothing * (log_normaliser - ops.mean(logits, axis=-1))
+    return losses
+
+
+def token_mean(labels: Tensor, losses: Tensor) -> Tensor:
+    """Scalar: the sum of `losses (B, T)` over real labels (not padding, id 0) divided by their number; 0 where there are none."""
+    weights = ops.cast(ops.not_equal(labels, PAD_ID), "float32")
+    return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_attention")
+class TokenCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
+    """`token_mean` of `token_losses`, for `compile(loss=TokenCrossEntropy(0.1))`: labels `(B, T)`, logits `(B, T, V)`.
+
+    Padding (label 0) counts neither above nor below the fraction. A sample weight `(B,)` or `(B, T)` multiplies both.
+    Raises ValueError for a smoothing outside [0, 1).
+
+    Example: `model.compile("adam", loss=TokenCrossEntropy(label_smoothing=0.1))`.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, name: str = "token_cross_entropy") -> None:
+        super().__init__(name=name, reduction="none", dtype="float32")
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(
+                f"Label smoothing is out of range. Expected 0 <= label_smoothing < 1. Received: {label_smoothing}"
+            )
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """The scalar loss of a batch."""
+        losses = token_losses(y_true, y_pred, self.label_smoothing)
+        if sample_weight is None:
+            return token_mean(y_true, losses)
+        weights = ops.cast(sample_weight, "float32")
+        if len(weights.shape) == 1:
+            weights = ops.expand_dims(weights, -1)
+        weights = weights * ops.cast(ops.not_equal(y_true, PAD_ID), "float32")
+        return ops.divide_no_nan(ops.sum(losses * weights), ops.sum(weights))
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Losses of each position `(B, T)`."""
+        return token_losses(y_true, y_pred, self.label_smoothing)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"label_smoothing": self.label_smoothing, "name": self.name}

@@ -1,0 +1,216 @@
+"""From the user's words to a run directory that is ready to train: text, vocabularies, configuration; new or resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from keras_attention.errors import UserError
+from keras_attention.run_directory import RunDirectory, storage_message, write_json, write_text
+from keras_attention.seq2seq import Seq2SeqConfig
+from keras_attention.text import Tokenizer, train_tokenizer
+
+from .data import Pairs, read_parallel, read_tsv, split_pairs
+from .recipes import Splits
+from .settings import Settings
+
+SAMPLES = 500
+"""Held-out sentences kept in the run directory, for verification of exports and for pictures."""
+MAX_HELD_OUT = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFiles:
+    """Where parallel text comes from: see `train` for the names."""
+
+    source: str | pathlib.Path | None = None
+    target: str | pathlib.Path | None = None
+    tsv: str | pathlib.Path | None = None
+    val_source: str | pathlib.Path | None = None
+    val_target: str | pathlib.Path | None = None
+    val_tsv: str | pathlib.Path | None = None
+    val_fraction: float | None = None
+    skip_empty: bool = False
+
+    def read(self, seed: int) -> Splits:
+        """The text. Raises UserError for files that are missing, contradict each other or hold bad lines."""
+        train = self._pairs(self.source, self.target, self.tsv, "")
+        if train is None:
+            raise UserError(
+                "There is nothing to train on. Expected --recipe NAME, --source FILE --target FILE, or --tsv FILE"
+            )
+        validation = self._pairs(self.val_source, self.val_target, self.val_tsv, "val-")
+        if validation is None:
+            fraction = self.val_fraction
+            if fraction is None:
+                fraction = min(0.05, MAX_HELD_OUT / len(train))
+            train, validation = split_pairs(train, fraction, seed)
+        elif self.val_fraction is not None:
+            raise UserError("Validation text is given twice. Expected validation files or --val-fraction, not both")
+        return Splits(train, validation)
+
+    def _pairs(
+        self,
+        source: str | pathlib.Path | None,
+        target: str | pathlib.Path | None,
+        tsv: str | pathlib.Path | None,
+        prefix: str,
+    ) -> Pairs | None:
+        if (source is None) != (target is None):
+            given, lacking = ("source", "target") if target is None else ("target", "source")
+            raise UserError(f"--{prefix}{given} has no partner. Expected --{prefix}{lacking} FILE beside it")
+        if source is not None and tsv is not None:
+            raise UserError(
+                f"Text is given twice. Expected --{prefix}source and --{prefix}target, or --{prefix}tsv, not both"
+            )
+        if tsv is not None:
+            return read_tsv(tsv, self.skip_empty)
+        return None if source is None or target is None else read_parallel(source, target, self.skip_empty)
+
+
+def make_tokenizers(settings: Settings, text: Pairs) -> dict[str, Tokenizer]:
+    """Vocabularies of the training text: {"joint": …}, or {"source": …, "target": …}."""
+    targets = [target for references in text.references for target in references]
+    if settings.joint:
+        return {"joint": train_tokenizer(settings.source_tokenizer, [*text.sources, *targets], settings.vocabulary)}
+    return {
+        "source": train_tokenizer(settings.source_tokenizer, text.sources, settings.vocabulary),
+        "target": train_tokenizer(settings.target_tokenizer, targets, settings.vocabulary),
+    }
+
+
+def fingerprint(splits: Splits) -> str:
+    """SHA-256 of the training and validation text."""
+    digest = hashlib.sha256()
+    for pairs in (splits.train, splits.validation):
+        digest.update(
+            json.dumps([pairs.sources, pairs.references], ensure_ascii=False).encode("utf-8", "surrogatepass")
+        )
+    return digest.hexdigest()
+
+
+def prepare_run(
+    output: pathlib.Path,
+    recipe: str | None,
+    settings: Settings,
+    model: Mapping[str, Any],
+    splits: Splits,
+    overwrite: bool,
+) -> RunDirectory:
+    """A new run directory, or the one at `output` when it was begun with the same text, model and settings.
+
+    Raises UserError when something else is there, or when the model's fields do not make a configuration.
+    """
+    if overwrite:
+        _remove(output)
+    if (output / "config.json").exists():
+        return _reopen(output, recipe, settings, model, splits)
+    foreign = [p.name for p in output.iterdir() if not _is_ours(p.name)] if output.is_dir() else []
+    if foreign:
+        raise UserError(
+            f"{output}: holds other files ({foreign[0]}, …). Expected a new or empty folder, or a run directory"
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        files: dict[str, str] = {}
+        tokenizers = make_tokenizers(settings, splits.train)
+        for name, tokenizer in tokenizers.items():
+            files[name] = tokenizer.save(output, name)[0]
+        config = make_config(model, tokenizers)
+        write_lines(output / "samples.txt", list(dict.fromkeys((splits.test or splits.validation).sources))[:SAMPLES])
+        if splits.test is not None and recipe == "dates":
+            write_lines(output / "test.source.txt", splits.test.sources)
+            write_lines(output / "test.target.txt", [references[0] for references in splits.test.references])
+    except OSError as error:
+        raise UserError(storage_message(output, error)) from error
+    metadata = {
+        "task": settings.task,
+        "model": config.to_dict(),
+        "source_tokenizer": files.get("source", files.get("joint")),
+        "target_tokenizer": files.get("target", files.get("joint")),
+        "training": {"recipe": recipe, "settings": settings.to_dict(), "data": _describe(splits)},
+    }
+    return RunDirectory.create(output, metadata)
+
+
+def make_config(model: Mapping[str, Any], tokenizers: Mapping[str, Tokenizer]) -> Seq2SeqConfig:
+    """The model's configuration for these vocabularies. Raises UserError for fields that are unknown or do not fit."""
+    source = tokenizers.get("source", tokenizers.get("joint"))
+    target = tokenizers.get("target", tokenizers.get("joint"))
+    assert source is not None
+    assert target is not None
+    fields = {
+        **model,
+        "source_vocabulary": source.vocabulary_size,
+        "target_vocabulary": target.vocabulary_size,
+    }
+    try:
+        return Seq2SeqConfig.from_dict(fields)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The model cannot be made. {error}") from error
+
+
+def write_lines(path: pathlib.Path, lines: list[str]) -> None:
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _describe(splits: Splits) -> dict[str, Any]:
+    return {"sha256": fingerprint(splits), "train": len(splits.train), "validation": len(splits.validation)}
+
+
+def _reopen(
+    output: pathlib.Path, recipe: str | None, settings: Settings, model: Mapping[str, Any], splits: Splits
+) -> RunDirectory:
+    run = RunDirectory.open(output)
+    before = run.metadata.get("training", {})
+    config = make_config(model, {"source": run.source_tokenizer, "target": run.target_tokenizer})
+    now: dict[str, Any] = {"recipe": recipe, **settings.to_dict(), **config.to_dict(), "text": fingerprint(splits)}
+    then = {
+        "recipe": before.get("recipe"),
+        **before.get("settings", {}),
+        **run.metadata["model"],
+        "text": before.get("data", {}).get("sha256"),
+    }
+    changed = sorted(
+        name for name in {*now, *then} if name not in Settings.RESUMABLE and now.get(name) != then.get(name)
+    )
+    if changed:
+        name = changed[0]
+        values = "" if name == "text" else f": {then.get(name)!r} there, {now.get(name)!r} now"
+        raise UserError(
+            f"{output}: holds a training with other choices ({', '.join(changed)}{values}). "
+            "Expected the same command to resume it. Use another --output, or --overwrite to start anew"
+        )
+    run.metadata["training"]["settings"] = settings.to_dict()
+    write_json(run.path / "config.json", run.metadata)
+    return run
+
+
+def _is_ours(name: str) -> bool:
+    return (
+        name.startswith(".partial-")
+        or name.endswith((".tok.json", ".tok.model"))
+        or name
+        in (
+            "samples.txt",
+            "test.source.txt",
+            "test.target.txt",
+        )
+    )
+
+
+def _remove(output: pathlib.Path) -> None:
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    metadata: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        metadata = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(metadata, dict) or "format_version" not in metadata:
+        raise UserError(f"{output}: is no run directory, so --overwrite leaves it alone. Use another --output")
+    shutil.rmtree(output)

@@ -1,0 +1,150 @@
+"""Named trainings: where the text comes from, the model and the settings that were found good for it on validation data."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from keras_attention.errors import UserError
+
+from . import datasets, dates
+from .data import Pairs, read_parallel, read_tsv
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """Text to train on, to validate with, and (where the recipe makes or knows one) to test with."""
+
+    train: Pairs
+    validation: Pairs
+    test: Pairs | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A named training.
+
+    Attributes:
+        description: one line for the user.
+        load: `load(folder or None, seed)` -> the text.
+        model: fields of `Seq2SeqConfig`, vocabularies aside.
+        settings: fields of `Settings`.
+        plain_model: fields that replace those of `model` where attention is "none".
+    """
+
+    description: str
+    load: Callable[[pathlib.Path | None, int], Splits]
+    model: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    plain_model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _dates(data: pathlib.Path | None, seed: int) -> Splits:
+    if data is not None:
+        raise UserError(f"The recipe dates generates its text. Expected no --data. Received: {data}")
+    return Splits(*dates.generate(seed))
+
+
+def _multi30k(data: pathlib.Path | None, seed: int) -> Splits:
+    folder = data or datasets.fetch("multi30k")
+    names = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
+    files = {
+        split: [folder / f"{name}.lc.norm.tok.{language}" for language in ("en", "de")] for split, name in names.items()
+    }
+    datasets.require(folder, [file for split in ("train", "validation") for file in files[split]])
+    test = read_parallel(*files["test"]) if all(file.exists() for file in files["test"]) else None
+    return Splits(read_parallel(*files["train"]), read_parallel(*files["validation"]), test)
+
+
+def _g2p(data: pathlib.Path | None, seed: int) -> Splits:
+    folder = data or datasets.fetch("g2p")
+    files = [folder / name for name in ("train.tsv", "tune.tsv", "dev.tsv")]
+    datasets.require(folder, files[:2])
+    test = read_tsv(files[2]) if files[2].exists() else None
+    return Splits(read_tsv(files[0]), read_tsv(files[1]), test)
+
+
+RECIPES: dict[str, Recipe] = {
+    "dates": Recipe(
+        "human-written dates to ISO 8601, generated; two minutes on two cores",
+        _dates,
+        model={
+            "embedding_size": 32,
+            "encoder_units": 48,
+            "decoder_units": 96,
+            "attention": "general",
+            "dropout": 0.1,
+        },
+        settings={
+            "task": "exact",
+            "source_tokenizer": "char",
+            "target_tokenizer": "char",
+            "max_length": 60,
+            "batch_size": 64,
+            "epochs": 5,
+            "learning_rate": 3e-3,
+            "label_smoothing": 0.0,
+            "averaging": 0.99,
+            "padding_multiple": 8,
+        },
+    ),
+    "multi30k": Recipe(
+        "image captions, English to German (Multi30k); 40 minutes on two cores",
+        _multi30k,
+        model={
+            "embedding_size": 128,
+            "encoder_units": 128,
+            "decoder_units": 256,
+            "attention": "general",
+            "tie_embeddings": "all",
+            "dropout": 0.3,
+        },
+        settings={
+            "task": "translation",
+            "joint": True,
+            "vocabulary": 6000,
+            "max_length": 60,
+            "batch_size": 64,
+            "epochs": 60,
+            "time_limit": 40.0,
+            "learning_rate": 1e-3,
+            "label_smoothing": 0.1,
+            "averaging": 0.999,
+            "patience": 3,
+            "stop_after": 12,
+        },
+    ),
+    "g2p": Recipe(
+        "English spelling to phonemes (CMUdict); 15 minutes on two cores",
+        _g2p,
+        model={
+            "embedding_size": 64,
+            "encoder_units": 128,
+            "decoder_units": 256,
+            "attention": "general",
+            "dropout": 0.2,
+        },
+        settings={
+            "task": "g2p",
+            "source_tokenizer": "char",
+            "target_tokenizer": "word",
+            "max_length": 40,
+            "batch_size": 128,
+            "epochs": 40,
+            "time_limit": 15.0,
+            "learning_rate": 2e-3,
+            "label_smoothing": 0.1,
+            "averaging": 0.999,
+            "patience": 2,
+        },
+    ),
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises UserError, with the names there are, for another."""
+    if name not in RECIPES:
+        raise UserError(f"Unknown recipe. Expected one of {', '.join(RECIPES)}. Received: {name!r}")
+    return RECIPES[name]

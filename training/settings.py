@@ -1,0 +1,124 @@
+"""Every choice of a training, as plain data. The command line's options have the same names."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from keras_attention.errors import UserError
+from keras_attention.text import KINDS
+
+from .metrics import TASK_METRIC
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to train; the model itself is a `Seq2SeqConfig`.
+
+    Attributes:
+        task: "translation" (watches BLEU), "g2p" (word error rate, several references), "exact" (exact match).
+        source_tokenizer, target_tokenizer: "subword", "char" or "word".
+        joint: one vocabulary for both sides.
+        vocabulary: most ids of a vocabulary; None for no bound (subwords: 8000).
+        max_length: pairs with more tokens on either side are left out.
+        batch_size: pairs of a batch.
+        epochs: most passes over the data.
+        time_limit: minutes of training, validation included, over all resumed parts; None for no limit.
+        learning_rate, smallest_learning_rate: of Adam; halved on plateau, never below the smallest.
+        clip_norm: bound on the norm of the whole gradient.
+        label_smoothing: mass spread over the vocabulary.
+        averaging: momentum of the exponential moving average of the weights, which is what is validated and kept; 0: no averaging.
+        patience: epochs without a better validation score that halve the learning rate.
+        stop_after: epochs without a better validation score that end the training.
+        validation_sentences: how many validation sentences are translated (greedily) after each epoch.
+        tokenize: sacrebleu's tokenisation for BLEU, "none" or "13a".
+        seed: of the weights, dropout, batches and splits.
+        padding_multiple: lengths are padded to a multiple of it, which bounds the number of shapes.
+        jit: compile the training step with XLA (always on under JAX).
+    """
+
+    task: str = "translation"
+    source_tokenizer: str = "subword"
+    target_tokenizer: str = "subword"
+    joint: bool = False
+    vocabulary: int | None = None
+    max_length: int = 100
+    batch_size: int = 64
+    epochs: int = 30
+    time_limit: float | None = None
+    learning_rate: float = 1e-3
+    smallest_learning_rate: float = 1e-5
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.1
+    averaging: float = 0.999
+    patience: int = 2
+    stop_after: int = 10
+    validation_sentences: int = 1000
+    tokenize: str = "none"
+    seed: int = 1
+    padding_multiple: int = 4
+    jit: bool = False
+
+    RESUMABLE: ClassVar[tuple[str, ...]] = ("epochs", "time_limit", "stop_after")
+    """Settings that may change when a training is resumed: they say when to stop, not what to do."""
+
+    def __post_init__(self) -> None:
+        _choice("task", self.task, tuple(TASK_METRIC))
+        _choice("source_tokenizer", self.source_tokenizer, KINDS)
+        _choice("target_tokenizer", self.target_tokenizer, KINDS)
+        _choice("tokenize", self.tokenize, ("none", "13a"))
+        for name in (
+            "max_length",
+            "batch_size",
+            "epochs",
+            "patience",
+            "stop_after",
+            "validation_sentences",
+            "padding_multiple",
+        ):
+            _range(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        _range("vocabulary", self.vocabulary, self.vocabulary is None or self.vocabulary >= 5, "5 or more")
+        _range("time_limit", self.time_limit, self.time_limit is None or self.time_limit > 0, "more than 0 minutes")
+        for name in ("learning_rate", "smallest_learning_rate", "clip_norm"):
+            _range(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+        for name in ("label_smoothing", "averaging"):
+            _range(name, getattr(self, name), 0 <= getattr(self, name) < 1, "0 or more, below 1")
+        _range("seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
+        if self.joint and self.source_tokenizer != self.target_tokenizer:
+            raise UserError(
+                "joint needs one kind of tokenizer. Expected source_tokenizer == target_tokenizer. "
+                f"Received: {self.source_tokenizer} and {self.target_tokenizer}"
+            )
+
+    @property
+    def monitor(self) -> str:
+        """The validation score that the schedule and the best checkpoint go by."""
+        return TASK_METRIC[self.task]
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def make(cls, *layers: dict[str, Any]) -> Settings:
+        """Settings of several dicts, later ones first in rank; a value None stands for "not given".
+
+        Raises UserError for an unknown name or a value out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            unknown = sorted(set(layer) - known)
+            if unknown:
+                raise UserError(f"Unknown setting {', '.join(unknown)}. Expected one of {', '.join(sorted(known))}")
+            merged.update({name: value for name, value in layer.items() if value is not None})
+        return cls(**merged)
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"Unknown {name}. Expected one of {', '.join(allowed)}. Received: {value!r}")
+
+
+def _range(name: str, value: Any, valid: bool, expected: str) -> None:
+    if not valid:
+        raise UserError(f"{name} is out of range. Expected {expected}. Received: {value}")
