@@ -1,0 +1,38 @@
+"""Every example in a docstring, and every script under examples/, runs."""
+
+import doctest
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOLDERS = {
+    "keras_attention": "keras_attention",
+    "keras_attention.training": "training",
+    "keras_attention.export": "export",
+}
+MODULES = sorted(
+    ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts]).removesuffix(".__init__")
+    for package, folder in FOLDERS.items()
+    for path in (ROOT / folder).rglob("*.py")
+)
+SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_explain_themselves(path: pathlib.Path) -> None:
+    """Each opens with its command, and `--help` answers."""
+    assert f"python {path.relative_to(ROOT).as_posix()}" in path.read_text(encoding="utf-8")
+    run = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
