@@ -5,6 +5,7 @@ This file only reads options; every command is a function of the library with th
 
 from __future__ import annotations
 
+import io
 import json
 import pathlib
 import sys
@@ -116,6 +117,9 @@ def train(
 
 def main() -> None:
     """Entry point: a user's mistake becomes one line on standard error and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
     try:
         app(standalone_mode=True)
     except UserError as error:

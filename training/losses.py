@@ -13,9 +13,7 @@ from keras_attention.types import PAD_ID, Tensor
 def token_losses(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of each position against the smoothed one-hot label.
 
-        loss = (1 - e) * -log p(label) + e * mean_w -log p(w),    log p = logits - logsumexp(logits)
-
-    The log-softmax is never formed: both terms follow from one logsumexp, one gather and one mean of the logits.
+        loss = -(1 - e) log p(label) - e mean_w log p(w)
 
     Args:
         labels: int `(B, T)`.
@@ -25,13 +23,11 @@ def token_losses(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -
     Returns:
         float32 `(B, T)`; padding positions are included.
     """
-    logits = ops.cast(logits, "float32")
-    labels = ops.cast(labels, "int32")
-    log_normaliser = ops.logsumexp(logits, axis=-1)
-    chosen = ops.squeeze(ops.take_along_axis(logits, ops.expand_dims(labels, -1), axis=-1), -1)
-    losses = log_normaliser - chosen
+    log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    labels = ops.expand_dims(ops.cast(labels, "int32"), -1)
+    losses = -ops.squeeze(ops.take_along_axis(log_probs, labels, axis=-1), -1)
     if label_smoothing:
-        losses = (1.0 - label_smoothing) * losses + label_smoothing * (log_normaliser - ops.mean(logits, axis=-1))
+        losses = (1.0 - label_smoothing) * losses - label_smoothing * ops.mean(log_probs, axis=-1)
     return losses
 
 

@@ -106,7 +106,7 @@ RECIPES: dict[str, Recipe] = {
             "joint": True,
             "vocabulary": 6000,
             "max_length": 60,
-            "batch_size": 64,
+            "batch_size": 32,
             "epochs": 60,
             "time_limit": 40.0,
             "learning_rate": 1e-3,
