@@ -1,1 +1,25 @@
-"""Export: SavedModel, TFLite and ONNX, each proved against Keras."""
+"""Export: SavedModel, TFLite and ONNX, each proved against Keras.
+
+    from keras_attention.export import export, verify, benchmark
+
+Nothing here is imported before it is used: TensorFlow is loaded by the first call alone.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bench import benchmark
+    from .exporter import export
+    from .verification import verify
+
+__all__ = ["benchmark", "export", "verify"]
+
+_HOMES = {"benchmark": "bench", "export": "exporter", "verify": "verification"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

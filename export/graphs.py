@@ -1,18 +1,19 @@
 """The functions that every format exports, and the names of what goes in and comes out.
 
-A graph is a function over named tensors with its ports: name, dtype, axes. Axis names are the same in every format and every graph
-(`batch`, `source_length`, `beam`, ...), so that what is equal is seen to be equal; a number is a fixed size.
+A graph is a function over named tensors with its ports: name, dtype, axes. An axis of any size has a name (`batch`,
+`source_length`, ...), the same in every graph and format, so that what is equal is seen to be equal; a number is a
+fixed size.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.errors import UserError
+from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.types import Tensor, TensorDict
 
 Axis = str | int
@@ -32,7 +33,7 @@ class Port:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A function to export: it takes the inputs by position, in the order of `inputs`, and returns a dict of the outputs."""
+    """A function to export: it takes tensors in the order of `inputs`, and returns a dict of the outputs."""
 
     name: str
     function: Callable[..., TensorDict]
@@ -46,19 +47,60 @@ class Graph:
         }
 
 
-def translator_graphs(
-    net: EncoderDecoder, beam_size: int = 5, max_length: int = 100, recurrence: str = "layer"
-) -> tuple[Graph, ...]:
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+    """What is fixed at export, and the defaults of what stays an input.
+
+    Args:
+        beam_size: K, fixed.
+        max_length: capacity of the buffers, fixed; greatest value and default of the input of that name.
+        max_length_factor: where given, a translation is also cut at this many tokens per source token ..., fixed.
+        max_length_offset: ... plus this many, fixed.
+        length_penalty: default of the exponent of the GNMT length penalty.
+
+    Raises:
+        UserError: where a value is out of range.
+    """
+
+    beam_size: int = 5
+    max_length: int = 100
+    max_length_factor: float | None = None
+    max_length_offset: int = 10
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("beam_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"The {name} is out of range. Expected: at least 1. Received: {getattr(self, name)}")
+
+    @property
+    def knobs(self) -> dict[str, float]:
+        """The inputs of `translate` beside the source, and their defaults."""
+        return {"max_length": self.max_length, "length_penalty": self.length_penalty}
+
+    def limits(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """These settings with other values of the knobs, as arguments of `EncoderDecoder.search`."""
+        return {
+            "beam_size": self.beam_size,
+            "capacity": self.max_length,
+            "max_length": knobs["max_length"],
+            "max_length_factor": self.max_length_factor,
+            "max_length_offset": self.max_length_offset,
+            "length_penalty": knobs["length_penalty"],
+        }
+
+
+def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence: str = "layer") -> tuple[Graph, ...]:
     """`encode`, `decode_step` and `translate` of an encoder-decoder.
 
     - `encode(source_ids) -> state_..., memory_...`: the decoder's first state, and what every step reads of the source.
     - `decode_step(token_ids, state_..., memory_...) -> log_probs, next_state_..., alignment`: one step, without a loop.
-    - `translate(source_ids, max_length, length_penalty) -> ids, lengths, scores, log_probs, finished, alignments`: the whole search.
+    - `translate(source_ids, max_length, length_penalty) -> ids, lengths, scores, log_probs, finished, alignments`: the
+      whole search.
 
     Args:
         net: the translator.
-        beam_size: K, fixed in `translate`.
-        max_length: capacity of the buffers of `translate`, and the greatest value of its knob of that name.
+        settings: of `translate`.
         recurrence: how the encoder runs: `"layer"` (ONNX, SavedModel) or `"loop"` (TFLite).
     """
 
@@ -75,15 +117,9 @@ def translator_graphs(
         log_probs, state, alignment = net.step(token_ids, state, memory)
         return {"log_probs": log_probs, **_prefixed("next_state_", state), "alignment": alignment}
 
-    def translate(source_ids: Tensor, max_length_: Tensor, length_penalty: Tensor) -> TensorDict:
-        result = net.search(
-            source_ids,
-            beam_size=beam_size,
-            max_length=max_length_,
-            capacity=max_length,
-            length_penalty=length_penalty,
-            recurrence=recurrence,
-        )
+    def translate(source_ids: Tensor, max_length: Tensor, length_penalty: Tensor) -> TensorDict:
+        arguments = settings.limits({"max_length": max_length, "length_penalty": length_penalty})
+        result: Mapping[str, Tensor] = net.search(source_ids, recurrence=recurrence, **arguments)
         return {port.name: result[port.name] for port in TRANSLATE_OUTPUTS}
 
     state_ports = tuple(port for port in encoded if port.name.startswith("state_"))
@@ -93,7 +129,7 @@ def translator_graphs(
         Port("alignment", "float32", ("batch", "source_length")),
     )
     knobs = (Port("max_length", "int32", ()), Port("length_penalty", "float32", ()))
-    sizes: dict[Axis, Axis] = {"hypothesis": beam_size, "target_length": max_length}
+    sizes: dict[Axis, Axis] = {"hypothesis": settings.beam_size, "target_length": settings.max_length}
     outputs = tuple(
         dataclasses.replace(port, axes=tuple(sizes.get(axis, axis) for axis in port.axes)) for port in TRANSLATE_OUTPUTS
     )
@@ -116,7 +152,7 @@ TRANSLATE_OUTPUTS = (
 
 
 def state_updates(graphs: tuple[Graph, ...]) -> dict[str, str]:
-    """State inputs of `decode_step` to the outputs that replace them; on a change of beam these are the ones to re-order."""
+    """The states of `decode_step`, input to output: what the next step reads, re-ordered where beams change."""
     step = next(graph for graph in graphs if graph.name == "decode_step")
     return {port.name: f"next_{port.name}" for port in step.inputs if port.name.startswith("state_")}
 
@@ -153,7 +189,7 @@ def probe_inputs(inputs: tuple[Port, ...], round_: int) -> tuple[list[np.ndarray
 
 
 def probe_ports(function: Callable[..., TensorDict], inputs: tuple[Port, ...]) -> tuple[Port, ...]:
-    """The output ports of a function, found by calling it at two sizes: an axis that follows a named input axis gets its name."""
+    """Output ports of a function, found by calling it at two sizes: an axis that follows an input's gets its name."""
     (first, sizes), (second, other_sizes) = (probe_inputs(inputs, round_) for round_ in (0, 1))
     named = {(sizes[name], other_sizes[name]): name for name in sizes}
     outputs, other_outputs = function(*first), function(*second)
@@ -183,7 +219,7 @@ def _input_port(name: str, tensor: keras.KerasTensor) -> Port:
 
 
 def _named_leaves(struct: Any, names: list[str] | None = None) -> list[tuple[str, keras.KerasTensor]]:
-    """The tensors of a model's inputs or outputs, in flat order, under the keys of a dict, `names`, or their own names."""
+    """A model's inputs or outputs, in flat order, under the keys of their dict, `names`, or their own names."""
     leaves = keras.tree.flatten(struct)
     if isinstance(struct, dict):
         names = sorted(struct)

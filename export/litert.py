@@ -25,7 +25,7 @@ def convert(saved_model: pathlib.Path, signatures: Sequence[str]) -> bytes:
 
 
 def operators(content: bytes) -> dict[str, dict[str, int]]:
-    """Operators of each subgraph group: `{"builtin": {name: count}, "custom": {name: count}}`; Flex operators are custom ones."""
+    """The operators of a TFLite file, `{"builtin": {name: count}, "custom": {name: count}}`; Flex ones are custom."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}

@@ -2,19 +2,18 @@
 
     python runtime.py < sentences.txt
 
-This one file needs numpy, one interpreter (``ai-edge-litert`` for the TFLite file, ``onnxruntime`` for the ONNX files) and, where
-the vocabulary is made of subwords, ``sentencepiece``. It reads the directory that it lies in, or the one given by ``--artefact``.
-
-As a module::
+This one file needs numpy, one interpreter (`ai-edge-litert` for the TFLite file, `onnxruntime` for the ONNX files) and,
+where the vocabulary is made of subwords, `sentencepiece`. It reads the artefact directory that it lies in, or the one
+given by `--artefact`. As a module:
 
     from runtime import Artefact
     artefact = Artefact("path/to/artefact", backend="litert")
     for hypotheses in artefact.translate(["a sentence"], n_best=2):
         print(hypotheses[0].text, hypotheses[0].score)
 
-Two routes give the same tokens. The in-graph route runs ``translate``: encoder and beam search in one call, with the beam size fixed at
-export. The host loop runs ``encode`` once and ``decode_step`` per token, with any beam size. Each file is checked against the
-SHA-256 in ``manifest.json`` before it is read.
+Two routes find the same tokens. The graph `translate` holds the encoder and the beam search, with the beam size fixed
+at export. The host loop runs `encode` once and `decode_step` for each token, with any beam size. Every file is compared
+with its SHA-256 in `manifest.json` before it is read.
 """
 
 import argparse
@@ -24,8 +23,9 @@ import hashlib
 import importlib
 import json
 import pathlib
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,10 @@ class ArtefactError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Hypothesis:
-    """One translation: ids without EOS, their pieces, the score it is ranked by, and the attention weights.
+    """One translation: its text, its ids without EOS and their pieces, scores, and attention weights.
 
-    ``log_prob`` is the sum of the tokens' log-probabilities, ``score`` is that sum over the length penalty. ``finished`` is False where
-    the maximum length cut the hypothesis. ``alignment`` is ``(target tokens with EOS, source tokens with EOS)``.
+    `log_prob` is the sum of the tokens' log-probabilities, `score` is that sum over the length penalty, `finished` is
+    False where the maximum length cut the hypothesis. `alignment` is `(target tokens, source tokens)`, each with EOS.
     """
 
     text: str
@@ -56,7 +56,7 @@ class Hypothesis:
     alignment: np.ndarray
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------------
+# --- files ---
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -69,7 +69,7 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def manifest_checksum(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of the manifest's own content: canonical JSON of everything but the field ``checksum``."""
+    """SHA-256 of the manifest's own content: canonical JSON of everything but the field `checksum`."""
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
@@ -83,7 +83,7 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     path = directory / "manifest.json"
     if not path.is_file():
         raise ArtefactError(
-            f"{directory} is not an exported artefact: it has no manifest.json. Expected a directory that `export` wrote."
+            f"{directory} is not an artefact: it has no manifest.json. Expected a directory that `export` wrote."
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -92,7 +92,8 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         received = manifest.get("format_version") if isinstance(manifest, dict) else type(manifest).__name__
         raise ArtefactError(
-            f"{path} is of another version. Expected format_version {FORMAT_VERSION}. Received: {received}. Export again."
+            f"{path} is of another version. Expected: format_version {FORMAT_VERSION}. Received: {received}. "
+            "Export again."
         )
     if manifest.get("checksum") != manifest_checksum(manifest):
         raise ArtefactError(
@@ -112,7 +113,8 @@ def check_file(directory: pathlib.Path, manifest: Mapping[str, Any], name: str) 
         raise ArtefactError(f"{path} is missing from the artefact. Copy the whole directory again, or export again.")
     if path.stat().st_size != entry["bytes"]:
         raise ArtefactError(
-            f"{path} is not the exported file. Expected {entry['bytes']} bytes. Received {path.stat().st_size}. Copy it again, or export again."
+            f"{path} is not the exported file. Expected: {entry['bytes']} bytes. Received: {path.stat().st_size}. "
+            "Copy it again, or export again."
         )
     if sha256(path) != entry["sha256"]:
         raise ArtefactError(
@@ -122,7 +124,7 @@ def check_file(directory: pathlib.Path, manifest: Mapping[str, Any], name: str) 
 
 
 def require(module: str, package: str) -> Any:
-    """Import ``module``, or say which package to install."""
+    """Import `module`, or say which package to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -131,39 +133,45 @@ def require(module: str, package: str) -> Any:
         ) from None
 
 
-# --- text <-> ids ---------------------------------------------------------------------------------------------------------------
+# --- text <-> ids ---
 
 
 class Tokenizer:
     """Text to ids and back, from the tokenizer file of an artefact: subwords, characters or words."""
 
-    def __init__(self, path: pathlib.Path, kind: str, special_ids: Mapping[str, int]):
-        self.kind, self.special, self.unknown = kind, set(special_ids.values()), special_ids["unk"]
-        if kind == "subword":
-            self.processor = require("sentencepiece", "sentencepiece").SentencePieceProcessor(model_file=str(path))
+    def __init__(self, path: pathlib.Path, special_ids: Mapping[str, int]):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        self.kind: str = content["kind"]
+        self.special, self.unknown = set(special_ids.values()), special_ids["unk"]
+        if self.kind == "subword":
+            model = path.parent / content["model"]
+            self.processor = require("sentencepiece", "sentencepiece").SentencePieceProcessor(model_file=str(model))
         else:
-            self.vocabulary: list[str] = json.loads(path.read_text(encoding="utf-8"))["vocabulary"]
+            self.vocabulary: list[str] = content["vocabulary"]
             self.ids = {piece: i for i, piece in enumerate(self.vocabulary) if i not in self.special}
 
     def encode(self, text: str) -> list[int]:
+        """Ids without BOS and EOS."""
         if self.kind == "subword":
             return list(self.processor.encode(text))
-        pieces = list(text) if self.kind == "char" else text.encode("utf-8").split()
-        return [self.ids.get(p if isinstance(p, str) else p.decode("utf-8"), self.unknown) for p in pieces]
+        pieces = list(text) if self.kind == "char" else [word for word in re.split("[ \t\n\r\f\v]+", text) if word]
+        return [self.ids.get(piece, self.unknown) for piece in pieces]
 
-    def tokens(self, ids: Sequence[int]) -> list[str]:
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The written form of each id."""
         if self.kind == "subword":
             return [self.processor.id_to_piece(int(i)) for i in ids]
         return [self.vocabulary[int(i)] for i in ids]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; special ids are dropped."""
         kept = [int(i) for i in ids if int(i) not in self.special]
         if self.kind == "subword":
             return str(self.processor.decode(kept))
         return ("" if self.kind == "char" else " ").join(self.tokens(kept))
 
 
-# --- interpreters ---------------------------------------------------------------------------------------------------------------
+# --- interpreters ---
 
 
 class LiteRT:
@@ -209,16 +217,16 @@ class Onnx:
 BACKENDS: dict[str, Any] = {"litert": LiteRT, "onnx": Onnx}
 
 
-# --- search on the host -----------------------------------------------------------------------------------------------------------
+# --- search on the host ---
 
 
-def length_penalty_divisor(length: np.ndarray, alpha: float) -> np.ndarray:
-    """GNMT length penalty ``((5 + length) / 6) ** alpha`` (Wu et al. 2016, equation 14), float32."""
-    return (((5.0 + length.astype(np.float32)) / 6.0) ** np.float32(alpha)).astype(np.float32)
+def length_penalty_factor(length: int, alpha: float) -> np.float32:
+    """GNMT length penalty `((5 + length) / 6) ** alpha` (Wu et al. 2016, equation 14), float32."""
+    return np.float32(np.power(np.float32(5.0 + length) / np.float32(6.0), np.float32(alpha)))
 
 
 def top_indices(values: np.ndarray, count: int) -> np.ndarray:
-    """Columns of the ``count`` largest values of each row, best first; of equal values the lower column comes first."""
+    """Columns of the `count` largest values of each row, best first; of equal values the lower column comes first."""
     thresholds = np.partition(values, -count, axis=1)[:, -count]
     rows = []
     for row, threshold in zip(values, thresholds, strict=True):
@@ -230,71 +238,112 @@ def top_indices(values: np.ndarray, count: int) -> np.ndarray:
 def beam_search(
     step: Callable[[np.ndarray, dict[str, np.ndarray]], tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]],
     state: dict[str, np.ndarray],
-    batch_size: int,
-    source_length: int,
-    beam_size: int,
-    max_length: int,
+    shape: tuple[int, int, int],
+    limits: np.ndarray,
     length_penalty: float,
-    bos_id: int,
-    eos_id: int,
+    special_ids: Mapping[str, int],
 ) -> dict[str, np.ndarray]:
-    """Beam search (beam size 1: greedy) over ``step(tokens (B*K,), state) -> log_probs (B*K, V), state, alignment (B*K, S)``.
+    """Beam search (beam size 1: greedy), one `step` for all hypotheses at a time.
 
-    The K slots of a row hold live and finished hypotheses, ranked by ``log_prob / length_penalty_divisor``; a finished one is frozen. ``state``
-    holds B*K rows, row-major by sentence. Result: ``ids (B, K, L)``, ``lengths`` (EOS counted), ``log_probs``, ``scores`` and ``finished``
-    ``(B, K)``, ``alignments (B, K, L, S)``, best hypothesis first; an empty slot has score -inf and length 0.
+    The K slots of a row hold live and finished hypotheses, ranked by log-probability over length penalty; a finished
+    one is frozen. Among equal scores the hypothesis ranked higher before, then the lower id, comes first.
+
+    Args:
+        step: `step(tokens (B*K,), state) -> log_probs (B*K, V), state, alignments (B*K, S)`.
+        state: first state, B*K rows, the K copies of a row side by side.
+        shape: B, K, S.
+        limits: most tokens of each row, EOS counted, `(B,)`.
+        length_penalty: exponent of the GNMT length penalty.
+        special_ids: ids of `pad`, `bos`, `eos`.
+
+    Returns:
+        `ids (B, K, L)`, `lengths` with EOS, `log_probs`, `scores`, `finished`, all `(B, K)`, and `alignments
+        (B, K, L, S)`, best first; an empty slot has score -inf and length 0.
     """
-    batch, beams = batch_size, beam_size
-    ids = np.zeros((batch, beams, max_length), np.int32)
+    batch, beams, source_length = shape
+    max_length = int(limits.max())
+    pad, eos = special_ids["pad"], special_ids["eos"]
+    ids = np.full((batch, beams, max_length), pad, np.int32)
     alignments = np.zeros((batch, beams, max_length, source_length), np.float32)
-    lengths = np.zeros((batch, beams), np.int32)
-    log_probs = np.full((batch, beams), -np.inf, np.float32)
-    log_probs[:, 0] = 0.0
-    scores, finished = log_probs.copy(), np.zeros((batch, beams), bool)
-    tokens, rows = np.full((batch * beams,), bos_id, np.int32), np.arange(batch)[:, None]
+    lengths, finished = np.zeros((batch, beams), np.int32), np.zeros((batch, beams), bool)
+    scores = np.full((batch, beams), -np.inf, np.float32)
+    scores[:, 0] = 0.0
+    log_probs, active = scores, np.isfinite(scores)
+    tokens, rows = np.full((batch * beams,), special_ids["bos"], np.int32), np.arange(batch)[:, None]
     for t in range(max_length):
-        step_log_probs, new_state, alignment = step(tokens, state)
+        step_log_probs, state, alignment = step(tokens, state)
         vocabulary = step_log_probs.shape[-1]
-        grown = log_probs[:, :, None] + step_log_probs.reshape(batch, beams, vocabulary)
-        candidates = grown / length_penalty_divisor(np.array(t + 1), length_penalty)
-        candidates[finished] = -np.inf
-        candidates[:, :, eos_id] = np.where(finished, scores, candidates[:, :, eos_id])
-        chosen = top_indices(candidates.reshape(batch, -1), beams)
-        origin, token = chosen // vocabulary, (chosen % vocabulary).astype(np.int32)
-        scores = np.take_along_axis(candidates.reshape(batch, -1), chosen, axis=1)
-        was_finished = finished[rows, origin]
-        log_probs = np.where(was_finished, log_probs[rows, origin], grown[rows, origin, token])
-        empty = np.isneginf(scores)
-        ids, alignments, lengths = ids[rows, origin], alignments[rows, origin], lengths[rows, origin]
-        live = ~was_finished & ~empty
-        ids[:, :, t] = np.where(live, token, 0)
-        alignments[:, :, t] = np.where(live[:, :, None], alignment.reshape(batch, beams, -1)[rows, origin], 0.0)
-        lengths = np.where(empty, 0, lengths + live)
-        finished = was_finished | (live & (token == eos_id))
-        flat = (rows * beams + origin).reshape(-1)
-        state = {name: value[flat] for name, value in new_state.items()}
-        tokens = token.reshape(-1)
-        if np.all(finished | empty):
+        extended = log_probs[:, :, None] + step_log_probs.reshape(batch, beams, vocabulary)
+        candidates = np.where(active[:, :, None], extended / length_penalty_factor(t + 1, length_penalty), -np.inf)
+        candidates[:, :, pad] = np.where(active, -np.inf, scores)  # a frozen hypothesis has one candidate: itself
+        flat = candidates.reshape(batch, beams * vocabulary)
+        chosen = top_indices(flat, beams)
+        slots, words = chosen // vocabulary, (chosen % vocabulary).astype(np.int32)
+        scores = np.take_along_axis(flat, chosen, axis=1)
+        filled = np.isfinite(scores)
+        grown = active[rows, slots] & filled
+        ended = grown & (words == eos)
+        log_probs = np.where(grown, extended[rows, slots, words], log_probs[rows, slots])
+        lengths = np.where(filled, lengths[rows, slots] + grown, 0).astype(np.int32)
+        finished = (finished[rows, slots] & filled) | ended
+        active = grown & ~ended & (t + 1 < limits)[:, None]
+        ids, alignments = ids[rows, slots], alignments[rows, slots]
+        ids[:, :, t] = np.where(grown, words, pad)
+        new_alignment = alignment.reshape(batch, beams, source_length)[rows, slots]
+        alignments[:, :, t] = np.where(grown[:, :, None], new_alignment, 0.0)
+        parents = (rows * beams + slots).reshape(-1)
+        state = {name: value[parents] for name, value in state.items()}
+        tokens = ids[:, :, t].reshape(-1)
+        if not active.any():
             break
     return {
-        "ids": ids,
+        "ids": np.where(filled[:, :, None], ids, pad),
         "lengths": lengths,
-        "log_probs": log_probs,
+        "log_probs": np.where(filled, log_probs, -np.inf).astype(np.float32),
         "scores": scores,
         "finished": finished,
-        "alignments": alignments,
+        "alignments": np.where(filled[:, :, None, None], alignments, 0.0).astype(np.float32),
     }
 
 
-# --- the artefact -----------------------------------------------------------------------------------------------------------------
+def search_on_host(
+    backend: Any,
+    manifest: Mapping[str, Any],
+    source_ids: np.ndarray,
+    beam_size: int,
+    max_length: int,
+    length_penalty: float,
+) -> dict[str, np.ndarray]:
+    """`beam_search` over the graphs `encode`, once, and `decode_step`, once for each position."""
+    batch, source_length = source_ids.shape
+    encoded = backend.run("encode", {"source_ids": source_ids})
+    tiled = {name: np.repeat(value, beam_size, axis=0) for name, value in encoded.items()}
+    updates: dict[str, str] = manifest["state_updates"]
+    memory = {name: value for name, value in tiled.items() if name not in updates}
+
+    def step(tokens: np.ndarray, state: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+        outputs = backend.run("decode_step", {"token_ids": tokens, **state, **memory})
+        return outputs["log_probs"], {name: outputs[new] for name, new in updates.items()}, outputs["alignment"]
+
+    state = {name: tiled[name] for name in updates}
+    limits = np.full((batch,), max_length)
+    if manifest["max_length_factor"] is not None:
+        lengths = (source_ids != manifest["special_ids"]["pad"]).sum(axis=1).astype(np.float32)
+        relative = np.floor(lengths * np.float32(manifest["max_length_factor"])) + manifest["max_length_offset"]
+        limits = np.maximum(np.minimum(limits, relative.astype(int)), 1)
+    shape = (batch, beam_size, source_length)
+    return beam_search(step, state, shape, limits, length_penalty, manifest["special_ids"])
+
+
+# --- the artefact ---
 
 
 class Artefact:
     """A translator read from an artefact directory.
 
     Args:
-        directory: what ``export`` wrote.
-        backend: ``litert``, ``onnx``, or ``auto``: the first whose file is in the directory and whose interpreter is installed.
+        directory: what `export` wrote.
+        backend: `litert`, `onnx`, or `auto`: the first whose file is here and whose interpreter is installed.
         threads: interpreter threads; None leaves the interpreter's own choice.
 
     Raises:
@@ -306,7 +355,7 @@ class Artefact:
         self.manifest = read_manifest(self.directory)
         if self.manifest["kind"] != "translator":
             raise ArtefactError(
-                f"{directory} holds a {self.manifest['kind']}, not a translator: run its files with the interpreter itself."
+                f"{directory} holds no translator but a {self.manifest['kind']}: run its files with an interpreter."
             )
         self.special: dict[str, int] = self.manifest["special_ids"]
         self.backend = self._open(backend, threads)
@@ -319,7 +368,8 @@ class Artefact:
         wanted = present if backend == "auto" else [backend]
         if not set(wanted) & set(present):
             raise ArtefactError(
-                f"{self.directory} holds no file for {backend}. Received formats: {', '.join(self.manifest['formats'])}. Export with --to tflite or --to onnx."
+                f"{self.directory} holds no file for {backend}. Expected: a tflite or onnx export. "
+                f"Received: {', '.join(self.manifest['formats'])}."
             )
         problems = []
         for name in wanted:
@@ -335,10 +385,12 @@ class Artefact:
         entry = self.manifest["tokenizers"].get(side)
         if entry is None:
             return None
-        return Tokenizer(check_file(self.directory, self.manifest, entry["file"]), entry["kind"], self.special)
+        for name in entry["files"]:
+            check_file(self.directory, self.manifest, name)
+        return Tokenizer(self.directory / entry["file"], self.special)
 
     def check_ids(self, sentences: Sequence[Sequence[int]]) -> np.ndarray:
-        """Right-padded ``source_ids (B, S)`` int32 from rows of ids, each ending with EOS.
+        """Right-padded `source_ids (B, S)` int32 from rows of ids, each ending with EOS.
 
         Raises:
             ArtefactError: if an id is outside the vocabulary, or a row is longer than the model can read.
@@ -348,15 +400,17 @@ class Artefact:
             outside = [i for i in row if not 0 <= i < vocabulary]
             if outside:
                 raise ArtefactError(
-                    f"sentence {number}: an id outside the vocabulary. Expected 0 to {vocabulary - 1}. Received: {outside[0]}"
+                    f"sentence {number}: an id is outside the vocabulary. Expected: 0 to {vocabulary - 1}. "
+                    f"Received: {outside[0]}"
                 )
             if limit is not None and len(row) > limit:
                 raise ArtefactError(
-                    f"sentence {number} is too long for this model. Expected at most {limit} tokens with EOS. Received: {len(row)}"
+                    f"sentence {number} is too long for this model. Expected: at most {limit} tokens with EOS. "
+                    f"Received: {len(row)}"
                 )
         padded = np.full((len(sentences), max(len(row) for row in sentences)), self.special["pad"], np.int32)
-        for row, ids in zip(padded, sentences, strict=True):
-            row[: len(ids)] = ids
+        for line, ids in zip(padded, sentences, strict=True):
+            line[: len(ids)] = ids
         return padded
 
     def search(
@@ -367,7 +421,7 @@ class Artefact:
         length_penalty: float | None = None,
         host_loop: bool = False,
     ) -> dict[str, np.ndarray]:
-        """Beam search over padded ids ``(B, S)``: ``ids``, ``lengths``, ``log_probs``, ``scores``, ``finished``, ``alignments``.
+        """Beam search over padded ids `(B, S)`, with the result that `beam_search` describes.
 
         Another beam size than the exported one takes the host loop. None takes the default of the manifest.
         """
@@ -383,42 +437,14 @@ class Artefact:
         if beam_size < 1:
             raise ArtefactError(f"The beam size is out of range. Expected at least 1. Received: {beam_size}")
         if host_loop or beam_size != exported:
-            return self._host_loop(source_ids, beam_size, max_length, length_penalty)
+            return search_on_host(self.backend, self.manifest, source_ids, beam_size, max_length, length_penalty)
         inputs = {
             "source_ids": source_ids,
             "max_length": np.array(max_length, np.int32),
             "length_penalty": np.array(length_penalty, np.float32),
         }
-        return dict(self.backend.run("translate", inputs))
-
-    def _host_loop(
-        self, source_ids: np.ndarray, beam_size: int, max_length: int, length_penalty: float
-    ) -> dict[str, np.ndarray]:
-        batch, source_length = source_ids.shape
-        encoded = {
-            k: np.repeat(v, beam_size, axis=0)
-            for k, v in self.backend.run("encode", {"source_ids": source_ids}).items()
-        }
-        updates: dict[str, str] = self.manifest["state_updates"]
-        memory = {name: value for name, value in encoded.items() if name not in updates}
-
-        def step(
-            tokens: np.ndarray, state: dict[str, np.ndarray]
-        ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-            out = self.backend.run("decode_step", {"token_ids": tokens, **state, **memory})
-            return out["log_probs"], {name: out[updated] for name, updated in updates.items()}, out["alignment"]
-
-        return beam_search(
-            step,
-            {name: encoded[name] for name in updates},
-            batch,
-            source_length,
-            beam_size,
-            max_length,
-            length_penalty,
-            self.special["bos"],
-            self.special["eos"],
-        )
+        outputs: dict[str, np.ndarray] = self.backend.run("translate", inputs)
+        return outputs
 
     def translate(
         self,
@@ -430,7 +456,7 @@ class Artefact:
         length_penalty: float | None = None,
         host_loop: bool = False,
     ) -> Iterator[list[Hypothesis]]:
-        """The ``n_best`` hypotheses of each sentence, best first, in the order of the sentences."""
+        """The `n_best` hypotheses of each sentence, best first, in the order of the sentences."""
         if self.source is None or self.target is None:
             raise ArtefactError(f"{self.directory} was exported without tokenizers: use `search` with ids.")
         beams = self.manifest["beam_size"] if beam_size is None else beam_size
@@ -443,7 +469,8 @@ class Artefact:
                 yield [self._hypothesis(result, row, k, ids) for k in range(n_best) if result["lengths"][row, k] > 0]
 
     def _hypothesis(self, result: Arrays, row: int, slot: int, source_ids: Sequence[int]) -> Hypothesis:
-        assert self.source is not None and self.target is not None
+        assert self.source is not None
+        assert self.target is not None
         length, finished = int(result["lengths"][row, slot]), bool(result["finished"][row, slot])
         ids = [int(i) for i in result["ids"][row, slot, : length - finished]]
         return Hypothesis(
@@ -458,7 +485,7 @@ class Artefact:
         )
 
 
-# --- command ----------------------------------------------------------------------------------------------------------------------
+# --- command ---
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""SavedModel: the graphs as signatures, through `keras.export.ExportArchive`, which keeps weights apart from the code."""
+"""SavedModel: the graphs as signatures, through `keras.export.ExportArchive`."""
 
 import pathlib
 from collections.abc import Iterable

@@ -1,0 +1,132 @@
+"""Size and speed of an artefact, in every runtime it has files for."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_attention.errors import UserError
+
+from . import reference, runtime
+from .reference import Reference
+from .verification import REFERENCE_FILE, open_backend
+
+RUNTIMES = {"saved_model": "TensorFlow", "tflite": "LiteRT", "onnx": "ONNX Runtime"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """What one runtime takes for one graph, at batch 1, and what it puts through in a larger batch."""
+
+    format: str
+    runtime: str
+    graph: str
+    bytes: int
+    median_ms: float
+    p90_ms: float
+    batch_size: int
+    per_second: float
+
+
+def measure(
+    directory: pathlib.Path,
+    manifest: Mapping[str, Any],
+    cases: Reference,
+    seconds: float = 3.0,
+    threads: int | None = None,
+) -> list[Latency]:
+    """Time the whole graph (`translate`, or `call`) of every format on the inputs of the cases.
+
+    Args:
+        directory, manifest: the artefact.
+        cases: where the inputs come from, one row at a time, and in one larger batch.
+        seconds: time spent on each of the two measurements, for each format.
+        threads: of LiteRT and ONNX Runtime; their own choice if `None`.
+    """
+    graph = "translate" if manifest["kind"] == "translator" else "call"
+    chosen = list(cases.of(graph))
+    singles = [one_row(case.inputs, row) for case in chosen for row in range(rows(case.inputs))]
+    larger = max((case.inputs for case in chosen), key=rows)
+    results = []
+    for format_ in manifest["formats"]:
+        backend = open_backend(directory, manifest, format_, threads)
+        call = functools.partial(backend.run, graph)
+        times, batch_times = repeat(call, singles, seconds), repeat(call, [larger], seconds)
+        results.append(
+            Latency(
+                format_,
+                RUNTIMES[format_],
+                graph,
+                size(directory, manifest, format_),
+                float(np.median(times)) * 1e3,
+                float(np.quantile(times, 0.9)) * 1e3,
+                rows(larger),
+                rows(larger) / float(np.median(batch_times)),
+            )
+        )
+    return results
+
+
+def repeat(call: Callable[[Any], Any], inputs: list[Any], seconds: float, least: int = 3) -> list[float]:
+    """Seconds of each call, over the inputs in turn, after one unmeasured round of at most three of them."""
+    for item in inputs[:3]:
+        call(item)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < least or time.perf_counter() < end:
+        start = time.perf_counter()
+        call(inputs[len(times) % len(inputs)])
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def rows(inputs: Mapping[str, np.ndarray]) -> int:
+    """The batch size of some inputs: that of the first one."""
+    first = next(iter(inputs.values()))
+    return int(first.shape[0]) if first.ndim else 1
+
+
+def one_row(inputs: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
+    """One row of every input that has rows; padding is cut off where the input is the source."""
+    chosen = {name: value[row : row + 1] if value.ndim else value for name, value in inputs.items()}
+    if "source_ids" in chosen:
+        length = int((chosen["source_ids"] != 0).sum())
+        chosen["source_ids"] = chosen["source_ids"][:, :length]
+    return chosen
+
+
+def size(directory: pathlib.Path, manifest: Mapping[str, Any], format_: str) -> int:
+    """Bytes of one format's files together."""
+    entry = manifest["formats"][format_]
+    prefix = entry.get("file") or (f"{entry['folder']}/" if "folder" in entry else "onnx/")
+    return sum(file["bytes"] for name, file in manifest["files"].items() if name.startswith(prefix))
+
+
+def benchmark(directory: str | pathlib.Path, seconds: float = 3.0, threads: int | None = None) -> list[Latency]:
+    """Size and speed of an artefact directory, in every runtime it has files for.
+
+    Args:
+        directory: what `export` wrote.
+        seconds: time spent on each measurement.
+        threads: of LiteRT and ONNX Runtime; their own choice if `None`.
+
+    Raises:
+        UserError: if the directory is no artefact, or a file of it is missing, cut or edited.
+    """
+    directory = pathlib.Path(directory)
+    try:
+        manifest = runtime.read_manifest(directory)
+        runtime.check_file(directory, manifest, REFERENCE_FILE)
+        return measure(directory, manifest, reference.load(directory / REFERENCE_FILE), seconds, threads)
+    except runtime.ArtefactError as error:
+        raise UserError(str(error)) from None
+
+
+def as_json(latencies: list[Latency]) -> str:
+    """One JSON object: `{"results": [...]}`."""
+    return json.dumps({"results": [dataclasses.asdict(latency) for latency in latencies]})

@@ -1,0 +1,74 @@
+"""Converters run as processes of their own: one that crashes the interpreter becomes an error that says so."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+
+from . import litert, to_onnx
+from .errors import ConversionError, disk_full, is_disk_full
+from .graphs import Graph
+
+
+def convert_to_tflite(saved_model: pathlib.Path, output: pathlib.Path, signatures: Sequence[str]) -> None:
+    """Write the TFLite file of some signatures of a SavedModel.
+
+    Raises:
+        ConversionError: if the converter fails.
+        UserError: if the disk is full.
+    """
+    run_converter("TFLite", litert.__file__, [str(saved_model), str(output), *signatures], output)
+
+
+def convert_to_onnx(saved_model: pathlib.Path, folder: pathlib.Path, graphs: Iterable[Graph]) -> None:
+    """Write one checked ONNX file per graph, `folder`/NAME.onnx, from the signatures of a SavedModel.
+
+    Raises:
+        ConversionError: if the converter or the checker fails.
+        UserError: if the disk is full.
+    """
+    folder.mkdir()
+    description = saved_model / "graphs.json"
+    description.write_text(json.dumps({graph.name: graph.to_dict() for graph in graphs}), encoding="utf-8")
+    run_converter("ONNX", to_onnx.__file__, [str(saved_model), str(folder), str(description)], folder)
+
+
+def run_converter(format_name: str, script: str, arguments: Sequence[str], output: pathlib.Path) -> None:
+    """Run a converter's file as a Python process, on the CPU.
+
+    Raises:
+        ConversionError: with the converter's own last words, or the signal that ended it.
+        UserError: if the disk is full.
+    """
+    environment = {
+        **os.environ,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "KERAS_BACKEND": "tensorflow",
+    }
+    command = [sys.executable, "-P", script, *arguments]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    if finished.returncode == 0:
+        return
+    if is_disk_full(finished.stderr):
+        raise disk_full(output)
+    if finished.returncode < 0:
+        name = signal.Signals(-finished.returncode).name
+        raise ConversionError(
+            f"The {format_name} converter crashed ({name}): it does not support something in this model, "
+            "or ran out of memory. Nothing was written"
+        )
+    raise ConversionError(f"The {format_name} converter refused the model: {last_words(finished.stderr)}")
+
+
+def last_words(stderr: str) -> str:
+    """The line of a converter's output that names the trouble: the operators it lacks, or the exception."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    lacking = [line for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
+    if lacking:
+        return f"operators without a built-in form ({lacking[-1]})"
+    raised = [line for line in lines if "Error: " in line and not line.startswith(("W", "I", "E0"))]
+    return (raised or lines or ["it gave no reason"])[-1][:400]

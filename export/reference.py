@@ -1,0 +1,188 @@
+"""What Keras computes: the cases that every artefact is held against, and the file that keeps them.
+
+A case is one call of one graph: its inputs and the outputs that Keras gave, eagerly. The cases travel with the artefact
+(`verification.npz`), so that it can be verified again later, where it lies, without the run it came from.
+"""
+
+import dataclasses
+import json
+import pathlib
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from keras_attention.errors import UserError
+from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.types import BOS_ID
+
+from .graphs import Graph, SearchSettings
+
+BATCH_SIZES = (1, 3, 16, 32)
+"""Sentences are searched in batches of these sizes, in turn."""
+STORED_ALIGNMENTS = 3
+"""Batches whose alignments are kept in the file: they are its bulk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One call of a graph. `margins` is the search's own, for a case of `translate`."""
+
+    graph: str
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    margins: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """All cases, and the sentences that `translate_text` is asked."""
+
+    cases: list[Case]
+    sentences: list[str]
+
+    def of(self, graph: str) -> Iterator[Case]:
+        return (case for case in self.cases if case.graph == graph)
+
+
+def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A graph's function on arrays, eagerly."""
+    return {name: np.asarray(value) for name, value in graph.function(*inputs.values()).items()}
+
+
+def padded(rows: Sequence[Sequence[int]], length: int | None = None) -> np.ndarray:
+    """Rows of ids as one int32 array, padded on the right with 0 to the longest row or to `length`."""
+    array = np.zeros((len(rows), length or max(len(row) for row in rows)), np.int32)
+    for line, row in zip(array, rows, strict=True):
+        line[: len(row)] = row
+    return array
+
+
+def batches(rows: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
+    """All rows, in batches of `BATCH_SIZES` in turn."""
+    start, turn = 0, 0
+    while start < len(rows):
+        size = BATCH_SIZES[turn % len(BATCH_SIZES)] if turn < len(BATCH_SIZES) else BATCH_SIZES[-1]
+        yield padded(rows[start : start + size])
+        start, turn = start + size, turn + 1
+
+
+def translator_cases(
+    net: EncoderDecoder, graphs: Sequence[Graph], rows: Sequence[Sequence[int]], settings: SearchSettings
+) -> list[Case]:
+    """The cases of an encoder-decoder: every row searched, and single graphs at two batch sizes and two lengths.
+
+    Args:
+        net: the translator.
+        graphs: its `encode`, `decode_step` and `translate`.
+        rows: source ids, each with EOS.
+        settings: of the search.
+    """
+    encode, decode_step, translate = graphs
+    by_length = sorted(rows, key=len)
+    short, long = (by_length * 3)[:3], (by_length * 3)[-3:]
+    cases = []
+    for chosen in (short[:1], short, long[:1], long):
+        inputs = {"source_ids": padded(chosen)}
+        encoded = run(encode, inputs)
+        cases.append(Case("encode", inputs, encoded))
+        tokens = np.full((len(chosen),), BOS_ID, np.int32)
+        for _ in range(2):
+            step_inputs = {"token_ids": tokens, **encoded}
+            outputs = run(decode_step, step_inputs)
+            cases.append(Case("decode_step", step_inputs, outputs))
+            tokens = outputs["log_probs"].argmax(axis=-1).astype(np.int32)
+            encoded = {name: outputs.get(f"next_{name}", value) for name, value in encoded.items()}
+    other = {"max_length": max(settings.max_length // 2, 1), "length_penalty": 0.0}
+    searched = [(batch, settings.knobs) for batch in batches(rows)]
+    for source, knobs in [*searched, (padded(long), other)]:
+        cases.append(search_case(net, translate, source, settings, knobs))
+    return cases
+
+
+def search_case(
+    net: EncoderDecoder, translate: Graph, source: np.ndarray, settings: SearchSettings, knobs: Mapping[str, float]
+) -> Case:
+    """One search by Keras, with its margins."""
+    inputs = {
+        "source_ids": source,
+        "max_length": np.array(knobs["max_length"], np.int32),
+        "length_penalty": np.array(knobs["length_penalty"], np.float32),
+    }
+    result = net.search(source, **settings.limits(inputs))
+    arrays = {name: np.asarray(value) for name, value in result.items()}
+    return Case("translate", inputs, {port.name: arrays[port.name] for port in translate.outputs}, arrays["margins"])
+
+
+def model_cases(graph: Graph, samples: Sequence[Mapping[str, np.ndarray]]) -> list[Case]:
+    """The cases of a model's call: the given inputs, as they are."""
+    return [Case(graph.name, dict(inputs), run(graph, inputs)) for inputs in samples]
+
+
+def random_inputs(graph: Graph, vocabulary: int = 2, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Inputs for a model whose owner gave none: two batch sizes, two sizes of every other named axis.
+
+    Floats are standard normal; integers are below `vocabulary`, and greater than 0, padding, where that allows it.
+    """
+    generator = np.random.default_rng(seed)
+    names = list(dict.fromkeys(axis for port in graph.inputs for axis in port.axes if isinstance(axis, str)))
+    samples = []
+    for batch, length in ((1, 3), (1, 7), (5, 3), (5, 7)):
+        sizes = {name: batch if name == "batch" else length for name in names}
+        arrays = {}
+        for port in graph.inputs:
+            shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.axes]
+            values: np.ndarray
+            if "float" in port.dtype:
+                values = generator.normal(size=shape)
+            elif port.dtype == "bool":
+                values = np.asarray(generator.random(shape) < 0.5)
+            else:
+                values = generator.integers(min(1, vocabulary - 1), vocabulary, size=shape)
+            arrays[port.name] = values.astype(port.dtype)
+        samples.append(arrays)
+    return samples
+
+
+def save(reference: Reference, path: pathlib.Path) -> None:
+    """Write the cases as one compressed file; alignments of the first batches only."""
+    arrays: dict[str, np.ndarray] = {}
+    index, with_alignments = [], 0
+    for number, case in enumerate(reference.cases):
+        outputs = dict(case.outputs)
+        if "alignments" in outputs:
+            with_alignments += 1
+            if with_alignments > STORED_ALIGNMENTS:
+                del outputs["alignments"]
+        index.append({"graph": case.graph, "inputs": list(case.inputs), "outputs": list(outputs)})
+        arrays |= {f"{number}/inputs/{name}": value for name, value in case.inputs.items()}
+        arrays |= {f"{number}/outputs/{name}": value for name, value in outputs.items()}
+        if case.margins is not None:
+            arrays[f"{number}/margins"] = case.margins
+    description = json.dumps({"cases": index, "sentences": reference.sentences})
+    arrays["description"] = np.frombuffer(description.encode(), np.uint8)
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load(path: pathlib.Path) -> Reference:
+    """The cases that `save` wrote.
+
+    Raises:
+        UserError: if the file cannot be read as such.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            description = json.loads(arrays["description"].tobytes())
+            cases = [
+                Case(
+                    entry["graph"],
+                    {name: arrays[f"{number}/inputs/{name}"] for name in entry["inputs"]},
+                    {name: arrays[f"{number}/outputs/{name}"] for name in entry["outputs"]},
+                    arrays.get(f"{number}/margins"),
+                )
+                for number, entry in enumerate(description["cases"])
+            ]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged and cannot be read ({error}). Export again") from error
+    return Reference(cases, description["sentences"])

@@ -1,0 +1,130 @@
+"""The report of an export: what was proved, what each format holds, how large and how fast it is."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .bench import Latency
+from .tolerances import NEAR_TIE
+from .verification import Parity
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Parity and latency of every format, and the warnings of all."""
+
+    kind: str
+    versions: dict[str, str]
+    parities: list[Parity]
+    latencies: list[Latency]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [warning for parity in self.parities for warning in parity.warnings]
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"warnings": self.warnings}
+
+
+def build(
+    directory: pathlib.Path, manifest: Mapping[str, Any], parities: Sequence[Parity], latencies: Sequence[Latency]
+) -> Report:
+    """The report of a verified artefact."""
+    return Report(manifest["kind"], dict(manifest["versions"]), list(parities), list(latencies))
+
+
+def write(report: Report, directory: pathlib.Path) -> None:
+    """Write `report.json` and `report.md`."""
+    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
+    (directory / "report.json").write_text(text + "\n", encoding="utf-8")
+    (directory / "report.md").write_text(markdown(report), encoding="utf-8")
+
+
+def header(report: Report) -> list[str]:
+    """The columns of `table`."""
+    tokens = ["same tokens", "near-ties"] if report.kind == "translator" else ["cases"]
+    return ["format", "size", *tokens, "largest difference", "median ms", "p90 ms", "rows/s", "operators"]
+
+
+def table(report: Report) -> list[list[str]]:
+    """One row of text for each format."""
+    rows = []
+    for parity, latency in zip(report.parities, report.latencies, strict=True):
+        if report.kind == "translator":
+            tokens = [f"{parity.identical} of {parity.sentences}", str(parity.near_ties)]
+        else:
+            tokens = [str(parity.cases)]
+        rows.append(
+            [
+                parity.format,
+                readable_size(latency.bytes),
+                *tokens,
+                f"{max(parity.largest_difference.values(), default=0.0):.1e}",
+                f"{latency.median_ms:.2f}",
+                f"{latency.p90_ms:.2f}",
+                f"{latency.per_second:.0f} (batch {latency.batch_size})",
+                operator_summary(parity),
+            ]
+        )
+    return rows
+
+
+def operator_summary(parity: Parity) -> str:
+    """Few words on the operators of one format."""
+    if parity.format == "tflite":
+        return f"{len(parity.operators['builtin'])} kinds, all built-in"
+    if parity.format == "onnx":
+        return "; ".join(
+            f"{name}: {counts.get('LSTM', 0)} LSTM, {counts.get('Loop', 0)} Loop"
+            for name, counts in parity.operators.items()
+        )
+    return "TensorFlow"
+
+
+def readable_size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def markdown(report: Report) -> str:
+    """The report as a page."""
+    lines = ["# Export report", ""]
+    lines += ["| " + " | ".join(header(report)) + " |", "|" + "---|" * len(header(report))]
+    lines += ["| " + " | ".join(row) + " |" for row in table(report)]
+    lines += [""]
+    if report.kind == "translator":
+        lines += [
+            "Every sentence was searched by Keras and by each artefact. A near-tie is a sentence whose search came to "
+            f"a margin below {NEAR_TIE:g} and whose tokens differ; any other difference would have failed the export.",
+            "",
+        ]
+        for parity in report.parities:
+            lines += [
+                f"- {parity.format}: search on the host over `encode` and `decode_step`: "
+                f"{parity.host_loop_identical} of {parity.host_loop_sentences} sentences with the same tokens"
+                + (
+                    f"; `translate_text`: {parity.texts_identical} of {parity.texts} with the same text"
+                    if parity.texts
+                    else ""
+                )
+                + "."
+            ]
+        lines += [""]
+    if report.warnings:
+        lines += ["## Warnings", "", *(f"- {warning}" for warning in report.warnings), ""]
+    lines += ["## Largest differences from Keras", "", "| format | output | difference |", "|---|---|---|"]
+    for parity in report.parities:
+        lines += [f"| {parity.format} | {name} | {value:.2e} |" for name, value in parity.largest_difference.items()]
+    lines += ["", "## Operators", ""]
+    for parity in report.parities:
+        if parity.format == "tflite":
+            lines += [f"- tflite: {count_list(parity.operators['builtin'])}"]
+        elif parity.format == "onnx":
+            lines += [f"- onnx {name}: {count_list(counts)}" for name, counts in parity.operators.items()]
+    lines += ["", "## Made with", "", ", ".join(f"{name} {version}" for name, version in report.versions.items()), ""]
+    return "\n".join(lines)
+
+
+def count_list(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -1,0 +1,153 @@
+"""What is inside each format's files: names, dtypes and axes of every signature, and the operators."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import litert, to_onnx
+
+Ports = Mapping[str, Mapping[str, Any]]
+"""A signature as the manifest describes it: `{"inputs": {name: {"dtype", "axes"}}, "outputs": {...}}`."""
+
+
+def sizes(axes: list[Any]) -> list[int | None]:
+    """Axes as a format without axis names knows them: None for any size."""
+    return [axis if isinstance(axis, int) else None for axis in axes]
+
+
+def differences(where: str, expected: Ports, received: Ports, named: bool) -> list[str]:
+    """What differs between a signature of the manifest and one found in a file.
+
+    Args:
+        where: words that name the file and signature.
+        named: whether the format has names of axes; if not, sizes are compared, and an output of any size may stand for
+            a size that the format could not infer.
+    """
+    found = []
+    for direction in ("inputs", "outputs"):
+        if set(expected[direction]) != set(received[direction]):
+            found.append(
+                f"{where}: {direction}. Expected: {sorted(expected[direction])}. "
+                f"Received: {sorted(received[direction])}"
+            )
+        for name in set(expected[direction]) & set(received[direction]):
+            wanted, got = expected[direction][name], received[direction][name]
+            if wanted["dtype"] != got["dtype"]:
+                found.append(f"{where}: dtype of {name}. Expected: {wanted['dtype']}. Received: {got['dtype']}")
+            axes, got_axes = wanted["axes"], got["axes"]
+            if not named:
+                axes = sizes(axes)
+            unknown = not named and direction == "outputs"
+            same = got_axes is None or (
+                len(axes) == len(got_axes)
+                and all(a == b or (unknown and b is None) for a, b in zip(axes, got_axes, strict=True))
+            )
+            if not same:
+                found.append(f"{where}: axes of {name}. Expected: {axes}. Received: {got_axes}")
+    return found
+
+
+def tflite_signatures(path: pathlib.Path) -> dict[str, Ports]:
+    """The signatures of a TFLite file. Output sizes are known only once it has run, so their axes are None."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    signatures: dict[str, Ports] = {}
+    for name in interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner(name)
+        signatures[name] = {
+            "inputs": {
+                port: {
+                    "dtype": np.dtype(detail["dtype"]).name,
+                    "axes": [None if size < 0 else int(size) for size in detail["shape_signature"]],
+                }
+                for port, detail in runner.get_input_details().items()
+            },
+            "outputs": {
+                port: {"dtype": np.dtype(detail["dtype"]).name, "axes": None}
+                for port, detail in runner.get_output_details().items()
+            },
+        }
+    return signatures
+
+
+def onnx_signature(model: Any) -> Ports:
+    """The one signature of an ONNX model, with the names of its axes."""
+    import onnx
+
+    def ports(infos: Any) -> dict[str, Any]:
+        return {
+            info.name: {
+                "dtype": onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type).name,
+                "axes": [dim.dim_param or dim.dim_value for dim in info.type.tensor_type.shape.dim],
+            }
+            for info in infos
+        }
+
+    return {"inputs": ports(model.graph.input), "outputs": ports(model.graph.output)}
+
+
+def saved_model_signatures(loaded: Any) -> dict[str, Ports]:
+    """The signatures of a loaded SavedModel."""
+
+    def ports(specs: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: {"dtype": spec.dtype.name, "axes": None if spec.shape.rank is None else spec.shape.as_list()}
+            for name, spec in specs.items()
+        }
+
+    return {
+        name: {
+            "inputs": ports(signature.structured_input_signature[1]),
+            "outputs": ports(signature.structured_outputs),
+        }
+        for name, signature in loaded.signatures.items()
+    }
+
+
+def tflite_operator_failures(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Operators that a plain TFLite interpreter lacks."""
+    if not counts["custom"]:
+        return []
+    return [f"tflite: operators. Expected: built-in ones only. Received: {', '.join(counts['custom'])}"]
+
+
+def onnx_operator_failures(name: str, counts: Mapping[str, int], config: Mapping[str, Any] | None) -> list[str]:
+    """Operators of one ONNX graph that break the promise made for it.
+
+    `encode` and `decode_step` hold no loop, `encode` one `LSTM` node per layer and direction, but for an encoder that
+    the converter can only express as a loop (`needs_loop`).
+    """
+    failures = [
+        f"onnx {name}: operators. Expected: standard ones. Received: {operator}"
+        for operator in counts
+        if "." in operator
+    ]
+    if config is None:
+        return failures
+    if name == "decode_step" or (name == "encode" and not needs_loop(config)):
+        loops = sum(counts.get(kind, 0) for kind in ("Loop", "Scan", "If"))
+        if loops:
+            failures.append(f"onnx {name}: loops. Expected: 0. Received: {loops}")
+    if name == "encode" and config["cell"] == "lstm" and not needs_loop(config):
+        expected = config["encoder_layers"] * (2 if config["bidirectional"] else 1)
+        if counts.get("LSTM", 0) != expected:
+            failures.append(f"onnx {name}: LSTM nodes. Expected: {expected}. Received: {counts.get('LSTM', 0)}")
+    return failures
+
+
+def needs_loop(config: Mapping[str, Any]) -> bool:
+    """Whether the ONNX encoder holds a loop: a GRU, or the masked pass that gives the `copy` bridge its cell state."""
+    return bool(config["cell"] == "gru" or config["bridge"] == "copy")
+
+
+def tflite_operators(path: pathlib.Path) -> dict[str, dict[str, int]]:
+    """Operators of a TFLite file."""
+    return litert.operators(path.read_bytes())
+
+
+def onnx_operators(model: Any) -> dict[str, int]:
+    """Operators of an ONNX model."""
+    return to_onnx.operators(model.graph)

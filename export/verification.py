@@ -1,0 +1,274 @@
+"""Hold an artefact against what Keras computed: files, names, dtypes, axes, operators, values, tokens.
+
+The float rule: a float32 artefact gives the same tokens as Keras, except in a sentence whose search came to a margin
+below `tolerances.NEAR_TIE`, at some step between a candidate that was kept and one that was dropped, or at the end
+between neighbours of the ranking. Such sentences are counted and shown; any other difference fails.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_attention.errors import UserError
+
+from . import reference, runtime, structure
+from .errors import VerificationError
+from .reference import Case, Reference
+from .tolerances import NEAR_TIE, Tolerance, tolerance
+
+HOST_LOOP_SENTENCES = 20
+"""Sentences that the runtime also searches step by step on the host."""
+REFERENCE_FILE = "verification.npz"
+
+
+@dataclasses.dataclass
+class Parity:
+    """What the comparison of one format came to."""
+
+    format: str
+    sentences: int = 0
+    identical: int = 0
+    near_ties: int = 0
+    host_loop_sentences: int = 0
+    host_loop_identical: int = 0
+    texts: int = 0
+    texts_identical: int = 0
+    cases: int = 0
+    largest_difference: dict[str, float] = dataclasses.field(default_factory=dict)
+    operators: dict[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+
+class SavedModel:
+    """A SavedModel, run like the interpreters of the standalone runtime."""
+
+    def __init__(self, folder: pathlib.Path):
+        import tensorflow as tf
+
+        self.loaded = tf.saved_model.load(str(folder))
+        self.constant = tf.constant
+
+    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        outputs = self.loaded.signatures[signature](**{name: self.constant(value) for name, value in inputs.items()})
+        return {name: value.numpy() for name, value in outputs.items()}
+
+
+def open_backend(directory: pathlib.Path, manifest: Mapping[str, Any], format_: str, threads: int | None = None) -> Any:
+    """What runs the signatures of one format: `run(signature, inputs) -> outputs`."""
+    if format_ == "saved_model":
+        return SavedModel(directory / manifest["formats"]["saved_model"]["folder"])
+    backend = {"tflite": runtime.LiteRT, "onnx": runtime.Onnx}[format_]
+    return backend(directory, manifest, threads)
+
+
+def verify(directory: str | pathlib.Path, progress: Callable[[str], None] | None = None) -> list[Parity]:
+    """Verify an artefact directory against the cases that lie in it.
+
+    Args:
+        directory: what `export` wrote.
+        progress: told what is being done.
+
+    Returns:
+        One `Parity` for each format.
+
+    Raises:
+        VerificationError: with every difference found.
+        UserError: if the directory is no artefact, or a file of it is missing, cut or edited.
+    """
+    directory = pathlib.Path(directory)
+    try:
+        manifest = runtime.read_manifest(directory)
+        for name in manifest["files"]:
+            runtime.check_file(directory, manifest, name)
+    except runtime.ArtefactError as error:
+        raise UserError(str(error)) from None
+    cases = reference.load(directory / REFERENCE_FILE)
+    return compare(directory, manifest, cases, progress)
+
+
+def compare(
+    directory: pathlib.Path,
+    manifest: Mapping[str, Any],
+    cases: Reference,
+    progress: Callable[[str], None] | None = None,
+) -> list[Parity]:
+    """Compare every format of an artefact with the cases.
+
+    Raises:
+        VerificationError: with every difference found in any format.
+    """
+    parities = []
+    for format_ in manifest["formats"]:
+        if progress:
+            progress(f"verifying {format_}")
+        parity = Parity(format_)
+        check_structure(directory, manifest, parity)
+        backend = open_backend(directory, manifest, format_)
+        for case in cases.cases:
+            check_case(backend, manifest, case, parity)
+        if manifest["kind"] == "translator":
+            check_host_loop(backend, manifest, cases, parity)
+            if format_ == "saved_model" and "translate_text" in manifest["signatures"]:
+                check_text(backend, directory, manifest, cases, parity)
+        parities.append(parity)
+    failures = [failure for parity in parities for failure in parity.failures]
+    if failures:
+        raise VerificationError(failures)
+    return parities
+
+
+def check_structure(directory: pathlib.Path, manifest: Mapping[str, Any], parity: Parity) -> None:
+    """Names, dtypes, axes and operators."""
+    format_, entry, config = parity.format, manifest["formats"][parity.format], manifest.get("model")
+    expected = {name: ports for name, ports in manifest["signatures"].items() if name in entry["signatures"]}
+    received: dict[str, Any] = {}
+    if format_ == "tflite":
+        received = structure.tflite_signatures(directory / entry["file"])
+        parity.operators = structure.tflite_operators(directory / entry["file"])
+        parity.failures += structure.tflite_operator_failures(parity.operators)
+    elif format_ == "onnx":
+        import onnx
+
+        for name, file in entry["files"].items():
+            model = onnx.load(str(directory / file))
+            onnx.checker.check_model(model, full_check=True)
+            received[name] = structure.onnx_signature(model)
+            parity.operators[name] = structure.onnx_operators(model)
+            parity.failures += structure.onnx_operator_failures(name, parity.operators[name], config)
+        if parity.operators.get("encode", {}).get("Loop"):
+            parity.warnings.append(
+                "onnx: `encode` holds a Loop (GRU encoder or copy bridge): slow, and not every ONNX runtime has it"
+            )
+    else:
+        import tensorflow as tf
+
+        received = structure.saved_model_signatures(tf.saved_model.load(str(directory / entry["folder"])))
+        received.pop("serving_default", None)
+    if set(expected) != set(received):
+        parity.failures.append(f"{format_}: signatures. Expected: {sorted(expected)}. Received: {sorted(received)}")
+    for name in set(expected) & set(received):
+        parity.failures += structure.differences(f"{format_} {name}", expected[name], received[name], format_ == "onnx")
+
+
+def check_case(backend: Any, manifest: Mapping[str, Any], case: Case, parity: Parity) -> None:
+    """One call: shapes, dtypes, values; for a search also the tokens, by the float rule."""
+    where = f"{parity.format} {case.graph} {'x'.join(map(str, next(iter(case.inputs.values())).shape))}"
+    parity.cases += 1
+    try:
+        outputs = backend.run(case.graph, case.inputs)
+    except Exception as error:  # the interpreters raise whatever they like; each becomes one failure among the others
+        parity.failures.append(f"{where}: it does not run: {str(error).strip().splitlines()[0][:300]}")
+        return
+    wrong = [
+        f"{where}: {name}. Expected: {value.dtype} {value.shape}. Received: {outputs[name].dtype} {outputs[name].shape}"
+        for name, value in case.outputs.items()
+        if (outputs[name].dtype, outputs[name].shape) != (value.dtype, value.shape)
+    ]
+    if wrong:
+        parity.failures += wrong
+        return
+    rows = None
+    if case.margins is not None:
+        rows = compare_tokens(where, case, outputs, parity)
+    for name, expected in case.outputs.items():
+        received = outputs[name]
+        if rows is not None:
+            expected, received = expected[rows], received[rows]
+        compare_values(where, case.graph, name, expected, received, parity)
+
+
+def compare_tokens(where: str, case: Case, outputs: Mapping[str, np.ndarray], parity: Parity) -> np.ndarray:
+    """Count equal sentences and near-ties; any other difference fails. Returns the rows whose tokens are equal."""
+    assert case.margins is not None
+    same = (outputs["ids"] == case.outputs["ids"]).all((1, 2)) & (outputs["lengths"] == case.outputs["lengths"]).all(1)
+    near = case.margins < NEAR_TIE
+    parity.sentences += len(same)
+    parity.identical += int(same.sum())
+    parity.near_ties += int((~same & near).sum())
+    for row in np.flatnonzero(~same & ~near).tolist():
+        parity.failures.append(
+            f"{where}: tokens of row {row}, margin {case.margins[row]:.2g}. Expected: {best(case.outputs, row)}. "
+            f"Received: {best(outputs, row)}"
+        )
+    return np.asarray(same)
+
+
+def best(outputs: Mapping[str, np.ndarray], row: int) -> list[int]:
+    return [int(i) for i in outputs["ids"][row, 0, : outputs["lengths"][row, 0]]]
+
+
+def compare_values(
+    where: str, graph: str, name: str, expected: np.ndarray, received: np.ndarray, parity: Parity
+) -> None:
+    """Floats within their tolerance, infinities in the same places; anything else exactly."""
+    if not expected.size:
+        return
+    if expected.dtype.kind != "f":
+        if not np.array_equal(expected, received):
+            parity.failures.append(f"{where}: {name}. Expected: the same values. Received: other ones")
+        return
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(received)) or not np.array_equal(expected[~finite], received[~finite]):
+        parity.failures.append(f"{where}: {name}. Expected: the same finite values. Received: others, or NaN")
+        return
+    difference = np.abs(expected[finite].astype(np.float64) - received[finite].astype(np.float64))
+    allowed: Tolerance = tolerance(graph, name)
+    excess = difference - (allowed.absolute + allowed.relative * np.abs(expected[finite]))
+    key = f"{graph}/{name}"
+    largest = float(difference.max(initial=0.0))
+    parity.largest_difference[key] = max(parity.largest_difference.get(key, 0.0), largest)
+    if excess.max(initial=-1.0) > 0:
+        parity.failures.append(
+            f"{where}: {name} differs by {largest:.3g}. Expected: at most {allowed.absolute:.1g} + "
+            f"{allowed.relative:.1g} of the value ({allowed.reason})"
+        )
+
+
+def check_host_loop(backend: Any, manifest: Mapping[str, Any], cases: Reference, parity: Parity) -> None:
+    """The runtime's own search over `encode` and `decode_step` finds what Keras found."""
+    for case in cases.of("translate"):
+        if parity.host_loop_sentences >= HOST_LOOP_SENTENCES:
+            return
+        source = case.inputs["source_ids"]
+        length, penalty = int(case.inputs["max_length"]), float(case.inputs["length_penalty"])
+        try:
+            outputs = runtime.search_on_host(backend, manifest, source, manifest["beam_size"], length, penalty)
+        except Exception as error:  # as in `check_case`
+            parity.failures.append(f"{parity.format} host loop: it does not run: {str(error).strip()[:300]}")
+            return
+        width = outputs["ids"].shape[-1]  # as many positions as the longest row may have: all later ones are padding
+        expected = {**case.outputs, "ids": case.outputs["ids"][:, :, :width]}
+        counted = Parity(parity.format)
+        where = f"{parity.format} host loop {source.shape[0]}x{source.shape[1]}"
+        compare_tokens(where, dataclasses.replace(case, outputs=expected), outputs, counted)
+        parity.failures += counted.failures
+        parity.host_loop_sentences += counted.sentences
+        parity.host_loop_identical += counted.identical
+
+
+def check_text(
+    backend: Any, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity
+) -> None:
+    """`translate_text` gives the text of the hypotheses that Keras found, but in a near-tie."""
+    target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
+    start = 0
+    for case in cases.of("translate"):
+        count = len(case.inputs["source_ids"])
+        sentences: Sequence[str] = cases.sentences[start : start + count]
+        start += count
+        if len(sentences) < count:
+            return
+        outputs = backend.run("translate_text", {"text": np.array([s.encode() for s in sentences], object)})
+        for row, sentence in enumerate(sentences):
+            expected = target.decode(case.outputs["ids"][row, 0, : case.outputs["lengths"][row, 0]])
+            received = outputs["text"][row, 0].decode()
+            parity.texts += 1
+            parity.texts_identical += expected == received
+            if expected != received and case.margins is not None and case.margins[row] >= NEAR_TIE:
+                parity.failures.append(
+                    f"{parity.format} translate_text {sentence!r}. Expected: {expected!r}. Received: {received!r}"
+                )
