@@ -151,6 +151,12 @@ class RunDirectory:
         return str(self.metadata["task"])
 
     @property
+    def max_source_length(self) -> int | None:
+        """Most source tokens, EOS aside, of a training pair; None where the run does not say."""
+        limit = self.metadata.get("training", {}).get("settings", {}).get("max_length")
+        return None if limit is None else int(limit)
+
+    @property
     def model_path(self) -> pathlib.Path:
         return self.path / "model.keras"
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from keras_attention.errors import UserError
 from keras_attention.text import Tokenizer
+from keras_attention.translator import pad_rows
 from keras_attention.types import BOS_ID, EOS_ID
 
 Ids = list[int]
@@ -191,15 +192,6 @@ def encode_pairs(
             kept[0].append(source_ids)
             kept[1].append(target_ids)
     return Encoded(*kept), dropped
-
-
-def pad_rows(rows: Sequence[Sequence[int]], multiple: int = 1) -> npt.NDArray[np.int32]:
-    """Rows padded on the right with 0 to the longest, rounded up to a multiple: int32 `(B, L)`."""
-    longest = max(max((len(row) for row in rows), default=0), 1)
-    result = np.zeros((len(rows), -(-longest // multiple) * multiple), np.int32)
-    for index, row in enumerate(rows):
-        result[index, : len(row)] = row
-    return result
 
 
 def make_batch(sources: Sequence[Ids], targets: Sequence[Ids], multiple: int = 1) -> Batch:

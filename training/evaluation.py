@@ -3,61 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import ops
 
-from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET, SearchModel, length_batches, pad_rows
 from keras_attention.types import EOS_ID, PAD_ID, Tensor
 
-from .data import Encoded, Ids, make_batch, pad_rows
+from .data import Encoded, Ids, make_batch
 from .losses import token_losses
 
-LENGTH_FACTOR = 2.0
-LENGTH_OFFSET = 10
 
-
-class _Compiled(keras.Model):  # type: ignore[misc]
-    """A function of a model's weights that `predict_on_batch` compiles on every backend."""
+class LossModel(keras.Model):  # type: ignore[misc]
+    """{"source", "target", "labels"} -> the summed cross-entropy of each row `(B,)`, padding left out."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
-        self.net = EncoderDecoder(model)
         self.inner = model
-        # XLA would compile each shape anew; TensorFlow's plain graphs take any shape, and JAX has no other way.
         self.compile(jit_compile=keras.backend.backend() == "jax")
-
-
-class LossModel(_Compiled):
-    """{"source", "target", "labels"} -> the summed cross-entropy of each row `(B,)`, padding left out."""
 
     def call(self, inputs: dict[str, Tensor]) -> Tensor:
         logits = self.inner({"source": inputs["source"], "target": inputs["target"]}, training=False)
         losses = token_losses(inputs["labels"], logits)
         return ops.sum(losses * ops.cast(ops.not_equal(inputs["labels"], PAD_ID), "float32"), axis=-1)
-
-
-class SearchModel(_Compiled):
-    """Source ids `(B, S)` -> the arrays of `EncoderDecoder.search(**options)`."""
-
-    def __init__(self, model: keras.Model, **options: Any) -> None:
-        super().__init__(model)
-        self.options = options
-
-    def call(self, source: Tensor) -> dict[str, Tensor]:
-        result = self.net.search(source, **self.options)
-        return {name: value for name, value in dict(result).items() if value is not None}
-
-
-def length_batches(rows: Sequence[Ids], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of rows in batches of like length, longest first: the largest buffers are made once."""
-    order = np.argsort([-len(row) for row in rows], kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
 
 
 class Evaluator:
