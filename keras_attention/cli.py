@@ -115,6 +115,47 @@ def train(
     run_training(**choices, model=fields)
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    to: Annotated[
+        list[str] | None, typer.Option("--to", metavar="FORMAT...", help="saved_model, tflite (litert), onnx.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Artefact directory to write. [default: RUN/export]")] = None,
+    beam: Annotated[int, typer.Option(help="Hypotheses kept, fixed in the artefact.")] = 5,
+    max_length: Annotated[int, typer.Option(help="Longest translation in tokens, fixed in the artefact.")] = 200,
+    length_penalty: Annotated[float, typer.Option(help="Default exponent of the GNMT length penalty.")] = 1.0,
+    sentences: Annotated[Path | None, typer.Option(help="Text to verify on. [default: the run's samples]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artefact that is there.")] = False,
+) -> None:
+    """Export a run as SavedModel, TFLite and ONNX, and prove each equal to Keras: `export RUN --to tflite onnx`."""
+    from keras_attention.export.commands import DEFAULT_FORMATS, export_run
+
+    formats = [*(to or []), *(more or [])]  # `--to a b` hands over b as an argument
+    export_run(run, formats or DEFAULT_FORMATS, output, beam, max_length, length_penalty, sentences, overwrite)
+
+
+@app.command()
+def verify(directory: Annotated[Path, typer.Argument(help="Artefact directory.")]) -> None:
+    """Compare an artefact directory with what Keras computed: files, names, operators, values, tokens."""
+    from keras_attention.export.commands import verify_directory
+
+    verify_directory(directory)
+
+
+@app.command()
+def benchmark(
+    directory: Annotated[Path, typer.Argument(help="Artefact directory.")],
+    seconds: Annotated[float, typer.Option(help="Time spent on each measurement.")] = 3.0,
+    threads: Annotated[int | None, typer.Option(help="Of LiteRT and ONNX Runtime. [default: their own]")] = None,
+) -> None:
+    """Size, latency and sentences/s of an artefact in every runtime; the last line is one JSON object."""
+    from keras_attention.export.commands import benchmark_directory
+
+    benchmark_directory(directory, seconds, threads)
+
+
 def main() -> None:
     """Entry point: a user's mistake becomes one line on standard error and exit status 1."""
     for stream in (sys.stdout, sys.stderr):

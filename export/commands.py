@@ -1,0 +1,187 @@
+"""The command line's `export`, `verify` and `benchmark`: each prints a table, or raises `UserError`."""
+
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from keras_attention.errors import UserError
+
+DEFAULT_FORMATS = ("saved_model", "tflite", "onnx")
+SHOWN_FAILURES = 20
+
+
+def export_run(
+    run: str | pathlib.Path,
+    to: Sequence[str] = DEFAULT_FORMATS,
+    output: str | pathlib.Path | None = None,
+    beam_size: int = 5,
+    max_length: int = 200,
+    length_penalty: float = 1.0,
+    sentences: str | pathlib.Path | None = None,
+    overwrite: bool = False,
+) -> pathlib.Path:
+    """Export a run, verify what was exported, and print the table; returns the artefact directory.
+
+    Args:
+        run: the run directory.
+        to: `saved_model`, `tflite` (or `litert`), `onnx`.
+        output: the artefact directory to write; `RUN/export` if `None`.
+        beam_size: hypotheses of `translate`, fixed in the artefact.
+        max_length: longest translation, EOS counted.
+        length_penalty: default exponent of the GNMT length penalty.
+        sentences: a text file to verify on, one sentence per line; the run's own samples if `None`.
+        overwrite: whether an artefact that is already there is replaced.
+
+    Raises:
+        UserError: for anything the user can mend; a failed verification lists its differences first.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    console = Console()
+    samples = None if sentences is None else read_sentences(pathlib.Path(sentences))
+    output = pathlib.Path(run) / "export" if output is None else pathlib.Path(output)
+    with stages(console) as progress, failures_shown(console):
+        task = progress.add_task("loading", total=None)
+        from keras_attention.run_directory import RunDirectory
+        from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET
+
+        from . import report
+        from .exporter import check_formats, check_output, export
+
+        check_formats(to)
+        check_output(output, overwrite)
+        written = export(
+            RunDirectory.open(run),
+            output,
+            to,
+            samples=samples,
+            beam_size=beam_size,
+            max_length=max_length,
+            max_length_factor=LENGTH_FACTOR,
+            max_length_offset=LENGTH_OFFSET,
+            length_penalty=length_penalty,
+            overwrite=overwrite,
+            progress=lambda message: progress.update(task, description=message),
+        )
+    print_table(
+        console, f"{output}: exported and verified against Keras", report.header(written), report.table(written)
+    )
+    for warning in written.warnings:
+        console.print(f"warning: {warning}", markup=False)
+    return output
+
+
+def verify_directory(directory: str | pathlib.Path) -> None:
+    """Verify an artefact directory where it lies, and print what was compared.
+
+    Raises:
+        UserError: if a file is missing, cut or edited; `VerificationError` if anything differs from Keras.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    console = Console()
+    with stages(console) as progress, failures_shown(console):
+        task = progress.add_task("loading", total=None)
+        from .verification import verify
+
+        parities = verify(directory, lambda message: progress.update(task, description=message))
+    rows = [
+        [
+            parity.format,
+            str(parity.cases),
+            f"{parity.identical} of {parity.sentences}",
+            str(parity.near_ties),
+            f"{max(parity.largest_difference.values(), default=0.0):.1e}",
+        ]
+        for parity in parities
+    ]
+    columns = ["format", "cases", "same tokens", "near-ties", "largest difference"]
+    print_table(console, f"{directory}: verified against Keras", columns, rows)
+
+
+def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, threads: int | None = None) -> None:
+    """Time an artefact in every runtime and print the table; the last line is one JSON object.
+
+    Raises:
+        UserError: if a file is missing, cut or edited, or an option is out of range.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if seconds <= 0 or (threads is not None and threads < 1):
+        raise UserError(f"Expected: seconds > 0 and threads >= 1. Received: seconds={seconds}, threads={threads}")
+    console = Console()
+    with stages(console) as progress:
+        progress.add_task("timing", total=None)
+        from . import bench
+        from .report import readable_size
+
+        latencies = bench.benchmark(directory, seconds, threads)
+    rows = [
+        [
+            latency.runtime,
+            readable_size(latency.bytes),
+            f"{latency.median_ms:.2f}",
+            f"{latency.p90_ms:.2f}",
+            f"{1e3 / latency.median_ms:.1f}",
+            f"{latency.per_second:.1f} (batch {latency.batch_size})",
+        ]
+        for latency in latencies
+    ]
+    columns = ["runtime", "size", "median ms", "p90 ms", "sentences/s, one at a time", "sentences/s"]
+    print_table(console, f"{directory}: {latencies[0].graph}", columns, rows)
+    print(bench.as_json(latencies))
+
+
+def read_sentences(path: pathlib.Path) -> list[str]:
+    """The lines of a text file, without empty ones.
+
+    Raises:
+        UserError: if it cannot be read, is not UTF-8, or is empty.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    lines = []
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        try:
+            lines.append(line.decode("utf-8").removesuffix("\r"))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, line {number}: not UTF-8 text ({error}). Convert the file first") from None
+    lines = [line for line in lines if line]
+    if not lines:
+        raise UserError(f"{path}: no sentence in it. Expected: one sentence per line")
+    return lines
+
+
+@contextmanager
+def stages(console: Console) -> Iterator[Progress]:
+    """A line that shows what is being done and for how long; on a terminal only."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield progress
+
+
+@contextmanager
+def failures_shown(console: Console) -> Iterator[None]:
+    """Print each difference of a failed verification on its own line."""
+    from .errors import VerificationError
+
+    try:
+        yield
+    except VerificationError as error:
+        for failure in error.failures[:SHOWN_FAILURES]:
+            console.print(f"differs: {failure}", markup=False, highlight=False, soft_wrap=True)
+        raise
+
+
+def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
