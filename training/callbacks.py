@@ -172,6 +172,6 @@ def copy_averages(model: keras.Model, twin: keras.Model) -> None:
             f"The optimiser's averages do not fit the model. Expected {len(twin.trainable_variables)}. Received: {len(sources)}"
         )
     for variable, source in zip(twin.trainable_variables, sources, strict=True):
-        variable.assign(source.value)
+        variable.assign(keras.ops.convert_to_numpy(source))  # a copy: JAX gives up the buffers it computes with
     for variable, source in zip(twin.non_trainable_variables, model.non_trainable_variables, strict=True):
-        variable.assign(source.value)
+        variable.assign(keras.ops.convert_to_numpy(source))  # a copy: JAX gives up the buffers it computes with
