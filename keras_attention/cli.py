@@ -118,7 +118,7 @@ def train(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    more: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[FORMAT]...", hidden=True)] = None,
     to: Annotated[
         list[str] | None, typer.Option("--to", metavar="FORMAT...", help="saved_model, tflite (litert), onnx.")
     ] = None,
