@@ -172,6 +172,25 @@ def test_layers_and_models_run_without_tensorflow(environment: pathlib.Path, tmp
     assert run.stdout.split("\n")[:2] == ["(2, 3, 11)", "(2, 5, 17)"]
 
 
+def test_trains_without_tensorflow(environment: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The command trains and translates under JAX where nothing of TensorFlow is installed."""
+    pairs = [f"{a} {b}\t{b.upper()} {a.upper()}\n" for a in "abcdef" for b in "ghijkl"]
+    (tmp_path / "pairs.tsv").write_text("".join(pairs), encoding="utf-8")
+    sizes = ["--set", "embedding_size=5", "--set", "encoder_units=7", "--set", "decoder_units=11"]
+    command = ["train", "--tsv", "pairs.tsv", "--output", "run", "--tokenizer", "word", "--epochs", "1", *sizes]
+    run = run_in(environment, tmp_path, "keras-attention", *command)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (tmp_path / "run" / "model.keras").is_file()
+    (tmp_path / "sentences").write_text("a g\nb h\n", encoding="utf-8")
+    script = f"'{environment}/bin/keras-attention' translate run < sentences"
+    variables = {"PATH": os.environ["PATH"], "KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
+    run = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert len(run.stdout.splitlines()) == 2
+
+
 def test_public_names() -> None:
     import keras_attention
 
