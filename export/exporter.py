@@ -20,7 +20,8 @@ from keras_attention.text import Tokenizer
 
 from . import artefact, bench, conversion, loops, reference, report, runtime, text_graph
 from .errors import disk_full, is_disk_full
-from .graphs import Graph, SearchSettings, model_graph, translator_graphs
+from .functional import model_graph
+from .graphs import Graph, SearchSettings, translator_graphs
 from .reference import Reference
 from .saved_model import write_saved_model
 from .verification import REFERENCE_FILE, compare

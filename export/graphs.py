@@ -157,27 +157,6 @@ def state_updates(graphs: tuple[Graph, ...]) -> dict[str, str]:
     return {port.name: f"next_{port.name}" for port in step.inputs if port.name.startswith("state_")}
 
 
-def model_graph(model: keras.Model) -> Graph:
-    """The call of any functional Keras model as one graph, `call`, with the model's own input and output names.
-
-    Raises:
-        UserError: if the model is not functional, or an input holds neither numbers nor booleans.
-    """
-    if not isinstance(getattr(model, "input", None), (list, tuple, dict, keras.KerasTensor)):
-        raise UserError(
-            "Only a functional model has inputs of known names and shapes. Expected: keras.Model(inputs, outputs). "
-            f"Received: {type(model).__name__} {model.name!r}"
-        )
-    inputs = tuple(_input_port(name, tensor) for name, tensor in _named_leaves(model.input))
-    output_names = [name for name, _ in _named_leaves(model.output, model.output_names)]
-
-    def call(*tensors: Tensor) -> TensorDict:
-        outputs = model(keras.tree.pack_sequence_as(model.input, list(tensors)), training=False)
-        return dict(zip(output_names, keras.tree.flatten(outputs), strict=True))
-
-    return Graph("call", call, inputs, probe_ports(call, inputs))
-
-
 def probe_inputs(inputs: tuple[Port, ...], round_: int) -> tuple[list[np.ndarray], dict[str, int]]:
     """Arrays of ones for the inputs, and the size of each named axis: small, and different in each round."""
     names = list(dict.fromkeys(axis for port in inputs for axis in port.axes if isinstance(axis, str)))
@@ -201,31 +180,6 @@ def probe_ports(function: Callable[..., TensorDict], inputs: tuple[Port, ...]) -
         ]
         ports.append(Port(name, keras.backend.standardize_dtype(value.dtype), tuple(axes)))
     return tuple(ports)
-
-
-def _input_port(name: str, tensor: keras.KerasTensor) -> Port:
-    if tensor.dtype == "string":
-        raise UserError(
-            f"Input {name!r} of the model holds text. Expected: numbers or booleans. Received: dtype string"
-        )
-    axes: list[Axis] = [
-        size if size is not None else f"{name}_axis_{number}" for number, size in enumerate(tensor.shape)
-    ]
-    if tensor.shape[0] is None:
-        axes[0] = "batch"
-    if len(axes) > 1 and tensor.shape[1] is None:
-        axes[1] = f"{name}_length"
-    return Port(name, tensor.dtype, tuple(axes))
-
-
-def _named_leaves(struct: Any, names: list[str] | None = None) -> list[tuple[str, keras.KerasTensor]]:
-    """A model's inputs or outputs, in flat order, under the keys of their dict, `names`, or their own names."""
-    leaves = keras.tree.flatten(struct)
-    if isinstance(struct, dict):
-        names = sorted(struct)
-    elif names is None:
-        names = [tensor.name for tensor in leaves]
-    return list(zip(names, leaves, strict=True))
 
 
 def _prefixed(prefix: str, tensors: TensorDict) -> TensorDict:
