@@ -116,6 +116,88 @@ def train(
 
 
 @app.command()
+def translate(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
+    n_best: Annotated[int, typer.Option(help="Outputs of each line; above 1, each starts with its line number.")] = 1,
+    scores: Annotated[bool, typer.Option("--scores", help="Put the score and a tab before each output.")] = False,
+    alignments: Annotated[Path | None, typer.Option(help="Write the attention of each output, as JSON lines.")] = None,
+    max_length: Annotated[int, typer.Option(help="Most tokens of an output.")] = 200,
+    max_length_factor: Annotated[
+        float, typer.Option(help="Most tokens of an output for each token of its source, and 10 more.")
+    ] = 2.0,
+    length_penalty: Annotated[float, typer.Option(help="GNMT alpha; 0 for none.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
+    lenient: Annotated[bool, typer.Option("--lenient", help="Translate what can be of bad lines; warn.")] = False,
+) -> None:
+    """Translate standard input, one sentence per line, to standard output."""
+    from keras_attention.streams import translate_stream
+
+    translate_stream(
+        run,
+        beam_size=beam,
+        n_best=n_best,
+        scores=scores,
+        alignments=alignments,
+        max_length=max_length,
+        max_length_factor=max_length_factor,
+        length_penalty=length_penalty,
+        batch_size=batch_size,
+        lenient=lenient,
+    )
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    source: Annotated[Path | None, typer.Option(help="Source text, one sentence per line.")] = None,
+    target: Annotated[list[Path] | None, typer.Option(help="Reference text; again for more references.")] = None,
+    tsv: Annotated[
+        Path | None, typer.Option(help="SOURCE<TAB>TARGET lines; equal sources: several references.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="translation, g2p or exact; the run's own by default.")] = None,
+    tokenize: Annotated[str | None, typer.Option(help="BLEU's tokenisation: none or 13a.")] = None,
+    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
+    length_penalty: Annotated[float, typer.Option(help="GNMT alpha; 0 for none.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
+    by_length: Annotated[bool, typer.Option("--by-length", help="Also score groups of like source length.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the outputs, one per line.")] = None,
+    lenient: Annotated[bool, typer.Option("--lenient", help="Cut sources that are too long.")] = False,
+) -> None:
+    """Score a run on parallel text: BLEU and chrF, error rates, exact match. The last line is one JSON object."""
+    from keras_attention.training.evaluate import evaluate_and_print
+
+    evaluate_and_print(
+        run,
+        source=source,
+        target=target or None,
+        tsv=tsv,
+        task=task,
+        tokenize=tokenize,
+        beam_size=beam,
+        length_penalty=length_penalty,
+        batch_size=batch_size,
+        by_length=by_length,
+        output=output,
+        lenient=lenient,
+    )
+
+
+@app.command()
+def attention(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    text: Annotated[str, typer.Argument(help="A source sentence.")],
+    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("attention.png"),
+    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
+) -> None:
+    """Translate one text and draw its attention as a heat map (PNG)."""
+    from keras_attention.streams import draw_attention
+
+    print(draw_attention(run, text, output, beam).text)
+    print(f"wrote {output}", file=sys.stderr)
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     more: Annotated[list[str] | None, typer.Argument(metavar="[FORMAT]...", hidden=True)] = None,

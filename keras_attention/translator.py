@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -111,6 +111,11 @@ class Translator:
         run = path if isinstance(path, RunDirectory) else RunDirectory.open(path)
         return cls(run.load_model(), run.source_tokenizer, run.target_tokenizer, run.max_source_length)
 
+    @property
+    def has_attention(self) -> bool:
+        """False for a plain encoder-decoder, whose alignments are zero."""
+        return EncoderDecoder(self.model).config.attention != "none"
+
     def problem(self, text: str) -> str | None:
         """Why `text` cannot be translated faithfully, and what to do; None where it can."""
         if not text.strip():
@@ -138,6 +143,7 @@ class Translator:
         max_length_offset: int = LENGTH_OFFSET,
         length_penalty: float = 1.0,
         batch_size: int = 32,
+        on_batch: Callable[[int], None] | None = None,
     ) -> list[list[Hypothesis]]:
         """The `n_best` hypotheses of each text, best first; batches are made of texts of like length.
 
@@ -149,6 +155,7 @@ class Translator:
                 `max_length_factor * source tokens + max_length_offset` of them.
             length_penalty: alpha of the GNMT length penalty.
             batch_size: texts at a time.
+            on_batch: called with the number of texts just done, for a progress bar.
 
         Raises:
             UserError: for an empty text, and for numbers out of range.
@@ -174,6 +181,8 @@ class Translator:
             found = search.predict_on_batch(pad_rows([rows[i] for i in indices], PADDING_MULTIPLE))
             for position, index in enumerate(indices):
                 results[index] = self._hypotheses(found, position, rows[index], n_best)
+            if on_batch is not None:
+                on_batch(len(indices))
         return results
 
     def _search(self, **options: Any) -> SearchModel:

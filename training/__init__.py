@@ -1,5 +1,6 @@
 """Training: data, recipes, losses, schedules, callbacks."""
 
+from .evaluate import evaluate
 from .fit import train
 
-__all__ = ["train"]
+__all__ = ["evaluate", "train"]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_attention.errors import UserError
+from keras_attention.lines import read_lines
 from keras_attention.text import Tokenizer
 from keras_attention.translator import pad_rows
 from keras_attention.types import BOS_ID, EOS_ID
@@ -56,43 +57,6 @@ class Pairs:
             [self.references[i] for i in indices],
             [self.origins[i] for i in indices],
         )
-
-
-def read_lines(path: str | pathlib.Path) -> list[str]:
-    """The lines of a UTF-8 file, without line ends (\\n or \\r\\n) and without a byte order mark.
-
-    Raises UserError that names file and line: missing, empty, not UTF-8.
-    """
-    path = pathlib.Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file. Expected a UTF-8 text file, one sentence per line") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return decode_lines(content, str(path))
-
-
-def decode_lines(content: bytes, name: str) -> list[str]:
-    """`read_lines` of bytes; `name` stands for the file in messages."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    if not content.strip():
-        raise UserError(f"{name}: the file is empty. Expected one sentence per line")
-    lines = content.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    return [decode_line(line, name, number) for number, line in enumerate(lines, 1)]
-
-
-def decode_line(line: bytes, name: str, number: int) -> str:
-    """One line of UTF-8 without its end; raises UserError with the file and line of a byte that is not UTF-8."""
-    try:
-        return line.rstrip(b"\r\n").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{name}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}). "
-            f"Expected UTF-8 text. Convert it: iconv -f LATIN1 -t UTF-8 {name}"
-        ) from error
 
 
 def read_parallel(source: str | pathlib.Path, target: str | pathlib.Path, skip_empty: bool = False) -> Pairs:

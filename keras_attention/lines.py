@@ -1,0 +1,44 @@
+"""Lines of UTF-8 text from files and streams, with messages that name file and line."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Iterator
+
+from keras_attention.errors import UserError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_lines(path: str | pathlib.Path) -> list[str]:
+    """The lines of a UTF-8 file, without line ends (\\n or \\r\\n) and without a byte order mark.
+
+    Raises UserError that names file and line: missing, empty, not UTF-8.
+    """
+    path = pathlib.Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. Expected a UTF-8 text file, one sentence per line") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}. Expected a UTF-8 text file") from error
+    if not content.removeprefix(BYTE_ORDER_MARK).strip():
+        raise UserError(f"{path}: the file is empty. Expected one sentence per line")
+    lines = content.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return list(decode_lines(lines, str(path)))
+
+
+def decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
+    """Lines of bytes as text, one by one. Raises UserError with file and line at a byte that is not UTF-8."""
+    for number, line in enumerate(lines, 1):
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        try:
+            yield line.rstrip(b"\r\n").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}). "
+                "Expected UTF-8 text. Convert it, for example: iconv -f LATIN1 -t UTF-8"
+            ) from error

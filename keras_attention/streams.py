@@ -1,0 +1,191 @@
+"""`keras-attention translate` and `attention`: from a stream of lines to lines, and from a text to a picture."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO
+
+from keras_attention.errors import UserError
+from keras_attention.lines import decode_lines
+from keras_attention.plots import attention_heat_map
+from keras_attention.run_directory import storage_message
+from keras_attention.translator import Hypothesis, Translator
+
+CHUNK = 2048
+LENIENT = ", or give --lenient: empty lines stay empty, what was never seen becomes <unk>, and what is too long is cut"
+
+
+def translate_lines(
+    translator: Translator,
+    lines: Iterable[bytes],
+    write: Callable[[int, list[Hypothesis]], None],
+    *,
+    name: str = "stdin",
+    lenient: bool = False,
+    chunk: int = CHUNK,
+    warn: Callable[[str], None] | None = None,
+    **options: Any,
+) -> int:
+    """Translate a stream of UTF-8 lines, `chunk` at a time, calling `write(line number, hypotheses)` in the order of the lines.
+
+    Args:
+        lenient: translate what can be of a line with a problem (see `Translator.problem`) and `warn`, instead of stopping there.
+        **options: of `Translator.translate`.
+
+    Returns:
+        The number of lines.
+
+    Raises:
+        UserError: at the first bad line, with its number, after the lines before it were written.
+    """
+    warn = warn or (lambda message: None)
+    texts = enumerate(decode_lines(lines, name), 1)
+    count = 0
+    while True:
+        batch, error = _next_chunk(texts, chunk, name, translator, lenient, warn)
+        filled = [(number, text) for number, text in batch if text.strip()]
+        found = dict(
+            zip(
+                (number for number, _ in filled),
+                translator.translate([text for _, text in filled], **options) if filled else [],
+                strict=True,
+            )
+        )
+        for number, _ in batch:
+            write(number, found.get(number, []))
+        count += len(batch)
+        if error is not None:
+            raise error
+        if len(batch) < chunk:
+            if not count:
+                raise UserError(f"{name}: the input is empty. Expected one sentence per line")
+            return count
+
+
+def _next_chunk(
+    texts: Iterator[tuple[int, str]],
+    size: int,
+    name: str,
+    translator: Translator,
+    lenient: bool,
+    warn: Callable[[str], None],
+) -> tuple[list[tuple[int, str]], UserError | None]:
+    """The next lines, up to the first bad one, and the error for that."""
+    batch: list[tuple[int, str]] = []
+    try:
+        for number, text in itertools.islice(texts, size):
+            problem = translator.problem(text)
+            if problem is not None and not lenient:
+                raise UserError(f"{name}:{number}: {problem}{LENIENT}")
+            if problem is not None:
+                warn(f"{name}:{number}: {problem}")
+            batch.append((number, text))
+    except UserError as error:
+        return batch, error
+    return batch, None
+
+
+def hypothesis_writer(
+    output: TextIO, n_best: int = 1, scores: bool = False, alignments: TextIO | None = None
+) -> Callable[[int, list[Hypothesis]], None]:
+    """A `write` for `translate_lines`.
+
+    One line for each hypothesis: TEXT; with `scores` SCORE<TAB>TEXT; with `n_best` above 1 the line number and a tab come first.
+    `alignments` gets one JSON object for each hypothesis: line, source tokens, tokens, weights (rows: tokens).
+    """
+
+    def write(number: int, hypotheses: list[Hypothesis]) -> None:
+        if not hypotheses:
+            output.write(f"{number}\t\n" if n_best > 1 else "\n")
+        for hypothesis in hypotheses:
+            fields = [str(number)] * (n_best > 1) + [f"{hypothesis.score:.6f}"] * scores + [hypothesis.text]
+            output.write("\t".join(fields) + "\n")
+            if alignments is not None:
+                entry = {
+                    "line": number,
+                    "source": hypothesis.source_tokens,
+                    "output": hypothesis.tokens,
+                    "alignment": [[round(float(weight), 6) for weight in row] for row in hypothesis.alignment],
+                }
+                alignments.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def translate_stream(
+    run: str | pathlib.Path,
+    *,
+    alignments: str | pathlib.Path | None = None,
+    n_best: int = 1,
+    scores: bool = False,
+    lenient: bool = False,
+    **options: Any,
+) -> None:
+    """Standard input to standard output: `translate_lines` with a count on standard error where that is a terminal."""
+    translator = Translator.load(run)
+    if alignments is not None and not translator.has_attention:
+        raise UserError(f"{run}: a plain encoder-decoder has no attention. Expected no --alignments")
+    terminal = sys.stdin.isatty()
+    with contextlib.ExitStack() as stack:
+        file = None
+        if alignments is not None:
+            try:
+                file = stack.enter_context(pathlib.Path(alignments).open("w", encoding="utf-8"))
+            except OSError as error:
+                raise UserError(storage_message(pathlib.Path(alignments), error)) from error
+        on_batch = stack.enter_context(_counter()) if sys.stderr.isatty() and not terminal else None
+        write = hypothesis_writer(sys.stdout, n_best, scores, file)
+        try:
+            translate_lines(
+                translator,
+                sys.stdin.buffer,
+                write,
+                lenient=lenient,
+                chunk=1 if terminal else CHUNK,
+                warn=lambda message: print(f"warning: {message}", file=sys.stderr),
+                n_best=n_best,
+                on_batch=on_batch,
+                **options,
+            )
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(storage_message(pathlib.Path(str(error.filename or "standard output")), error)) from error
+
+
+def draw_attention(run: str | pathlib.Path, text: str, output: str | pathlib.Path, beam_size: int = 5) -> Hypothesis:
+    """Translate one text and write the heat map of its attention to `output`.
+
+    Raises UserError for a text that cannot be translated faithfully, and for a model without attention.
+    """
+    translator = Translator.load(run)
+    if not translator.has_attention:
+        raise UserError(f"{run}: a plain encoder-decoder has no attention to draw. Expected a run with attention")
+    problem = translator.problem(text)
+    if problem is not None:
+        raise UserError(f"{text!r}: {problem}")
+    best = translator.translate([text], beam_size=beam_size)[0][0]
+    attention_heat_map(output, best.alignment, best.source_tokens, best.tokens, title=best.text)
+    return best
+
+
+@contextlib.contextmanager
+def _counter() -> Iterator[Callable[[int], None]]:
+    import rich.console
+    import rich.progress
+
+    with rich.progress.Progress(
+        rich.progress.SpinnerColumn(),
+        rich.progress.TextColumn("{task.completed:,} sentences"),
+        rich.progress.TimeElapsedColumn(),
+        console=rich.console.Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("translate", total=None)
+        yield lambda count: bar.update(task, advance=count)
