@@ -1,4 +1,5 @@
 # Every target works on a fresh clone with only make and Python 3.11 to 3.13: it makes its own .venv first.
+SHELL := /bin/bash
 VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -6,10 +7,13 @@ IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 RUN      := runs/dates
 ARTEFACT := artefacts/dates
+DATE     := Sunday, 22 Nov. 2026
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Errors of this package are exceptions; what TensorFlow's own log says while it starts is of no use to a reader.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+COMMAND = $(BIN)/keras-attention $(1) 2> >(grep --line-buffered -vE '^(WARNING: All log messages before|[IWE]0000) ' >&2)
 
-.PHONY: help venv demo test check format clean-demo
+.PHONY: help venv demo test check format
 
 help:
 	@echo "make demo     train a small translator of dates, evaluate, export to three formats, verify, draw its attention"
@@ -19,6 +23,9 @@ help:
 	@echo "make venv     only the environment, in $(VENV)"
 
 venv: $(READY)
+
+# Only the first installation is worth watching.
+QUIET = $(if $(wildcard $(READY)),--quiet)
 
 # Done again when the lock file or the package's metadata change.
 $(READY): requirements.lock pyproject.toml
@@ -36,9 +43,21 @@ $(READY): requirements.lock pyproject.toml
 	    $$found -m venv --clear $(VENV); \
 	fi
 	@echo "Installing the locked requirements into $(VENV) (once; a few minutes)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check $(QUIET) -r requirements.lock
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
+
+demo: $(READY)
+	@echo "== train: human-written dates to ISO 8601"
+	@$(call COMMAND,train --recipe dates --output $(RUN))
+	@echo "== evaluate: dates that it never saw"
+	@$(call COMMAND,evaluate $(RUN) --source $(RUN)/test.source.txt --target $(RUN)/test.target.txt)
+	@echo "== export, each artefact compared with Keras"
+	@$(call COMMAND,export $(RUN) --to saved_model tflite onnx --output $(ARTEFACT) --overwrite)
+	@echo "== verify what lies in $(ARTEFACT)"
+	@$(call COMMAND,verify $(ARTEFACT))
+	@echo "== attention of one date"
+	@$(call COMMAND,attention $(RUN) "$(DATE)" --output $(RUN)/plots/attention.png)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
