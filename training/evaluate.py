@@ -1,0 +1,184 @@
+"""`keras-attention evaluate`: translate held-out text and score it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_attention.errors import UserError
+from keras_attention.lines import read_lines
+from keras_attention.run_directory import RunDirectory, write_text
+from keras_attention.translator import Translator
+
+from .data import Pairs, read_parallel, read_tsv
+from .metrics import score_outputs
+
+LENGTH_EDGES = (1, 6, 11, 16, 21, 31)
+
+
+def evaluate(
+    run: str | pathlib.Path,
+    *,
+    source: str | pathlib.Path | None = None,
+    target: str | pathlib.Path | Sequence[str | pathlib.Path] | None = None,
+    tsv: str | pathlib.Path | None = None,
+    task: str | None = None,
+    tokenize: str | None = None,
+    beam_size: int = 5,
+    length_penalty: float = 1.0,
+    batch_size: int = 32,
+    by_length: bool = False,
+    output: str | pathlib.Path | None = None,
+    lenient: bool = False,
+    on_start: Callable[[int], None] | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Scores of a run on parallel text.
+
+    Args:
+        run: the run directory.
+        source, target: parallel files; several targets are several references; or
+        tsv: SOURCE<TAB>TARGET lines, equal sources being several references.
+        task: "translation" (BLEU, chrF, exact match), "g2p" (word and phoneme error rate), "exact"; the run's own if None.
+        tokenize: sacrebleu's tokenisation, "none" or "13a"; as in training if None.
+        by_length: add "by_length", the scores of groups of like source length in words.
+        output: file for the outputs, one per line.
+        lenient: cut sources that are longer than those of training instead of refusing them.
+        on_start, on_batch: called with the number of sentences, and with that of those just done.
+
+    Returns:
+        The scores, the numbers of sentences and of sources with something never seen in training, and the speed.
+
+    Raises:
+        UserError: for files that are missing, not parallel, empty, not UTF-8; a source that is too long; an unknown task.
+    """
+    pairs = read_references(source, target, tsv)
+    directory = RunDirectory.open(run)
+    task = task or directory.task
+    tokenize = tokenize or directory.metadata.get("training", {}).get("settings", {}).get("tokenize", "none")
+    translator = Translator.load(directory)
+    unseen = _check_sources(translator, pairs, lenient)
+    if on_start is not None:
+        on_start(len(pairs))
+    started = time.monotonic()
+    found = translator.translate(
+        pairs.sources, beam_size=beam_size, length_penalty=length_penalty, batch_size=batch_size, on_batch=on_batch
+    )
+    seconds = time.monotonic() - started
+    outputs = [hypotheses[0].text for hypotheses in found]
+    if output is not None:
+        write_text(output, "".join(f"{text}\n" for text in outputs))
+    result: dict[str, Any] = {
+        "run": str(run),
+        "task": task,
+        "sentences": len(pairs),
+        "beam_size": beam_size,
+        **score_outputs(task, outputs, pairs.references, tokenize),
+        "unfinished": sum(not hypotheses[0].finished for hypotheses in found),
+        "sources_with_unseen": unseen,
+        "seconds": round(seconds, 3),
+        "sentences_per_second": round(len(pairs) / seconds, 2),
+    }
+    if by_length:
+        result["by_length"] = scores_by_length(task, pairs, outputs, tokenize)
+    return result
+
+
+def read_references(
+    source: str | pathlib.Path | None,
+    target: str | pathlib.Path | Sequence[str | pathlib.Path] | None,
+    tsv: str | pathlib.Path | None,
+) -> Pairs:
+    """Sources with all their references, from parallel files or a TSV."""
+    if tsv is not None and source is None and target is None:
+        return read_tsv(tsv)
+    if source is None or target is None or tsv is not None:
+        raise UserError("Expected --source FILE and --target FILE (again for more references), or --tsv FILE alone")
+    targets = [target] if isinstance(target, str | pathlib.Path) else list(target)
+    pairs = read_parallel(source, targets[0])
+    for extra in targets[1:]:
+        lines = read_lines(extra)
+        if len(lines) != len(pairs):
+            raise UserError(
+                f"{source} and {extra} are not parallel. Expected as many lines in both. "
+                f"Received: {len(pairs)} lines and {len(lines)} lines"
+            )
+        for references, line in zip(pairs.references, lines, strict=True):
+            references.append(line)
+    return pairs
+
+
+def scores_by_length(task: str, pairs: Pairs, outputs: Sequence[str], tokenize: str = "none") -> list[dict[str, Any]]:
+    """Scores of groups of sentences by the number of words in the source: `LENGTH_EDGES` are the smallest of each group."""
+    lengths = [len(source.split()) for source in pairs.sources]
+    groups = []
+    for low, high in zip(LENGTH_EDGES, (*LENGTH_EDGES[1:], None), strict=True):
+        rows = [i for i, length in enumerate(lengths) if length >= low and (high is None or length < high)]
+        if rows:
+            scores = score_outputs(task, [outputs[i] for i in rows], [pairs.references[i] for i in rows], tokenize)
+            groups.append({"from": low, "to": None if high is None else high - 1, "sentences": len(rows), **scores})
+    return groups
+
+
+def _check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
+    """Refuse sources that are too long; warn of, and count, those with something that training never saw."""
+    first, unseen = "", 0
+    limit = translator.max_source_length
+    for text, origin in zip(pairs.sources, pairs.origins, strict=True):
+        length = len(translator.source_tokenizer.encode(text))
+        if limit is not None and length > limit and not lenient:
+            raise UserError(
+                f"{origin}: {length} tokens. Expected at most {limit}, the limit of training. "
+                "Split the sentence, or give --lenient to cut it"
+            )
+        if translator.source_tokenizer.unknown(text):
+            unseen += 1
+            first = first or f"{origin}: {translator.source_tokenizer.unknown(text)[0]!r}"
+    if unseen:
+        print(f"warning: {unseen} sources hold what training never saw, the first at {first}", file=sys.stderr)
+    return unseen
+
+
+def evaluate_and_print(run: str | pathlib.Path, **options: Any) -> dict[str, Any]:
+    """`evaluate` for people: a progress bar on a terminal, a table, and as the last line one JSON object."""
+    import rich.console
+    import rich.progress
+    import rich.table
+
+    bar = rich.progress.Progress(
+        rich.progress.TextColumn("evaluate"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        console=rich.console.Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        row = bar.add_task("evaluate", total=None)
+        result = evaluate(
+            run,
+            **options,
+            on_start=lambda total: bar.update(row, total=total),
+            on_batch=lambda count: bar.update(row, advance=count),
+        )
+    table = rich.table.Table(title=f"{run}: {result['sentences']} sentences, beam {result['beam_size']}")
+    table.add_column("score")
+    table.add_column("value", justify="right")
+    for name, value in result.items():
+        if isinstance(value, float):
+            table.add_row(name.replace("_", " "), f"{value:.2f}")
+    console = rich.console.Console()
+    console.print(table)
+    for group in result.get("by_length", []):
+        print(
+            "  ".join(
+                f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in group.items()
+            )
+        )
+    print(json.dumps(result, ensure_ascii=False))
+    return result
