@@ -24,10 +24,11 @@ app = typer.Typer(
 )
 
 Path = pathlib.Path
+HEAT_MAP = Path("attention.png")
 
 
 def parse_fields(assignments: list[str]) -> dict[str, Any]:
-    """`["decoder_units=512", "attention=concat"]` -> {"decoder_units": 512, "attention": "concat"}; values are read as JSON where they are JSON."""
+    """`["decoder_units=512", "attention=concat"]` -> `{"decoder_units": 512, "attention": "concat"}`: JSON or text."""
     fields: dict[str, Any] = {}
     for assignment in assignments:
         name, sign, value = assignment.partition("=")
@@ -187,7 +188,7 @@ def evaluate(
 def attention(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     text: Annotated[str, typer.Argument(help="A source sentence.")],
-    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("attention.png"),
+    output: Annotated[Path, typer.Option(help="Picture to write.")] = HEAT_MAP,
     beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
 ) -> None:
     """Translate one text and draw its attention as a heat map (PNG)."""

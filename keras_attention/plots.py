@@ -1,4 +1,7 @@
-"""Pictures as PNG: attention heat maps, learning curves, a score by source length. Needs matplotlib, draws without a display."""
+"""Pictures as PNG: attention heat maps, learning curves, a score by source length.
+
+Needs matplotlib; draws without a display.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The folder that training writes and everything else reads: the model, its tokenizers, its settings.
 
-    RUN/config.json      {"format_version": 1, "task": …, "model": {…}, "source_tokenizer": file, "target_tokenizer": file, "training": {…}}
+    RUN/config.json      {"format_version": 1, "task": …, "model": {…}, "source_tokenizer": file,
+                          "target_tokenizer": file, "training": {…}}
     RUN/model.keras      the best weights, saved uncompiled
     RUN/*.tok.json       the tokenizers (subwords: and *.tok.model)
     RUN/samples.txt      held-out source sentences, one per line, for verification and pictures
@@ -24,15 +25,15 @@ from keras_attention.errors import UserError
 from keras_attention.text import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from keras_attention.seq2seq import Seq2SeqConfig
+    from keras_attention.config import Seq2SeqConfig
 
 FORMAT_VERSION = 1
 
 
 def write_atomically(path: str | pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-    """Let `write(temporary_path)` make a file, then put it in the place of `path`; on any failure `path` stays as it was.
+    """Let `write(temporary_path)` make a file, then put it in the place of `path`; if it fails, `path` stays as it was.
 
-    The temporary name keeps the ending of `path`. Raises UserError when the disk is full or the folder cannot be written.
+    The temporary name keeps the ending of `path`. Raises UserError for a full disk or a folder that cannot be written.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
@@ -66,6 +67,11 @@ def write_text(path: str | pathlib.Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: str | pathlib.Path, content: bytes) -> None:
+    """Write bytes atomically."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_json(path: str | pathlib.Path, content: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -90,7 +96,10 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | pathlib.Path) -> RunDirectory:
-        """The run in the folder `path`. Raises UserError that names the file that is missing, damaged or of another version."""
+        """The run in the folder `path`.
+
+        Raises UserError that names the file which is missing, damaged or of another version.
+        """
         path = pathlib.Path(path)
         file = path / "config.json"
         if not path.is_dir():
@@ -99,7 +108,8 @@ class RunDirectory:
             metadata = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(
-                f"{file}: no such file, so {path} is not a run directory. Expected a folder that `keras-attention train` wrote"
+                f"{file}: no such file, so {path} is not a run directory. "
+                "Expected a folder that `keras-attention train` wrote"
             ) from error
         except OSError as error:
             raise UserError(f"{file}: cannot be read: {error.strerror}") from error
@@ -114,7 +124,8 @@ class RunDirectory:
         if metadata["format_version"] != FORMAT_VERSION:
             raise UserError(
                 f"{file}: a run directory of another version. Expected format_version {FORMAT_VERSION}. "
-                f"Received: {metadata['format_version']!r}. Use the version of keras-luong that wrote it, or train again"
+                f"Received: {metadata['format_version']!r}. "
+                "Use the version of keras-luong that wrote it, or train again"
             )
         missing = [key for key in ("model", "source_tokenizer", "target_tokenizer", "task") if key not in metadata]
         if missing:
@@ -130,13 +141,14 @@ class RunDirectory:
         found = (self.source_tokenizer.vocabulary_size, self.target_tokenizer.vocabulary_size)
         if sizes != found:
             raise UserError(
-                f"{self.path / 'config.json'}: does not fit the tokenizers beside it. Expected vocabularies of {sizes}. Received: {found}"
+                f"{self.path / 'config.json'}: does not fit the tokenizers beside it. "
+                f"Expected vocabularies of {sizes}. Received: {found}"
             )
 
     @functools.cached_property
     def config(self) -> Seq2SeqConfig:
         """The model's configuration."""
-        from keras_attention.seq2seq import Seq2SeqConfig
+        from keras_attention.config import Seq2SeqConfig
 
         try:
             return Seq2SeqConfig.from_dict(self.metadata["model"])

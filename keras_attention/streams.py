@@ -31,10 +31,11 @@ def translate_lines(
     warn: Callable[[str], None] | None = None,
     **options: Any,
 ) -> int:
-    """Translate a stream of UTF-8 lines, `chunk` at a time, calling `write(line number, hypotheses)` in the order of the lines.
+    """Translate a stream of UTF-8 lines, `chunk` at a time; `write(line number, hypotheses)` is called in their order.
 
     Args:
-        lenient: translate what can be of a line with a problem (see `Translator.problem`) and `warn`, instead of stopping there.
+        lenient: translate what can be of a line with a problem (see `Translator.problem`) and `warn`, instead of
+            stopping there.
         **options: of `Translator.translate`.
 
     Returns:
@@ -95,7 +96,8 @@ def hypothesis_writer(
 ) -> Callable[[int, list[Hypothesis]], None]:
     """A `write` for `translate_lines`.
 
-    One line for each hypothesis: TEXT; with `scores` SCORE<TAB>TEXT; with `n_best` above 1 the line number and a tab come first.
+    One line for each hypothesis: TEXT; with `scores` SCORE<TAB>TEXT; with `n_best` above 1 the line number and a tab
+    come first.
     `alignments` gets one JSON object for each hypothesis: line, source tokens, tokens, weights (rows: tokens).
     """
 

@@ -1,8 +1,9 @@
 """Text to ids and back: sentencepiece unigram subwords, characters, whitespace words.
 
-A tokenizer is trained from lines of text, saved into a folder as one JSON file (a subword tokenizer adds its sentencepiece model),
-and loaded from there. Ids never include BOS or EOS: the model's own conventions add them (source rows end with EOS, target inputs
-start with BOS). The first four ids are the same everywhere: padding 0, BOS 1, EOS 2, unknown 3.
+A tokenizer is trained from lines of text, saved into a folder as one JSON file (a subword tokenizer adds its
+sentencepiece model), and loaded from there. Ids never include BOS or EOS: the model's own conventions add them (source
+rows end with EOS, target inputs start with BOS). The first four ids are the same everywhere: padding 0, BOS 1, EOS 2,
+unknown 3.
 
 >>> tokenizer = CharacterTokenizer.train(["abc", "cab"])
 >>> tokenizer.encode("abx")
@@ -52,7 +53,7 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def unknown(self, text: str) -> list[str]:
-        """The parts of a text (characters, or words of a word tokenizer) that the vocabulary does not hold, in order."""
+        """The characters of a text (words, for a word tokenizer) that the vocabulary does not hold, in order."""
 
     @abc.abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +75,8 @@ class VocabularyTokenizer(Tokenizer):
         vocabulary = list(vocabulary)
         if tuple(vocabulary[:4]) != SPECIAL_TOKENS:
             raise ValueError(
-                f"A vocabulary starts with the special tokens. Expected {list(SPECIAL_TOKENS)}. Received: {vocabulary[:4]}"
+                "A vocabulary starts with the special tokens. "
+                f"Expected {list(SPECIAL_TOKENS)}. Received: {vocabulary[:4]}"
             )
         if len(set(vocabulary)) != len(vocabulary):
             raise ValueError("A vocabulary holds each token once. Expected distinct tokens. Received: repeated tokens")
@@ -129,7 +131,7 @@ class CharacterTokenizer(VocabularyTokenizer):
 
 
 class WordTokenizer(VocabularyTokenizer):
-    """One token for each run of characters between ASCII white space (space, tab, newline, return, form feed, vertical tab)."""
+    """One token for each run of characters between ASCII white space."""
 
     kind = "word"
     separator = " "
@@ -173,7 +175,7 @@ class SubwordTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, lines: Iterable[str], size: int | None = None) -> SubwordTokenizer:
-        """A unigram model of at most `size` pieces (8000), of every character of the text; small texts give fewer pieces."""
+        """A unigram model of at most `size` pieces (8000); it holds every character of the text."""
         import sentencepiece
 
         buffer = io.BytesIO()

@@ -45,7 +45,7 @@ class Hypothesis:
     finished: bool
 
 
-class SearchModel(keras.Model):  # type: ignore[misc]
+class SearchModel(keras.Model):
     """Source ids `(B, S)` -> the arrays of `EncoderDecoder.search(**options)`, compiled by Keras on every backend.
 
     Args:
@@ -148,7 +148,8 @@ class Translator:
         """The `n_best` hypotheses of each text, best first; batches are made of texts of like length.
 
         Args:
-            texts: not empty strings; one longer than `max_source_length` is cut to it, unknown characters become `<unk>`.
+            texts: not empty strings; one longer than `max_source_length` is cut to it, unknown characters become
+                `<unk>`.
             beam_size: K; 1 is greedy search.
             n_best: at most K.
             max_length: most tokens of an output, EOS counted; and at most

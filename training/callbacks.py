@@ -58,8 +58,8 @@ class Validation:
     sources: list[Ids]
 
 
-class Trainer(keras.callbacks.Callback):  # type: ignore[misc]
-    """The state of one training. At each epoch's end: validate the averaged weights, keep the best, halve the learning rate, save.
+class Trainer(keras.callbacks.Callback):
+    """The state of one training; at each epoch's end it validates, keeps the best, halves the learning rate, saves.
 
     The averaged weights live in a twin of the model, so that the trained weights are never touched.
 
@@ -169,7 +169,8 @@ def copy_averages(model: keras.Model, twin: keras.Model) -> None:
     sources = averages(model.optimizer) or model.trainable_variables
     if len(sources) != len(twin.trainable_variables):
         raise UserError(
-            f"The optimiser's averages do not fit the model. Expected {len(twin.trainable_variables)}. Received: {len(sources)}"
+            "The optimiser's averages do not fit the model. "
+            f"Expected {len(twin.trainable_variables)}. Received: {len(sources)}"
         )
     for variable, source in zip(twin.trainable_variables, sources, strict=True):
         variable.assign(keras.ops.convert_to_numpy(source))  # a copy: JAX gives up the buffers it computes with

@@ -15,7 +15,7 @@ from keras_attention.run_directory import write_atomically
 
 
 def state_variables(model: keras.Model) -> list[Any]:
-    """Every variable that a training step reads or writes: weights, seeds of dropout, moments, averages, step, learning rate."""
+    """Every variable that a training step reads or writes: weights, dropout's seeds, moments, averages, step, rate."""
     return [*model.variables, *model.optimizer.variables]
 
 
@@ -32,7 +32,7 @@ def save_checkpoint(path: str | pathlib.Path, model: keras.Model, progress: dict
 
 
 def load_checkpoint(path: str | pathlib.Path, model: keras.Model) -> dict[str, Any]:
-    """Put the saved variables into `model` and its optimiser; returns `progress`. Raises UserError for a damaged file."""
+    """Put the saved variables into `model` and its optimiser; returns `progress`. Raises UserError for a bad file."""
     variables = state_variables(model)
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -1,7 +1,7 @@
 """Parallel text: read from plain files or a TSV, encoded, and served to `fit` as length-bucketed NumPy batches.
 
-Source rows are words + EOS; target inputs are BOS + words, labels are words + EOS; everything is padded on the right with 0.
-Nothing here needs TensorFlow.
+Source rows are words + EOS; target inputs are BOS + words, labels are words + EOS; everything is padded on the right
+with 0. Nothing here needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class Pairs:
 
 
 def read_parallel(source: str | pathlib.Path, target: str | pathlib.Path, skip_empty: bool = False) -> Pairs:
-    """Pairs of two files, line by line. Raises UserError on different line counts and, unless `skip_empty`, on empty lines."""
+    """Pairs of two files, line by line.
+
+    Raises UserError on different line counts and, unless `skip_empty`, on empty lines.
+    """
     sources, targets = read_lines(source), read_lines(target)
     if len(sources) != len(targets):
         raise UserError(
@@ -75,8 +78,8 @@ def read_parallel(source: str | pathlib.Path, target: str | pathlib.Path, skip_e
         elif not skip_empty:
             empty = source if not one.strip() else target
             raise UserError(
-                f"{empty}:{index + 1}: empty line. Expected a sentence. Remove line {index + 1} from {source} and {target}, "
-                "or give --skip-empty to leave such pairs out"
+                f"{empty}:{index + 1}: empty line. Expected a sentence. "
+                f"Remove line {index + 1} from {source} and {target}, or give --skip-empty to leave such pairs out"
             )
     if not kept:
         raise UserError(f"{source}: no pair of sentences is left. Expected at least one line with text in both files")
@@ -117,7 +120,7 @@ def read_tsv(path: str | pathlib.Path, skip_empty: bool = False) -> Pairs:
 
 
 def split_pairs(pairs: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
-    """Training and validation pairs: a random `fraction` (at least one pair) is held out; the choice depends on `seed` alone."""
+    """Training and validation pairs: a random `fraction` (at least one pair), chosen by `seed`, is held out."""
     if not 0.0 < fraction < 1.0:
         raise UserError(f"The validation fraction is out of range. Expected 0 < fraction < 1. Received: {fraction}")
     if len(pairs) < 2:
@@ -144,7 +147,7 @@ class Encoded:
 def encode_pairs(
     pairs: Pairs, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, max_length: int | None
 ) -> tuple[Encoded, list[str]]:
-    """Ids of every (source, target), and the origins of pairs that were left out since a side has more than `max_length` tokens."""
+    """Ids of every (source, target), and the origins of pairs left out for a side of more than `max_length` tokens."""
     sources, targets, origins = pairs.flat()
     kept: tuple[list[Ids], list[Ids]] = ([], [])
     dropped: list[str] = []
@@ -176,8 +179,8 @@ def bucket_order(
 ) -> list[npt.NDArray[np.int64]]:
     """Batches of like length in random order: a pure function of `(seed, epoch)`.
 
-    A random permutation is sorted (stably) by target length, then source length, both in steps of `multiple`, cut into batches, and the
-    batches are shuffled. So batches differ from epoch to epoch, while padding stays small.
+    A random permutation is sorted (stably) by target length, then source length, both in steps of `multiple`, cut into
+    batches, and the batches are shuffled. So batches differ from epoch to epoch, while padding stays small.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(source_lengths))
@@ -187,8 +190,8 @@ def bucket_order(
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
-class BatchDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """The batches of one epoch for `keras.Model.fit(dataset, shuffle=False)`; `start_epoch(n)` sets the order of epoch n.
+class BatchDataset(keras.utils.PyDataset):
+    """The batches of an epoch for `keras.Model.fit(dataset, shuffle=False)`; `start_epoch(n)` sets their order.
 
     Example: `dataset = BatchDataset(Encoded([[4, 5]], [[6]]), batch_size=32, seed=1); inputs, labels = dataset[0]`.
     """
@@ -215,8 +218,8 @@ class BatchDataset(keras.utils.PyDataset):  # type: ignore[misc]
     def probe_shapes(self) -> None:
         """Until `start_epoch`, serve empty batches of unlike shapes.
 
-        `fit` under TensorFlow takes the first two batches to tell fixed axes from free ones before any epoch starts; two real
-        batches of equal length would make it refuse every other length.
+        `fit` under TensorFlow takes the first two batches to tell fixed axes from free ones before any epoch starts;
+        two real batches of equal length would make it refuse every other length.
         """
         self._probed = True
 

@@ -1,4 +1,4 @@
-"""Public data sets from their own homes, checked by SHA-256 and kept in a cache; or a local copy that the user names."""
+"""Public data sets from their own homes, checked by SHA-256, kept in a cache; or a local copy that the user names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
-from keras_attention.run_directory import write_atomically, write_text
+from keras_attention.run_directory import write_bytes, write_text
 
 TIMEOUT_SECONDS = 60
 TUNE_WORDS, DEV_WORDS = 2000, 2670
@@ -36,7 +36,7 @@ class DataSet:
 
 
 def split_cmudict(folder: pathlib.Path) -> None:
-    """train.tsv, tune.tsv, dev.tsv (WORD<TAB>P H O N E M E S, no stress) from cmudict.dict: the split depends on its words alone."""
+    """Make train.tsv, tune.tsv, dev.tsv (WORD<TAB>P H O N E M E S, no stress) from cmudict.dict, always the same."""
     entries: dict[str, list[str]] = {}
     for line in read_lines(folder / "cmudict.dict"):
         word, _, phonemes = line.partition("#")[0].strip().partition(" ")
@@ -85,9 +85,10 @@ def require(folder: pathlib.Path, files: Iterable[pathlib.Path]) -> None:
 
 
 def fetch(name: str, cache: pathlib.Path | None = None, data_sets: Mapping[str, DataSet] = DATA_SETS) -> pathlib.Path:
-    """The folder of the data set `name` in the cache (`~/.cache/keras-attention`), fetched from its home where it is not there yet.
+    """The folder of the data set `name` in the cache, fetched from its home where it is not there yet.
 
-    Raises UserError without a network, and for a file whose SHA-256 is not the known one: that file is not kept.
+    The cache is `~/.cache/keras-attention`, if None. Raises UserError without a network, and for a file whose SHA-256
+    is not the known one: that file is not kept.
     """
     data_set = data_sets[name]
     folder = (cache or pathlib.Path.home() / ".cache" / "keras-attention") / name
@@ -100,7 +101,7 @@ def fetch(name: str, cache: pathlib.Path | None = None, data_sets: Mapping[str, 
                     f"{data_set.home}/{file}: not the file that this version knows. Expected SHA-256 {digest}. "
                     f"Received: {found}. Name a folder with the right files: --data FOLDER"
                 )
-            write_atomically(folder / file, lambda temporary, content=content: temporary.write_bytes(content))
+            write_bytes(folder / file, content)
     if data_set.derive is not None and not (folder / "train.tsv").exists():
         data_set.derive(folder)
     return folder

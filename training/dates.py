@@ -1,7 +1,8 @@
 """The generated default task: human-written dates to ISO 8601, "Sunday, 22 Nov. 2026" -> "2026-11-22".
 
-Every date of 1950 to 2049 is a candidate; training, validation and test take different dates, written in the same formats.
-A two-digit year stands for that range, so that every text has one meaning. Dots and dashes are day first, slashes month first.
+Every date of 1950 to 2049 is a candidate; training, validation and test take different dates, written in the same
+formats. A two-digit year stands for that range, so that every text has one meaning. Dots and dashes are day first,
+slashes month first.
 """
 
 from __future__ import annotations

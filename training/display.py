@@ -12,7 +12,7 @@ import rich.progress
 from .data import BatchDataset
 
 
-class Display(keras.callbacks.Callback):  # type: ignore[misc]
+class Display(keras.callbacks.Callback):
     """Shows epoch, tokens per second, loss, validation perplexity and score. Runs after the callback that validates.
 
     Args:

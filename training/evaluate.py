@@ -43,7 +43,8 @@ def evaluate(
         run: the run directory.
         source, target: parallel files; several targets are several references; or
         tsv: SOURCE<TAB>TARGET lines, equal sources being several references.
-        task: "translation" (BLEU, chrF, exact match), "g2p" (word and phoneme error rate), "exact"; the run's own if None.
+        task: "translation" (BLEU, chrF, exact match), "g2p" (word and phoneme error rate), "exact"; the run's own if
+            None.
         tokenize: sacrebleu's tokenisation, "none" or "13a"; as in training if None.
         by_length: add "by_length", the scores of groups of like source length in words.
         output: file for the outputs, one per line.
@@ -54,7 +55,8 @@ def evaluate(
         The scores, the numbers of sentences and of sources with something never seen in training, and the speed.
 
     Raises:
-        UserError: for files that are missing, not parallel, empty, not UTF-8; a source that is too long; an unknown task.
+        UserError: for files that are missing, not parallel, empty, not UTF-8; a source that is too long; an unknown
+            task.
     """
     pairs = read_references(source, target, tsv)
     directory = RunDirectory.open(run)
@@ -113,7 +115,7 @@ def read_references(
 
 
 def scores_by_length(task: str, pairs: Pairs, outputs: Sequence[str], tokenize: str = "none") -> list[dict[str, Any]]:
-    """Scores of groups of sentences by the number of words in the source: `LENGTH_EDGES` are the smallest of each group."""
+    """Scores of groups of sentences by the number of source words: `LENGTH_EDGES` are the smallest of each group."""
     lengths = [len(source.split()) for source in pairs.sources]
     groups = []
     for low, high in zip(LENGTH_EDGES, (*LENGTH_EDGES[1:], None), strict=True):

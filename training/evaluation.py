@@ -16,7 +16,7 @@ from .data import Encoded, Ids, make_batch
 from .losses import token_losses
 
 
-class LossModel(keras.Model):  # type: ignore[misc]
+class LossModel(keras.Model):
     """{"source", "target", "labels"} -> the summed cross-entropy of each row `(B,)`, padding left out."""
 
     def __init__(self, model: keras.Model) -> None:

@@ -41,8 +41,8 @@ def train(
 ) -> RunDirectory:
     """Train an encoder-decoder on parallel text and leave the best model in a run directory.
 
-    Started again with the same arguments after a kill, it goes on from the last whole epoch, and its history is that of an
-    uninterrupted run. A training that is done is not repeated.
+    Started again with the same arguments after a kill, it goes on from the last whole epoch, and its history is that of
+    an uninterrupted run. A training that is done is not repeated.
 
     Args:
         output: the run directory; made if need be.
@@ -50,7 +50,8 @@ def train(
         source, target: two parallel files, one sentence per line; or
         tsv: one file of SOURCE<TAB>TARGET lines; lines of the same source are several accepted outputs.
         data: the folder of the recipe's data set, where it is not to be fetched.
-        val_source, val_target, val_tsv: validation text; else `val_fraction` (0.05, at most 2000) of the pairs is held out.
+        val_source, val_target, val_tsv: validation text; else `val_fraction` (0.05, at most 2000) of the pairs is held
+            out.
         skip_empty: leave out pairs with an empty side instead of refusing them.
         model: fields of `Seq2SeqConfig` that replace the recipe's or the default ones.
         overwrite: delete a run directory that is in the way.
@@ -60,7 +61,8 @@ def train(
         The run.
 
     Raises:
-        UserError: for files that are missing, not parallel, not UTF-8; unknown names; a full disk; a run that does not fit.
+        UserError: for files that are missing, not parallel, not UTF-8; unknown names; a full disk; a run that does not
+            fit.
 
     Example: `train("runs/dates", recipe="dates", epochs=1)`.
     """
@@ -157,11 +159,13 @@ def _encode(run: RunDirectory, settings: Settings, splits: Splits, part: str, sa
     encoded, dropped = encode_pairs(pairs, run.source_tokenizer, run.target_tokenizer, settings.max_length)
     if dropped:
         say(
-            f"{part}: left out {len(dropped)} pairs of more than {settings.max_length} tokens, the first at {dropped[0]}"
+            f"{part}: left out {len(dropped)} pairs of more than {settings.max_length} tokens, "
+            f"the first at {dropped[0]}"
         )
     if not len(encoded):
         raise UserError(
-            f"{dropped[0]}: every {part} pair has more than {settings.max_length} tokens. Raise --max-length, or shorten the text"
+            f"{dropped[0]}: every {part} pair has more than {settings.max_length} tokens. "
+            "Raise --max-length, or shorten the text"
         )
     return encoded
 

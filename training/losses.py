@@ -1,4 +1,4 @@
-"""The training loss: label-smoothed cross-entropy on sparse ids, summed over real tokens and divided by their number."""
+"""The training loss: label-smoothed cross-entropy on sparse ids, a mean over real tokens."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def token_losses(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -
 
 
 def token_mean(labels: Tensor, losses: Tensor) -> Tensor:
-    """Scalar: the sum of `losses (B, T)` over real labels (not padding, id 0) divided by their number; 0 where there are none."""
+    """Scalar: the sum of `losses (B, T)` over real labels (not padding, id 0) over their number; 0 without any."""
     weights = ops.cast(ops.not_equal(labels, PAD_ID), "float32")
     return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
-class TokenCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
+class TokenCrossEntropy(keras.losses.Loss):
     """`token_mean` of `token_losses`, for `compile(loss=TokenCrossEntropy(0.1))`: labels `(B, T)`, logits `(B, T, V)`.
 
     Padding (label 0) counts neither above nor below the fraction. A sample weight `(B,)` or `(B, T)` multiplies both.

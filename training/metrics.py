@@ -1,4 +1,4 @@
-"""Scores of finished outputs: BLEU and chrF (sacrebleu), exact match, word and phoneme error rates with several references."""
+"""Scores of outputs: BLEU and chrF (sacrebleu), exact match, word and phoneme error rates with several references."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def exact_match(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> 
 def error_rates(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Word and phoneme error rates of pronunciations (symbols between blanks) against several references, in percent.
 
-    wer: share of outputs that equal none of their references. per: summed edit distances to the nearest reference, divided by
-    the summed lengths of those references (among equally near ones: the longest).
+    wer: share of outputs that equal none of their references. per: summed edit distances to the nearest reference,
+    divided by the summed lengths of those references (among equally near ones: the longest).
     """
     wrong = distance = length = 0
     for output, accepted in zip(outputs, references, strict=True):
@@ -58,7 +58,10 @@ def error_rates(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
 
 def bleu_chrf(outputs: Sequence[str], references: Sequence[Sequence[str]], tokenize: str = "none") -> dict[str, Any]:
-    """Corpus BLEU and chrF2 by sacrebleu, with its signature. `tokenize`: "none" for text already tokenised, "13a" for plain text."""
+    """Corpus BLEU and chrF2 by sacrebleu, with its signature.
+
+    `tokenize`: "none" for text already tokenised, "13a" for plain text.
+    """
     try:
         import sacrebleu
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""From the user's words to a run directory that is ready to train: text, vocabularies, configuration; new or resumed."""
+"""From the user's words to a run directory that is ready to train, new or resumed: text, vocabularies, config."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from keras_attention.config import Seq2SeqConfig
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory, storage_message, write_json, write_text
-from keras_attention.seq2seq import Seq2SeqConfig
 from keras_attention.text import Tokenizer, train_tokenizer
 
 from .data import Pairs, read_parallel, read_tsv, split_pairs

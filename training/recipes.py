@@ -1,4 +1,4 @@
-"""Named trainings: where the text comes from, the model and the settings that were found good for it on validation data."""
+"""Named trainings: where the text comes from, and the model and settings found good for it on validation data."""
 
 from __future__ import annotations
 
@@ -49,13 +49,17 @@ def _dates(data: pathlib.Path | None, seed: int) -> Splits:
 
 def _multi30k(data: pathlib.Path | None, seed: int) -> Splits:
     folder = data or datasets.fetch("multi30k")
-    names = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
-    files = {
-        split: [folder / f"{name}.lc.norm.tok.{language}" for language in ("en", "de")] for split, name in names.items()
-    }
-    datasets.require(folder, [file for split in ("train", "validation") for file in files[split]])
-    test = read_parallel(*files["test"]) if all(file.exists() for file in files["test"]) else None
-    return Splits(read_parallel(*files["train"]), read_parallel(*files["validation"]), test)
+    train, validation, test = (
+        (folder / f"{name}.lc.norm.tok.en", folder / f"{name}.lc.norm.tok.de")
+        for name in ("train", "val", "test_2016_flickr")
+    )
+    datasets.require(folder, [*train, *validation])
+    has_test = test[0].exists() and test[1].exists()
+    return Splits(
+        read_parallel(train[0], train[1]),
+        read_parallel(validation[0], validation[1]),
+        read_parallel(test[0], test[1]) if has_test else None,
+    )
 
 
 def _g2p(data: pathlib.Path | None, seed: int) -> Splits:

@@ -57,6 +57,7 @@ def model_card(
     shown = "\n".join(f"| {_cell(source)} | {_cell(output)} |" for source, output in examples)
     maps = [] if run.config.attention == "none" else range(1, len(examples) + 1)
     pictures = "\n".join(f"![attention](plots/attention-{number}.png)" for number in maps)
+    text = examples[0][0] if examples else "…"
     model = json.dumps(run.config.to_dict(), indent=2)
     return f"""# {name}
 
@@ -84,7 +85,8 @@ model = keras.models.load_model("model.keras")
 
 from keras_attention.translator import Translator
 
-print(Translator.load(".").translate([{json.dumps(examples[0][0] if examples else "…", ensure_ascii=False)}])[0][0].text)
+translator = Translator.load(".")
+print(translator.translate([{json.dumps(text, ensure_ascii=False)}])[0][0].text)
 ```
 
 ## Examples

@@ -10,8 +10,9 @@ import math
 class Plateau:
     """The state of the schedule after some epochs: plain numbers, so that it is saved and resumed as JSON.
 
-    `best`, `best_loss` and `best_epoch`: the best score, the loss of that epoch (the lower one wins between equal scores), and the epoch; `since_best` and `since_change`: epochs without a better score, in all and
-    since the learning rate last changed; `halvings`: how often it was halved.
+    `best`, `best_loss` and `best_epoch`: the best score, the loss of that epoch (the lower one wins between equal
+    scores), and the epoch; `since_best` and `since_change`: epochs without a better score, in all and since the
+    learning rate last changed; `halvings`: how often it was halved.
     """
 
     best: float | None = None
@@ -33,7 +34,7 @@ class Plateau:
 def after_epoch(
     state: Plateau, epoch: int, score: float, loss: float, higher_is_better: bool, patience: int
 ) -> Plateau:
-    """The state after one more epoch: a better score resets the counters; `patience` epochs without one halve the learning rate.
+    """The state after one more epoch: a better score resets the counters; `patience` epochs without one halve the rate.
 
     >>> state = after_epoch(Plateau(), 0, 7.0, 2.0, True, patience=1)
     >>> after_epoch(state, 1, 6.0, 2.0, True, patience=1).halvings

@@ -27,7 +27,8 @@ class Settings:
         learning_rate, smallest_learning_rate: of Adam; halved on plateau, never below the smallest.
         clip_norm: bound on the norm of the whole gradient.
         label_smoothing: mass spread over the vocabulary.
-        averaging: momentum of the exponential moving average of the weights, which is what is validated and kept; 0: no averaging.
+        averaging: momentum of the exponential moving average of the weights, which is what is validated and kept; 0: no
+            averaging.
         patience: epochs without a better validation score that halve the learning rate.
         stop_after: epochs without a better validation score that end the training.
         validation_sentences: how many validation sentences are translated (greedily) after each epoch.
