@@ -22,4 +22,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    from .errors import requirements
+
+    with requirements():
+        module = importlib.import_module(f".{_HOMES[name]}", __name__)
+    return getattr(module, name)

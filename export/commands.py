@@ -11,6 +11,8 @@ from rich.table import Table
 
 from keras_attention.errors import UserError
 
+from .errors import VerificationError, requirements
+
 DEFAULT_FORMATS = ("saved_model", "tflite", "onnx")
 SHOWN_FAILURES = 20
 
@@ -44,7 +46,7 @@ def export_run(
     console = Console()
     samples = None if sentences is None else read_sentences(pathlib.Path(sentences))
     output = pathlib.Path(run) / "export" if output is None else pathlib.Path(output)
-    with stages(console) as progress, failures_shown(console):
+    with stages(console) as progress, failures_shown(console), requirements():
         task = progress.add_task("loading", total=None)
         from keras_attention.run_directory import RunDirectory
         from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET
@@ -83,7 +85,7 @@ def verify_directory(directory: str | pathlib.Path) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     console = Console()
-    with stages(console) as progress, failures_shown(console):
+    with stages(console) as progress, failures_shown(console), requirements():
         task = progress.add_task("loading", total=None)
         from .verification import verify
 
@@ -112,7 +114,7 @@ def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, thr
     if seconds <= 0 or (threads is not None and threads < 1):
         raise UserError(f"Expected: seconds > 0 and threads >= 1. Received: seconds={seconds}, threads={threads}")
     console = Console()
-    with stages(console) as progress:
+    with stages(console) as progress, requirements():
         progress.add_task("timing", total=None)
         from . import bench
         from .report import readable_size
@@ -167,8 +169,6 @@ def stages(console: Console) -> Iterator[Progress]:
 @contextmanager
 def failures_shown(console: Console) -> Iterator[None]:
     """Print each difference of a failed verification on its own line."""
-    from .errors import VerificationError
-
     try:
         yield
     except VerificationError as error:

@@ -23,15 +23,19 @@ def convert_to_tflite(saved_model: pathlib.Path, output: pathlib.Path, signature
     run_converter("TFLite", litert.__file__, [str(saved_model), str(output), *signatures], output)
 
 
-def convert_to_onnx(saved_model: pathlib.Path, folder: pathlib.Path, graphs: Iterable[Graph]) -> None:
+def convert_to_onnx(
+    saved_model: pathlib.Path, folder: pathlib.Path, graphs: Iterable[Graph], work: pathlib.Path
+) -> None:
     """Write one checked ONNX file per graph, `folder`/NAME.onnx, from the signatures of a SavedModel.
+
+    `work` is a folder for what the conversion needs on the way.
 
     Raises:
         ConversionError: if the converter or the checker fails.
         UserError: if the disk is full.
     """
     folder.mkdir()
-    description = saved_model / "graphs.json"
+    description = work / "graphs.json"
     description.write_text(json.dumps({graph.name: graph.to_dict() for graph in graphs}), encoding="utf-8")
     run_converter("ONNX", to_onnx.__file__, [str(saved_model), str(folder), str(description)], folder)
 

@@ -1,8 +1,9 @@
 """Why an export stopped; each is a `UserError`, which the command line prints as one line."""
 
+import contextlib
 import errno
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from keras_attention.errors import UserError
 
@@ -22,6 +23,17 @@ class VerificationError(UserError):
         shown = "; ".join(self.failures[:5])
         more = f"; and {len(self.failures) - 5} more" if len(self.failures) > 5 else ""
         super().__init__(f"Verification failed in {len(self.failures)} place(s): {shown}{more}")
+
+
+@contextlib.contextmanager
+def requirements() -> Iterator[None]:
+    """Turns a package that is not installed into a `UserError` that says how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"Export needs {error.name}, which is not installed. Run: pip install 'keras-luong[export]'"
+        ) from error
 
 
 def is_disk_full(text_or_error: object) -> bool:

@@ -29,6 +29,8 @@ from .verification import REFERENCE_FILE, compare
 FORMATS = ("saved_model", "tflite", "onnx")
 ALIASES = {"litert": "tflite", "savedmodel": "saved_model"}
 Progress = Callable[[str], None]
+TIMING_SECONDS = 1.0
+"""Spent on each of the two measurements of a format: enough for the report; `benchmark` takes longer."""
 
 
 def export(
@@ -98,7 +100,7 @@ def export(
         manifest = convert(plan, formats, stage, work, say)
         parities = compare(stage, manifest, plan.cases, say)
         say("timing")
-        latencies = bench.measure(stage, manifest, plan.cases, seconds=1.0)
+        latencies = bench.measure(stage, manifest, plan.cases, TIMING_SECONDS)
         written = report.build(stage, manifest, parities, latencies)
         reference.save(plan.cases, stage / REFERENCE_FILE)
         report.write(written, stage)
@@ -131,14 +133,9 @@ def check_backend() -> None:
             "Export runs on the TensorFlow backend of Keras; a model trained on another one loads there as it is. "
             f"Expected: KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}"
         )
-    for module, package in (
-        ("tf2onnx", "tf2onnx"),
-        ("onnxruntime", "onnxruntime"),
-        ("ai_edge_litert", "ai-edge-litert"),
-        ("tensorflow_text", "tensorflow-text"),
-    ):
+    for module in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "tensorflow_text"):
         if importlib.util.find_spec(module) is None:
-            raise UserError(f"Export needs {package}. Run: pip install 'keras-luong[export]'")
+            raise UserError(f"Export needs {module}, which is not installed. Run: pip install 'keras-luong[export]'")
 
 
 def check_output(output: pathlib.Path, overwrite: bool) -> pathlib.Path:
@@ -292,9 +289,9 @@ def convert(
             files[side] = tokenizer.save(stage, side)
         manifest |= artefact.describe_translator(plan.net, graphs, plan.settings, plan.tokenizers, files)
         shutil.copyfile(runtime.__file__, stage / "runtime.py")
+    text = text_graphs(plan)
     if "saved_model" in formats:
         say("writing the SavedModel")
-        text = text_graphs(plan)
         for graph, _ in text:
             manifest["signatures"][graph.name] = graph.to_dict()
         resources = [resource for _, used in text for resource in used]
@@ -302,9 +299,12 @@ def convert(
             write_saved_model(stage / "saved_model", plan.model, [*(graph for graph, _ in text), *graphs], resources)
     if "onnx" in formats:
         say("converting to ONNX")
-        with loops.without_cudnn(plan.model):
-            write_saved_model(work / "layers", plan.model, graphs)
-        conversion.convert_to_onnx(work / "layers", stage / "onnx", graphs)
+        layers = stage / "saved_model"
+        if text or "saved_model" not in formats:  # the converter knows no operators on text
+            layers = work / "layers"
+            with loops.without_cudnn(plan.model):
+                write_saved_model(layers, plan.model, graphs)
+        conversion.convert_to_onnx(layers, stage / "onnx", graphs, work)
     if "tflite" in formats:
         say("converting to TFLite")
         with loops.stepped(plan.model) if plan.net is None else contextlib.nullcontext():

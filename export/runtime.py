@@ -363,7 +363,7 @@ class Artefact:
 
     def _open(self, backend: str, threads: int | None) -> Any:
         if backend not in ("auto", *BACKENDS):
-            raise ArtefactError(f"Unknown backend. Expected one of auto, {', '.join(BACKENDS)}. Received: {backend!r}")
+            raise ArtefactError(f"Unknown backend. Expected: one of auto, {', '.join(BACKENDS)}. Received: {backend!r}")
         present = [name for name, kind in BACKENDS.items() if kind.format in self.manifest["formats"]]
         wanted = present if backend == "auto" else [backend]
         if not set(wanted) & set(present):
@@ -389,27 +389,45 @@ class Artefact:
             check_file(self.directory, self.manifest, name)
         return Tokenizer(self.directory / entry["file"], self.special)
 
-    def check_ids(self, sentences: Sequence[Sequence[int]]) -> np.ndarray:
-        """Right-padded `source_ids (B, S)` int32 from rows of ids, each ending with EOS.
+    def check_ids(self, rows: Sequence[Sequence[int]], what: str = "row") -> None:
+        """Raise unless every row is one that the model can read: a graph itself cannot.
 
         Raises:
-            ArtefactError: if an id is outside the vocabulary, or a row is longer than the model can read.
+            ArtefactError: if an id is outside the vocabulary, or a row is too long for a location score.
         """
         vocabulary, limit = self.manifest["source_vocabulary"], self.manifest["max_source_length"]
-        for number, row in enumerate(sentences, start=1):
-            outside = [i for i in row if not 0 <= i < vocabulary]
+        for number, row in enumerate(rows, start=1):
+            outside = [int(i) for i in row if not 0 <= i < vocabulary]
             if outside:
                 raise ArtefactError(
-                    f"sentence {number}: an id is outside the vocabulary. Expected: 0 to {vocabulary - 1}. "
+                    f"{what} {number}: an id is outside the vocabulary. Expected: 0 to {vocabulary - 1}. "
                     f"Received: {outside[0]}"
                 )
             if limit is not None and len(row) > limit:
                 raise ArtefactError(
-                    f"sentence {number} is too long for this model. Expected: at most {limit} tokens with EOS. "
-                    f"Received: {len(row)}"
+                    f"{what} {number} is too long for this model. Expected: at most {limit} tokens with EOS. "
+                    f"Received: {len(row)}. Split the sentence"
                 )
-        padded = np.full((len(sentences), max(len(row) for row in sentences)), self.special["pad"], np.int32)
-        for line, ids in zip(padded, sentences, strict=True):
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Checked source ids of each sentence, with EOS.
+
+        Raises:
+            ArtefactError: for an empty sentence, and what `check_ids` raises.
+        """
+        if self.source is None:
+            raise ArtefactError(f"{self.directory} was exported without tokenizers: use `search` with ids.")
+        rows = [[*self.source.encode(text), self.special["eos"]] for text in sentences]
+        for number, row in enumerate(rows, start=1):
+            if len(row) == 1:
+                raise ArtefactError(f"line {number} is empty. Expected: a sentence. Remove the line")
+        self.check_ids(rows, "line")
+        return rows
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Rows of ids, right-padded to `(B, S)` int32."""
+        padded = np.full((len(rows), max(len(row) for row in rows)), self.special["pad"], np.int32)
+        for line, ids in zip(padded, rows, strict=True):
             line[: len(ids)] = ids
         return padded
 
@@ -432,10 +450,11 @@ class Artefact:
         limit = knobs["max_length"]["maximum"]
         if not 1 <= max_length <= limit:
             raise ArtefactError(
-                f"The maximum length is out of range. Expected 1 to {limit} (fixed at export). Received: {max_length}"
+                f"The maximum length is out of range. Expected: 1 to {limit} (fixed at export). Received: {max_length}"
             )
         if beam_size < 1:
-            raise ArtefactError(f"The beam size is out of range. Expected at least 1. Received: {beam_size}")
+            raise ArtefactError(f"The beam size is out of range. Expected: at least 1. Received: {beam_size}")
+        self.check_ids(source_ids.tolist())
         if host_loop or beam_size != exported:
             return search_on_host(self.backend, self.manifest, source_ids, beam_size, max_length, length_penalty)
         inputs = {
@@ -456,16 +475,23 @@ class Artefact:
         length_penalty: float | None = None,
         host_loop: bool = False,
     ) -> Iterator[list[Hypothesis]]:
-        """The `n_best` hypotheses of each sentence, best first, in the order of the sentences."""
-        if self.source is None or self.target is None:
-            raise ArtefactError(f"{self.directory} was exported without tokenizers: use `search` with ids.")
+        """The `n_best` hypotheses of each sentence, best first, in the order of the sentences.
+
+        Raises:
+            ArtefactError: before the first result, if a sentence cannot be read or a number is out of range.
+        """
         beams = self.manifest["beam_size"] if beam_size is None else beam_size
+        if beams < 1:
+            raise ArtefactError(f"The beam size is out of range. Expected: at least 1. Received: {beams}")
         if not 1 <= n_best <= beams:
-            raise ArtefactError(f"n-best is out of range. Expected 1 to the beam size {beams}. Received: {n_best}")
-        for start in range(0, len(sentences), batch_size):
-            rows = [[*self.source.encode(text), self.special["eos"]] for text in sentences[start : start + batch_size]]
-            result = self.search(self.check_ids(rows), beam_size, max_length, length_penalty, host_loop)
-            for row, ids in enumerate(rows):
+            raise ArtefactError(f"n-best is out of range. Expected: 1 to the beam size {beams}. Received: {n_best}")
+        if batch_size < 1:
+            raise ArtefactError(f"The batch size is out of range. Expected: at least 1. Received: {batch_size}")
+        rows = self.encode(sentences)
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            result = self.search(self.pad(batch), beam_size, max_length, length_penalty, host_loop)
+            for row, ids in enumerate(batch):
                 yield [self._hypothesis(result, row, k, ids) for k in range(n_best) if result["lengths"][row, k] > 0]
 
     def _hypothesis(self, result: Arrays, row: int, slot: int, source_ids: Sequence[int]) -> Hypothesis:
@@ -510,31 +536,51 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def read_lines(content: bytes) -> list[str]:
+    """The lines of a UTF-8 text.
+
+    Raises:
+        ArtefactError: that names the line with other bytes.
+    """
+    lines = []
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else [], start=1):
+        try:
+            lines.append(line.removesuffix(b"\r").decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ArtefactError(
+                f"standard input, line {number}, is not UTF-8 text ({error}). Convert it first"
+            ) from None
+    return lines
+
+
+def warn_of_unknown(artefact: Artefact, sentences: Sequence[str]) -> None:
+    """Say on standard error which lines hold what the vocabulary does not."""
+    for number, row in enumerate(artefact.encode(sentences), start=1):
+        count = row.count(artefact.special["unk"])
+        if count:
+            print(f"warning: line {number}: {count} token(s) not in the vocabulary", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; a mistake is one line on standard error and status 1."""
     options = parse(arguments)
     try:
         artefact = Artefact(options.artefact, options.backend, options.threads)
-        try:
-            sentences = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").split("\n")
-        except UnicodeDecodeError as error:
-            raise ArtefactError(f"standard input is not UTF-8 text ({error}). Convert it first.") from None
-        if sentences == [""]:
-            return 0
-        sentences = [sentence.removesuffix("\r") for sentence in sentences]
+        sentences = read_lines(sys.stdin.buffer.read())
         knobs = (options.batch, options.beam, options.max_length, options.length_penalty, options.host_loop)
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(open(options.alignments, "w", encoding="utf-8")) if options.alignments else None
             for number, hypotheses in enumerate(artefact.translate(sentences, options.n_best, *knobs), start=1):
+                if number == 1:
+                    warn_of_unknown(artefact, sentences)
                 for hypothesis in hypotheses:
                     prefix = f"{hypothesis.score:.6f}\t" if options.scores else ""
-                    print(prefix + hypothesis.text, flush=True)
+                    sys.stdout.buffer.write(f"{prefix}{hypothesis.text}\n".encode())
                     if file:
-                        fields = dataclasses.asdict(hypothesis) | {
-                            "line": number,
-                            "alignment": hypothesis.alignment.round(6).tolist(),
-                        }
+                        fields = dataclasses.asdict(hypothesis)
+                        fields |= {"line": number, "alignment": hypothesis.alignment.round(6).tolist()}
                         file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+                sys.stdout.buffer.flush()
     except (ArtefactError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,59 @@
+"""Tiny translators with a different prime for every size, and exports of them that cost little."""
+
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_attention import Seq2SeqConfig, build_seq2seq
+from keras_attention.export import bench, conversion, exporter, litert, to_onnx
+
+LINES = [
+    "The cat sat, on the mat!",
+    "a dog — café déjà vu",
+    "12 monkeys; 7 seas?",
+    "Sunday, 22 Nov. 2026",
+    "naïve façade 😀 smile",
+    "one two three four five",
+]
+UNUSUAL = [
+    "cat 😺 zzz",
+    "",
+    " ",
+    "  double  space ",
+    "tab\there",
+    "ünseen ß 漢字",
+    "e\u0301 combining",
+    "<s> </s> <pad>",
+    "a",
+]
+
+
+def tiny_model(spread: float = 0.5, seed: int = 3, **changes: Any) -> keras.Model:
+    """An untrained encoder-decoder whose weights are spread enough that its translations differ."""
+    sizes = {
+        "source_vocabulary": 17,
+        "target_vocabulary": 19,
+        "embedding_size": 5,
+        "encoder_units": 7,
+        "decoder_units": 11,
+    }
+    model = build_seq2seq(Seq2SeqConfig(**(sizes | changes)))
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        weight.assign(generator.normal(scale=spread, size=weight.shape))
+    return model
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converters in this process, and no time spent on timing: for tests of what comes out, not of how it is made."""
+
+    def run_here(format_name: str, script: str, arguments: list[str], output: pathlib.Path) -> None:
+        {litert.__file__: litert, to_onnx.__file__: to_onnx}[script].main(arguments)
+
+    monkeypatch.setattr(conversion, "run_converter", run_here)
+    monkeypatch.setattr(exporter, "TIMING_SECONDS", 0.0)
+    assert bench.measure

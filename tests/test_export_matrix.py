@@ -1,0 +1,45 @@
+"""Every score, and every cell, bridge and feeding, as TFLite and ONNX: verified at several batch sizes and lengths."""
+
+import pathlib
+
+import pytest
+
+from keras_attention.export import export
+from tests.export_models import cheap, tiny_model
+
+__all__ = ["cheap"]
+
+CONFIGS = {
+    "dot gru, fed": {"attention": "dot", "decoder_units": 14, "cell": "gru", "input_feeding": True},
+    "scaled dot, copy": {"attention": "scaled_dot", "decoder_units": 14, "bridge": "copy"},
+    "general": {"attention": "general"},
+    "concat, final, one direction": {"attention": "concat", "bridge_input": "final", "bidirectional": False},
+    "location, scaled": {"attention": "location", "max_source_length": 23, "use_scale": True},
+    "cosine, fed, two layers, tied": {
+        "attention": "cosine",
+        "decoder_units": 14,
+        "input_feeding": True,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "tie_embeddings": "target",
+    },
+    "none": {"attention": "none", "decoder_units": 14},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_artefacts_equal_keras(name: str, tmp_path: pathlib.Path, cheap: None) -> None:
+    config = CONFIGS[name]
+    report = export(tiny_model(**config), tmp_path / "artefact", ["tflite", "onnx"], beam_size=3, max_length=13)
+    tflite, onnx = report.parities
+    assert tflite.operators["custom"] == {}
+    loop_free = config.get("cell") != "gru" and config.get("bridge", "copy" if name == "none" else "dense") == "dense"
+    encode, step = onnx.operators["encode"], onnx.operators["decode_step"]
+    assert "Loop" not in step
+    if loop_free:
+        assert "Loop" not in encode
+        assert encode["LSTM"] == config.get("encoder_layers", 1) * (1 if config.get("bidirectional") is False else 2)
+    assert bool(report.warnings) != loop_free
+    for parity in report.parities:
+        assert parity.identical + parity.near_ties == parity.sentences == 11
+        assert parity.host_loop_sentences == 11

@@ -1,0 +1,57 @@
+"""Tokenizers in the graph give the ids and the text of the Python ones; the runtime's give them too."""
+
+import pathlib
+
+import hypothesis
+import pytest
+import tensorflow as tf
+from hypothesis import strategies
+
+from keras_attention.export import runtime, text_graph
+from keras_attention.export.artefact import SPECIAL_IDS
+from keras_attention.text import Tokenizer, train_tokenizer
+from tests.export_models import LINES, UNUSUAL
+
+KINDS = ("subword", "char", "word")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    return train_tokenizer(request.param, LINES * 4, 60 if request.param == "subword" else None)
+
+
+def python_rows(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    return [[*tokenizer.encode(text), SPECIAL_IDS["eos"]] for text in texts]
+
+
+def graph_rows(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    ids = text_graph.source_ids(text_graph.graph_tokenizer(tokenizer), tf.constant(texts)).numpy()
+    return [[int(i) for i in row if i] for row in ids]
+
+
+def test_ids_in_the_graph_are_the_python_ones(tokenizer: Tokenizer) -> None:
+    texts = LINES + UNUSUAL
+    assert graph_rows(tokenizer, texts) == python_rows(tokenizer, texts)
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.given(texts=strategies.lists(strategies.text(max_size=12), min_size=1, max_size=3))
+def test_ids_of_any_text(tokenizer: Tokenizer, texts: list[str]) -> None:
+    assert graph_rows(tokenizer, texts) == python_rows(tokenizer, texts)
+
+
+def test_text_in_the_graph_is_the_python_one(tokenizer: Tokenizer) -> None:
+    rows = [*python_rows(tokenizer, LINES), [1, 3, 4, 0, 2], [2], [4, 5, 6, 7]]
+    longest = max(map(len, rows))
+    ids = tf.constant([[row + [0] * (longest - len(row))] for row in rows], tf.int32)
+    text = text_graph.target_text(text_graph.graph_tokenizer(tokenizer), ids).numpy()
+    assert [cell.decode() for cell in text[:, 0]] == [tokenizer.decode(row) for row in rows]
+
+
+def test_tokenizers_of_the_runtime(tokenizer: Tokenizer, tmp_path: pathlib.Path) -> None:
+    device = runtime.Tokenizer(tmp_path / tokenizer.save(tmp_path, "source")[0], SPECIAL_IDS)
+    for text in LINES + UNUSUAL:
+        ids = tokenizer.encode(text)
+        assert device.encode(text) == ids
+        assert device.decode([1, *ids, 2, 0]) == tokenizer.decode([1, *ids, 2, 0])
+        assert device.tokens([*ids, 2]) == tokenizer.tokens([*ids, 2])

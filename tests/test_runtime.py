@@ -1,0 +1,236 @@
+"""The standalone runtime: as a module, as a command, and alone in an environment without TensorFlow and Keras."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_attention import EncoderDecoder
+from keras_attention.export import artefact, export, runtime
+from keras_attention.search import beam_search
+from keras_attention.text import train_tokenizer
+from tests.export_models import LINES, cheap, tiny_model
+
+__all__ = ["cheap"]
+
+SENTENCES = [*LINES, "cat 😺 zzz"]
+MODULES = {"litert": "ai-edge-litert", "onnx": "onnxruntime"}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, Any]:
+    """A subword translator in TFLite and ONNX, and its Keras model."""
+    tokenizers = train_tokenizer("subword", LINES * 4, 60), train_tokenizer("char", LINES)
+    model = tiny_model(source_vocabulary=tokenizers[0].vocabulary_size, target_vocabulary=tokenizers[1].vocabulary_size)
+    folder = tmp_path_factory.mktemp("exported") / "artefact"
+    with pytest.MonkeyPatch.context() as patch:
+        cheap.__wrapped__(patch)
+        export(
+            model,
+            folder,
+            ["tflite", "onnx"],
+            samples=LINES,
+            tokenizers=tokenizers,
+            beam_size=3,
+            max_length=29,
+            max_length_factor=1.5,
+            max_length_offset=2,
+        )
+    return folder, model
+
+
+@pytest.fixture
+def folder(exported: tuple[pathlib.Path, Any], tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the artefact to damage."""
+    return pathlib.Path(shutil.copytree(exported[0], tmp_path / "artefact"))
+
+
+def keras_search(model: Any, rows: list[list[int]], beam_size: int = 3) -> dict[str, np.ndarray]:
+    source = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for line, row in zip(source, rows, strict=True):
+        line[: len(row)] = row
+    found = EncoderDecoder(model).search(
+        source, beam_size=beam_size, max_length=29, max_length_factor=1.5, max_length_offset=2
+    )
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("backend", MODULES)
+@pytest.mark.parametrize(("beam_size", "host_loop"), [(3, False), (3, True), (1, True), (5, True)])
+def test_the_tokens_are_those_of_keras(
+    exported: tuple[pathlib.Path, Any], backend: str, beam_size: int, host_loop: bool
+) -> None:
+    folder, model = exported
+    translator = runtime.Artefact(folder, backend)
+    assert translator.source is not None
+    assert translator.target is not None
+    rows = [[*translator.source.encode(text), 2] for text in SENTENCES]
+    expected = keras_search(model, rows, beam_size)
+    assert expected["margins"].min() > 1e-4
+    results = translator.translate(
+        SENTENCES, n_best=beam_size, batch_size=len(rows), beam_size=beam_size, host_loop=host_loop
+    )
+    for row, hypotheses in enumerate(results):
+        assert len(hypotheses) == (expected["lengths"][row] > 0).sum()
+        for slot, hypothesis in enumerate(hypotheses):
+            length, finished = expected["lengths"][row, slot], expected["finished"][row, slot]
+            assert hypothesis.ids == expected["ids"][row, slot, : length - finished].tolist()
+            assert hypothesis.text == translator.target.decode(hypothesis.ids)
+            assert hypothesis.finished == finished
+            np.testing.assert_allclose(hypothesis.score, expected["scores"][row, slot], atol=1e-4)
+            np.testing.assert_allclose(hypothesis.log_prob, expected["log_probs"][row, slot], atol=1e-4)
+            attention = expected["alignments"][row, slot, :length, : len(rows[row])]
+            np.testing.assert_allclose(hypothesis.alignment, attention, atol=1e-5)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.7])
+@pytest.mark.parametrize("beam_size", [1, 2, 7, 40])
+def test_host_search_equals_the_search_of_the_library(beam_size: int, length_penalty: float) -> None:
+    """On a table of integer log-probabilities, with many ties, and a beam wider than what there is to find."""
+    table = -np.random.default_rng(beam_size).integers(1, 4, size=(5, 5)).astype(np.float32)
+    limits = np.array([4, 2, 3])
+
+    def library_step(token: Any, state: Any, memory: Any) -> tuple[Any, Any, Any]:
+        import keras
+
+        return keras.ops.take(keras.ops.convert_to_tensor(table), token, axis=0), state, memory["source"]
+
+    def host_step(tokens: np.ndarray, state: dict[str, np.ndarray]) -> tuple[Any, Any, Any]:
+        return table[tokens], state, state["source"]
+
+    source = np.random.default_rng(1).normal(size=(3, 2)).astype(np.float32)
+    state = {"source": source}
+    expected = beam_search(
+        library_step, state, state, beam_size=beam_size, max_length=limits, capacity=4, length_penalty=length_penalty
+    )
+    tiled = {"source": np.repeat(source, beam_size, axis=0)}
+    found = runtime.beam_search(host_step, tiled, (3, beam_size, 2), limits, length_penalty, artefact.SPECIAL_IDS)
+    for name, value in found.items():
+        np.testing.assert_allclose(value, np.asarray(expected[name]), atol=1e-6, err_msg=name)
+
+
+def command(folder: pathlib.Path, *options: str, text: str = "\n".join(SENTENCES) + "\n") -> Any:
+    arguments = [sys.executable, str(folder / "runtime.py"), *options]
+    return subprocess.run(arguments, input=text.encode(), capture_output=True, check=False)
+
+
+def test_the_command(exported: tuple[pathlib.Path, Any], tmp_path: pathlib.Path) -> None:
+    folder = exported[0]
+    expected = [found[0].text for found in runtime.Artefact(folder).translate(SENTENCES)]
+    plain = command(folder)
+    assert plain.stdout.decode().split("\n")[:-1] == expected
+    assert b"line 7" in plain.stderr
+    options = [
+        "--backend",
+        "onnx",
+        "--host-loop",
+        "--n-best",
+        "2",
+        "--scores",
+        "--alignments",
+        str(tmp_path / "a.jsonl"),
+    ]
+    listed = command(folder, *options)
+    lines = listed.stdout.decode().split("\n")[:-1]
+    assert len(lines) == 2 * len(SENTENCES)
+    assert [line.partition("\t")[2] for line in lines[::2]] == expected
+    assert float(lines[0].partition("\t")[0]) >= float(lines[1].partition("\t")[0])
+    entries = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(entries) == len(lines)
+    assert np.shape(entries[0]["alignment"])[1] == len(entries[0]["source_tokens"])
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "message"),
+    [
+        (["--beam", "0"], "a\n", "beam size is out of range"),
+        (["--n-best", "4"], "a\n", "n-best is out of range"),
+        (["--max-length", "30"], "a\n", "maximum length is out of range"),
+        (["--artefact", "missing"], "a\n", "no manifest.json"),
+        (["--alignments", "missing/file"], "a\n", "missing/file"),
+        ([], "a\n\nb\n", "line 2 is empty"),
+        (["--batch", "0"], "a\n", "batch"),
+    ],
+)
+def test_mistakes_of_the_command(
+    exported: tuple[pathlib.Path, Any], options: list[str], text: str, message: str
+) -> None:
+    failed = command(exported[0], *options, text=text)
+    assert failed.returncode == 1
+    assert failed.stderr.decode().startswith("error: ")
+    assert message in failed.stderr.decode()
+    assert failed.stderr.count(b"\n") == 1
+
+
+def test_bytes_that_are_not_text(exported: tuple[pathlib.Path, Any]) -> None:
+    arguments = [sys.executable, str(exported[0] / "runtime.py")]
+    failed = subprocess.run(arguments, input=b"fine\nna\xefve\n", capture_output=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(b"error: standard input, line 2, is not UTF-8")
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "source.tok.model", "target.tok.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["edited", "cut", "missing"])
+def test_a_damaged_file_is_refused(folder: pathlib.Path, name: str, damage: str) -> None:
+    content = (folder / name).read_bytes()
+    if damage == "edited":
+        middle = len(content) // 2
+        (folder / name).write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif damage == "cut":
+        (folder / name).write_bytes(content[: len(content) // 2])
+    else:
+        (folder / name).unlink()
+    with pytest.raises(runtime.ArtefactError, match=name):
+        runtime.Artefact(folder, "litert")
+
+
+def test_ids_and_lengths_are_checked(exported: tuple[pathlib.Path, Any]) -> None:
+    translator = runtime.Artefact(exported[0], "litert")
+    with pytest.raises(runtime.ArtefactError, match="sentence 2: an id is outside the vocabulary"):
+        translator.check_ids([[4, 2], [9999, 2]])
+    with pytest.raises(runtime.ArtefactError, match="outside the vocabulary"):
+        translator.search(np.array([[-1, 2]], np.int32))
+    translator.manifest["max_source_length"] = 3
+    with pytest.raises(runtime.ArtefactError, match="sentence 1 is too long for this model"):
+        translator.check_ids([[4, 5, 6, 2]])
+
+
+def test_a_missing_interpreter_names_its_package(
+    exported: tuple[pathlib.Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(runtime.ArtefactError, match="pip install ai-edge-litert"):
+        runtime.Artefact(exported[0], "litert")
+    assert runtime.Artefact(exported[0], "auto").backend.name == "onnx"
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(runtime.ArtefactError, match=r"ai-edge-litert.*Or: .*onnxruntime"):
+        runtime.Artefact(exported[0], "auto")
+
+
+@pytest.mark.parametrize("backend", MODULES)
+def test_alone_in_a_fresh_environment(
+    exported: tuple[pathlib.Path, Any], backend: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """numpy, one interpreter, sentencepiece: nothing else, and neither TensorFlow nor Keras is loaded."""
+    folder = exported[0]
+    environment = tmp_path_factory.mktemp(f"environment-{backend}")
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    packages = ["numpy", "sentencepiece", MODULES[backend]]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+    expected = [found[0].text for found in runtime.Artefact(folder, backend).translate(SENTENCES)]
+    text = "\n".join(SENTENCES).encode()
+    arguments = [str(python), "-X", "importtime", str(folder / "runtime.py"), "--backend", backend]
+    for route in ([], ["--host-loop"]):
+        finished = subprocess.run(
+            [*arguments, *route], input=text, capture_output=True, check=True, cwd=environment, env={}
+        )
+        assert finished.stdout.decode().split("\n")[:-1] == expected
+        loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in finished.stderr.decode().splitlines()}
+        assert "numpy" in loaded
+        assert not loaded & {"tensorflow", "keras", "keras_attention"}
