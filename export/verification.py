@@ -48,6 +48,7 @@ class SavedModel:
 
     def __init__(self, folder: pathlib.Path):
         import tensorflow as tf
+        import tensorflow_text  # noqa: F401  registers the operators of `translate_text`
 
         self.loaded = tf.saved_model.load(str(folder))
         self.constant = tf.constant
