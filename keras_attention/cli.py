@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import os
 import pathlib
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -113,7 +115,11 @@ def train(
     kind = choices.pop("tokenizer")
     for side in ("source_tokenizer", "target_tokenizer"):
         choices[side] = choices[side] or kind
-    run_training(**choices, model=fields)
+    try:
+        run_training(**choices, model=fields)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last whole epoch", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -240,18 +246,28 @@ def benchmark(
 
 
 def main() -> None:
-    """Entry point: a user's mistake becomes one line on standard error and exit status 1."""
+    """Entry point: a user's mistake, or a full disk, becomes one line on standard error and exit status 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
+    # TensorFlow warns of a few tracings for different shapes, which are intended.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         app(standalone_mode=True)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What is still buffered cannot be written either; the interpreter must not complain of it a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 if __name__ == "__main__":

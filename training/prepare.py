@@ -116,13 +116,13 @@ def prepare_run(
         raise UserError(
             f"{output}: holds other files ({foreign[0]}, …). Expected a new or empty folder, or a run directory"
         )
+    tokenizers = make_tokenizers(settings, splits.train)
+    config = make_config(model, tokenizers)
+    files: dict[str, str] = {}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        files: dict[str, str] = {}
-        tokenizers = make_tokenizers(settings, splits.train)
         for name, tokenizer in tokenizers.items():
             files[name] = tokenizer.save(output, name)[0]
-        config = make_config(model, tokenizers)
         write_lines(output / "samples.txt", list(dict.fromkeys((splits.test or splits.validation).sources))[:SAMPLES])
         if splits.test is not None and recipe == "dates":
             write_lines(output / "test.source.txt", splits.test.sources)
