@@ -145,9 +145,7 @@ def check_structure(directory: pathlib.Path, manifest: Mapping[str, Any], parity
                 "onnx: `encode` holds a Loop (GRU encoder or copy bridge): slow, and not every ONNX runtime has it"
             )
     else:
-        import tensorflow as tf
-
-        received = structure.saved_model_signatures(tf.saved_model.load(str(directory / entry["folder"])))
+        received = structure.saved_model_signatures(SavedModel(directory / entry["folder"]).loaded)
         received.pop("serving_default", None)
     if set(expected) != set(received):
         parity.failures.append(f"{format_}: signatures. Expected: {sorted(expected)}. Received: {sorted(received)}")
