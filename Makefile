@@ -29,13 +29,13 @@ QUIET = $(if $(wildcard $(READY)),--quiet)
 
 # Done again when the lock file or the package's metadata change.
 $(READY): requirements.lock pyproject.toml
-	@if ! $(BIN)/python -c '$(IN_RANGE)' 2>/dev/null; then \
+	@if ! $(BIN)/python -c 'import pip; $(IN_RANGE)' 2>/dev/null; then \
 	    found=; \
 	    for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	        if $$python -c '$(IN_RANGE)' 2>/dev/null; then found=$$python; break; fi; \
 	    done; \
 	    if [ -z "$$found" ]; then \
-	        echo "error: no Python 3.11, 3.12 or 3.13 found (python3 is: $$(python3 --version 2>&1))." >&2; \
+	        echo "error: no Python 3.11, 3.12 or 3.13 found (python3: $$(python3 --version 2>/dev/null || echo "not there"))." >&2; \
 	        echo "Install one, or name it: make PYTHON=/path/to/python3.12 $(or $(MAKECMDGOALS),venv)" >&2; \
 	        exit 1; \
 	    fi; \
