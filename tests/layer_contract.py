@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-
 DTYPES = {"float16": 2e-2, "bfloat16": 1e-1, "mixed_float16": 2e-2, "mixed_bfloat16": 1e-1}
 """Tolerances: 11 bits of mantissa, and 8."""
 

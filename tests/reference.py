@@ -1,4 +1,4 @@
-"""Attention, recurrence and decoding in plain NumPy float64, written from the papers' formulas and not from the layers."""
+"""Attention, recurrence and decoding in plain NumPy float64, written from the papers, not from the layers."""
 
 import itertools
 import math

@@ -199,7 +199,7 @@ def test_depths_that_do_not_match(score):
 
 def test_a_source_longer_than_the_location_score():
     layer = LuongAttention("location", max_source_length=4)
-    with pytest.raises(ValueError, match="max_source_length=4. Received: source_length=5"):
+    with pytest.raises(ValueError, match=r"max_source_length=4\. Received: source_length=5"):
         layer(np.ones((2, 3, 7), "float32"), np.ones((2, 5, 11), "float32"))
 
 
