@@ -1,7 +1,8 @@
 """SavedModel: the graphs as signatures, through `keras.export.ExportArchive`."""
 
+import contextlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -33,4 +34,17 @@ def write_saved_model(
         archive.track(resource)
     for graph in graphs:
         archive.add_endpoint(graph.name, graph.function, [tensor_spec(port) for port in graph.inputs])
-    archive.write_out(str(path), verbose=False)
+    with quiet():
+        archive.write_out(str(path), verbose=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without TensorFlow's warnings, which tell the writer of a lookup table that they are safe to ignore."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

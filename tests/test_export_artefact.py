@@ -41,6 +41,12 @@ def make_run(path: pathlib.Path) -> RunDirectory:
     return RunDirectory.create(path, metadata)
 
 
+def dense_model() -> keras.Model:
+    """The least there is to export."""
+    inputs = keras.Input((3,), name="features")
+    return keras.Model(inputs, keras.layers.Dense(2, name="scores")(inputs))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return make_run(tmp_path_factory.mktemp("runs") / "run").path
@@ -224,9 +230,9 @@ def test_the_former_artefact_stays_until_the_new_one_is_verified(
     with monkeypatch.context() as patch:
         patch.setattr(exporter, "compare", fail)
         with pytest.raises(errors.VerificationError, match="it differs"):
-            export(tiny_model(), folder, "tflite", overwrite=True)
+            export(dense_model(), folder, "tflite", overwrite=True)
     assert (folder / "manifest.json").read_bytes() == before
-    export(tiny_model(), folder, "tflite", overwrite=True)
+    export(dense_model(), folder, "tflite", overwrite=True)
     assert not (folder / "onnx").exists()
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -238,7 +244,7 @@ def test_a_full_disk(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(reference if where == "save" else conversion, where, full)
     with pytest.raises(UserError, match=r"artefact: the disk is full. Nothing was left there"):
-        export(tiny_model(), tmp_path / "artefact", "tflite")
+        export(dense_model(), tmp_path / "artefact", "tflite")
     assert list(tmp_path.iterdir()) == []
 
 
