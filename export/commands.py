@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -69,9 +70,17 @@ def export_run(
             overwrite=overwrite,
             progress=lambda message: progress.update(task, description=message),
         )
+    # Eighty columns are enough for the figures; the operators of each format follow as lines.
+    columns, rows = report.header(written), report.table(written)
+    shown = [number for number, column in enumerate(columns) if column not in ("p90 ms", "operators")]
     print_table(
-        console, f"{output}: exported and verified against Keras", report.header(written), report.table(written)
+        console,
+        f"{output}: exported and verified against Keras",
+        [columns[number].replace("rows/s", "batched rows/s") for number in shown],
+        [[row[number].partition(" (batch")[0] for number in shown] for row in rows],
     )
+    for row in rows:
+        console.print(f"{row[0]}: {row[-1]}", markup=False, highlight=False)
     for warning in written.warnings:
         console.print(f"warning: {warning}", markup=False)
     return output
@@ -179,7 +188,7 @@ def failures_shown(console: Console) -> Iterator[None]:
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output."""
-    table = Table(title=title)
+    table = Table(title=title, box=SIMPLE, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column)
     for row in rows:
