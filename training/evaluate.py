@@ -147,7 +147,8 @@ def _check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
 
 def evaluate_and_print(run: str | pathlib.Path, **options: Any) -> dict[str, Any]:
     """`evaluate` for people: a progress bar on a terminal, a table, and as the last line one JSON object."""
-    import rich.console
+    import rich.box
+import rich.console
     import rich.progress
     import rich.table
 
@@ -167,7 +168,8 @@ def evaluate_and_print(run: str | pathlib.Path, **options: Any) -> dict[str, Any
             on_start=lambda total: bar.update(row, total=total),
             on_batch=lambda count: bar.update(row, advance=count),
         )
-    table = rich.table.Table(title=f"{run}: {result['sentences']} sentences, beam {result['beam_size']}")
+    title = f"{run}: {result['sentences']} sentences, beam {result['beam_size']}"
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE, pad_edge=False, min_width=len(title))
     table.add_column("score")
     table.add_column("value", justify="right")
     for name, value in result.items():
