@@ -50,12 +50,19 @@ def write_atomically(path: str | pathlib.Path, write: Callable[[pathlib.Path], A
             temporary.unlink(missing_ok=True)
 
 
+def remove_partial_files(folder: str | pathlib.Path) -> None:
+    """Delete what a killed process left half written in `folder` and below."""
+    for path in pathlib.Path(folder).rglob(".partial-*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def storage_message(path: pathlib.Path, error: OSError) -> str:
     """What to tell a user whose file could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"{path}: the disk is full. What was saved before is whole. "
-            "Free some space and start the same command again: training resumes where it was saved last"
+            "Free some space and start the same command again"
         )
     return (
         f"{path}: cannot be written: {error.strerror or error}. Expected a folder that can be written, with free space"

@@ -158,7 +158,7 @@ def translate_stream(
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UserError(storage_message(pathlib.Path(str(error.filename or "standard output")), error)) from error
+            raise UserError(storage_message(pathlib.Path(error.filename or "the output"), error)) from error
 
 
 def draw_attention(run: str | pathlib.Path, text: str, output: str | pathlib.Path, beam_size: int = 5) -> Hypothesis:

@@ -11,6 +11,8 @@ import random
 import numpy as np
 import pytest
 
+from .toy_run import toy_folder, toy_run  # noqa: F401  fixtures of the tests of training
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:

@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import itertools
 import re
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_order_is_a_pure_permutation_of_all_rows(pairs, batch_size, multiple, se
     # Rounded target lengths of different batches overlap at their ends at most.
     ranges = sorted((-(-target[batch] // multiple)).tolist() for batch in batches)
     spans = sorted((min(values), max(values)) for values in ranges)
-    assert all(one[1] <= other[0] for one, other in zip(spans, spans[1:], strict=False) if one != other)
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans) if one != other)
 
 
 def test_the_dataset_serves_every_row_once_in_a_new_order_each_epoch() -> None:
@@ -70,7 +71,7 @@ def test_the_dataset_serves_every_row_once_in_a_new_order_each_epoch() -> None:
     for epoch in (0, 1, 0):
         dataset.start_epoch(epoch)
         batches = [dataset[index][0]["source"][:, 0].tolist() for index in range(len(dataset))]
-        assert sorted(sum(batches, [])) == [4 + i for i in range(53)]
+        assert sorted(itertools.chain(*batches)) == [4 + i for i in range(53)]
         assert sum(dataset.target_tokens(index) for index in range(len(dataset))) == sum(len(row) + 1 for row in rows)
         orders.append(batches)
     assert orders[0] == orders[2]
@@ -182,7 +183,7 @@ def test_dates_have_one_meaning_and_disjoint_splits() -> None:
     train, validation, test = dates.generate(1, train=900, validation=40, test=60)
     assert [len(part) for part in (train, validation, test)] == [900, 40, 60]
     days = [{references[0] for references in part.references} for part in (train, validation, test)]
-    assert not (days[0] & days[1] or days[0] & days[2] or days[1] & days[2])
+    assert len(days[0] | days[1] | days[2]) == len(days[0]) + len(days[1]) + len(days[2])
     assert dates.generate(1, 900, 40, 60) == (train, validation, test)
     meanings: dict[str, str] = {}
     for source, (target,) in zip(train.sources, train.references, strict=True):

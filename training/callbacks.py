@@ -24,10 +24,15 @@ from .settings import Settings
 
 @dataclasses.dataclass
 class Progress:
-    """How far a training has come; JSON data, saved with every checkpoint."""
+    """How far a training has come; JSON data, saved with every checkpoint.
+
+    `seconds` of training so far, of which the last validation took `validation_seconds`: time is up when there is none
+    left for another one.
+    """
 
     epoch: int = 0
     seconds: float = 0.0
+    validation_seconds: float = 0.0
     plateau: Plateau = dataclasses.field(default_factory=Plateau)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
@@ -36,7 +41,7 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Progress:
-        return cls(values["epoch"], values["seconds"], Plateau(**values["plateau"]), list(values["history"]))
+        return cls(**{**values, "plateau": Plateau(**values["plateau"])})
 
     def finished(self, settings: Settings) -> str | None:
         """Why there is nothing left to train, or None."""
@@ -44,7 +49,7 @@ class Progress:
             return f"no better {settings.monitor} for {settings.stop_after} epochs"
         if self.epoch >= settings.epochs:
             return f"{settings.epochs} epochs done"
-        if settings.time_limit is not None and self.seconds >= 60.0 * settings.time_limit:
+        if settings.time_limit is not None and self.seconds + self.validation_seconds >= 60.0 * settings.time_limit:
             return f"{settings.time_limit:g} minutes used"
         return None
 
@@ -93,7 +98,6 @@ class Trainer(keras.callbacks.Callback):
         self.evaluator = Evaluator(twin, max_length=max(100, settings.max_length))
         self.outputs: list[str] = []
         self._clock = 0.0
-        self._last_validation = 0.0
 
     @property
     def checkpoint_path(self) -> pathlib.Path:
@@ -118,7 +122,7 @@ class Trainer(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         limit = self.settings.time_limit
-        if limit is not None and self.seconds() + self._last_validation >= 60.0 * limit:
+        if limit is not None and self.seconds() + self.progress.validation_seconds >= 60.0 * limit:
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -127,7 +131,7 @@ class Trainer(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1, "loss": float(logs["loss"]), **self.validate(), "learning_rate": rate}
         logs.update(row)
-        self._last_validation = time.monotonic() - started
+        validation_seconds = time.monotonic() - started
         score = row[f"val_{self.settings.monitor}"]
         higher = HIGHER_IS_BETTER[self.settings.monitor]
         better = self.progress.plateau.improved_by(score, row["val_loss"], higher)
@@ -140,7 +144,7 @@ class Trainer(keras.callbacks.Callback):
         seconds = self.seconds()
         self._clock = time.monotonic()
         row["seconds"] = round(seconds, 3)
-        self.progress = Progress(epoch + 1, seconds, plateau, [*self.progress.history, row])
+        self.progress = Progress(epoch + 1, seconds, validation_seconds, plateau, [*self.progress.history, row])
         save_checkpoint(self.checkpoint_path, self.model, self.progress.to_dict())
         write_history(self.run.path / "history.csv", self.progress.history)
         if self.progress.finished(self.settings) is not None:

@@ -35,7 +35,7 @@ def load_checkpoint(path: str | pathlib.Path, model: keras.Model) -> dict[str, A
     """Put the saved variables into `model` and its optimiser; returns `progress`. Raises UserError for a bad file."""
     variables = state_variables(model)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with pathlib.Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             progress = json.loads(file["progress"].tobytes().decode("utf-8"))
             arrays = [file[f"v{index:04d}"] for index in range(len(variables))]
             if len(file.files) != len(variables) + 1:

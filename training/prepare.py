@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_attention.config import Seq2SeqConfig
 from keras_attention.errors import UserError
-from keras_attention.run_directory import RunDirectory, storage_message, write_json, write_text
+from keras_attention.run_directory import RunDirectory, remove_partial_files, storage_message, write_json, write_text
 from keras_attention.text import Tokenizer, train_tokenizer
 
 from .data import Pairs, read_parallel, read_tsv, split_pairs
@@ -109,10 +109,12 @@ def prepare_run(
     """
     if overwrite:
         _remove(output)
+    remove_partial_files(output)
     if (output / "config.json").exists():
-        return _reopen(output, recipe, settings, model, splits)
-    foreign = [p.name for p in output.iterdir() if not _is_ours(p.name)] if output.is_dir() else []
-    if foreign:
+        run = RunDirectory.open(output)
+        if (output / "checkpoints" / "last.npz").exists():
+            return _reopen(run, recipe, settings, model, splits)
+    elif output.is_dir() and (foreign := [p.name for p in output.iterdir() if not _is_ours(p.name)]):
         raise UserError(
             f"{output}: holds other files ({foreign[0]}, …). Expected a new or empty folder, or a run directory"
         )
@@ -165,9 +167,8 @@ def _describe(splits: Splits) -> dict[str, Any]:
 
 
 def _reopen(
-    output: pathlib.Path, recipe: str | None, settings: Settings, model: Mapping[str, Any], splits: Splits
+    run: RunDirectory, recipe: str | None, settings: Settings, model: Mapping[str, Any], splits: Splits
 ) -> RunDirectory:
-    run = RunDirectory.open(output)
     before = run.metadata.get("training", {})
     config = make_config(model, {"source": run.source_tokenizer, "target": run.target_tokenizer})
     now: dict[str, Any] = {"recipe": recipe, **settings.to_dict(), **config.to_dict(), "text": fingerprint(splits)}
@@ -184,7 +185,7 @@ def _reopen(
         name = changed[0]
         values = "" if name == "text" else f": {then.get(name)!r} there, {now.get(name)!r} now"
         raise UserError(
-            f"{output}: holds a training with other choices ({', '.join(changed)}{values}). "
+            f"{run.path}: holds a training with other choices ({', '.join(changed)}{values}). "
             "Expected the same command to resume it. Use another --output, or --overwrite to start anew"
         )
     run.metadata["training"]["settings"] = settings.to_dict()
