@@ -148,7 +148,7 @@ def _check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
 def evaluate_and_print(run: str | pathlib.Path, **options: Any) -> dict[str, Any]:
     """`evaluate` for people: a progress bar on a terminal, a table, and as the last line one JSON object."""
     import rich.box
-import rich.console
+    import rich.console
     import rich.progress
     import rich.table
 
