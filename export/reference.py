@@ -27,12 +27,13 @@ STORED_ALIGNMENTS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One call of a graph. `margins` is the search's own, for a case of `translate`."""
+    """One call of a graph. A search has its `margins`; it is `counted` but where its sentences were searched before."""
 
     graph: str
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
     margins: np.ndarray | None = None
+    counted: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +99,8 @@ def translator_cases(
             tokens = outputs["log_probs"].argmax(axis=-1).astype(np.int32)
             encoded = {name: outputs.get(f"next_{name}", value) for name, value in encoded.items()}
     other = {"max_length": max(settings.max_length // 2, 1), "length_penalty": 0.0}
-    searched = [(batch, settings.knobs) for batch in batches(rows)]
-    for source, knobs in [*searched, (padded(long), other)]:
-        cases.append(search_case(net, translate, source, settings, knobs))
-    return cases
+    cases += [search_case(net, translate, batch, settings, settings.knobs) for batch in batches(rows)]
+    return [*cases, dataclasses.replace(search_case(net, translate, padded(long), settings, other), counted=False)]
 
 
 def search_case(
@@ -160,7 +159,8 @@ def save(reference: Reference, path: pathlib.Path) -> None:
             with_alignments += 1
             if with_alignments > STORED_ALIGNMENTS:
                 del outputs["alignments"]
-        index.append({"graph": case.graph, "inputs": list(case.inputs), "outputs": list(outputs)})
+        entry = {"graph": case.graph, "inputs": list(case.inputs), "outputs": list(outputs), "counted": case.counted}
+        index.append(entry)
         arrays |= {f"{number}/inputs/{name}": value for name, value in case.inputs.items()}
         arrays |= {f"{number}/outputs/{name}": value for name, value in outputs.items()}
         if case.margins is not None:
@@ -186,6 +186,7 @@ def load(path: pathlib.Path) -> Reference:
                     {name: arrays[f"{number}/inputs/{name}"] for name in entry["inputs"]},
                     {name: arrays[f"{number}/outputs/{name}"] for name in entry["outputs"]},
                     arrays.get(f"{number}/margins"),
+                    entry["counted"],
                 )
                 for number, entry in enumerate(description["cases"])
             ]

@@ -17,19 +17,15 @@ def tensor_spec(port: Port) -> tf.TensorSpec:
     return tf.TensorSpec(shape, port.dtype, name=port.name)
 
 
-def write_saved_model(
-    path: pathlib.Path, model: keras.Model, graphs: Iterable[Graph], resources: Iterable[Any] = ()
-) -> None:
+def write_saved_model(path: pathlib.Path, graphs: Iterable[Graph], resources: Iterable[Any] = ()) -> None:
     """Write graphs as signatures of one SavedModel.
 
     Args:
         path: folder to write.
-        model: owner of the weights.
         graphs: each becomes the signature of its name; the first is `serving_default` too.
         resources: what the graphs use beside the model's weights: lookup tables, tokenizers.
     """
-    archive = keras.export.ExportArchive()
-    archive.track(model)
+    archive = keras.export.ExportArchive()  # finds the weights in the graphs; a tracked model would store them twice
     for resource in resources:
         archive.track(resource)
     for graph in graphs:
