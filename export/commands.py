@@ -53,7 +53,8 @@ def export_run(
         from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET
 
         from . import report
-        from .exporter import check_formats, check_output, export
+        from .exporter import check_formats, export
+        from .staging import check_output
 
         check_formats(to)
         check_output(output, overwrite)

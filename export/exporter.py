@@ -1,29 +1,24 @@
 """Export a model: convert, verify, time, and only then give the artefact its name."""
 
 import contextlib
-import dataclasses
 import importlib.util
 import os
 import pathlib
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
-from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
 
 from . import artefact, bench, conversion, loops, reference, report, runtime, text_graph
-from .errors import disk_full, is_disk_full
-from .functional import model_graph
-from .graphs import Graph, SearchSettings, translator_graphs
-from .reference import Reference
+from .graphs import Graph, SearchSettings
+from .planning import Plan, plan_export
 from .saved_model import write_saved_model
+from .staging import check_output, publish, staging
 from .verification import REFERENCE_FILE, compare
 
 FORMATS = ("saved_model", "tflite", "onnx")
@@ -136,138 +131,6 @@ def check_backend() -> None:
     for module in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "tensorflow_text"):
         if importlib.util.find_spec(module) is None:
             raise UserError(f"Export needs {module}, which is not installed. Run: pip install 'keras-luong[export]'")
-
-
-def check_output(output: pathlib.Path, overwrite: bool) -> pathlib.Path:
-    """The directory to write; raises UserError if it exists and may not be replaced."""
-    if not output.exists():
-        return output
-    if not overwrite:
-        raise UserError(f"{output} exists already. Choose another output, or allow it to be overwritten (--overwrite)")
-    if not output.is_dir() or (any(output.iterdir()) and not (output / "manifest.json").exists()):
-        raise UserError(f"{output} exists and is no artefact: it will not be overwritten. Choose another output")
-    return output
-
-
-@contextlib.contextmanager
-def staging(output: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """Two folders beside the output, for the artefact and for what leads to it; gone afterwards whatever happens."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror}. Choose another output") from None
-    try:
-        stage, work = folder / "artefact", folder / "work"
-        stage.mkdir()
-        work.mkdir()
-        yield stage, work
-    except UserError:
-        raise
-    except Exception as error:
-        if is_disk_full(error):
-            raise disk_full(output) from None
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def publish(stage: pathlib.Path, output: pathlib.Path) -> None:
-    """Give the verified artefact its name; a former one goes only when the new one is in its place."""
-    former = stage.parent / "former"
-    if output.exists():
-        output.rename(former)
-    stage.rename(output)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What to export, and what Keras makes of the samples."""
-
-    model: keras.Model
-    graphs: tuple[Graph, ...]
-    stepped_graphs: tuple[Graph, ...]
-    """The same graphs in the form that TFLite's built-in operators can express."""
-    cases: Reference
-    net: EncoderDecoder | None = None
-    settings: SearchSettings = dataclasses.field(default_factory=SearchSettings)
-    tokenizers: tuple[Tokenizer, Tokenizer] | None = None
-
-
-def plan_export(
-    model: Any,
-    settings: SearchSettings,
-    tokenizers: tuple[Tokenizer, Tokenizer] | None,
-    samples: Sequence[Any] | None,
-) -> Plan:
-    """Graphs and cases of a model."""
-    if not isinstance(model, keras.Model):
-        raise UserError(f"Expected: a Keras model, or a run directory. Received: {type(model).__name__}")
-    try:
-        net = EncoderDecoder(model)
-    except ValueError:
-        graph = model_graph(model)
-        inputs = [as_inputs(graph, sample) for sample in samples] if samples is not None else None
-        inputs = inputs or reference.random_inputs(graph, smallest_vocabulary(model))
-        return Plan(model, (graph,), (graph,), Reference(reference.model_cases(graph, inputs), []))
-    graphs = translator_graphs(net, settings, "layer")
-    rows, sentences = source_rows(net, tokenizers, samples)
-    cases = Reference(reference.translator_cases(net, graphs, rows, settings), sentences)
-    return Plan(model, graphs, translator_graphs(net, settings, "loop"), cases, net, settings, tokenizers)
-
-
-def source_rows(
-    net: EncoderDecoder, tokenizers: tuple[Tokenizer, Tokenizer] | None, samples: Sequence[Any] | None
-) -> tuple[list[list[int]], list[str]]:
-    """The rows of ids to search, each with EOS, and the sentences they came from, if any; too long ones are left out.
-
-    Raises:
-        UserError: if sentences come without tokenizers, or no sample is left.
-    """
-    longest = net.config.max_source_length or 10**9
-    samples = list(samples or [])
-    if not samples:
-        generator = np.random.default_rng(0)
-        lengths = [min(length, longest - 1) for length in (1, 2, 3, 5, 7, 11, 13, 17)]
-        high = net.config.source_vocabulary
-        return [[*generator.integers(4, high, length).tolist(), artefact.SPECIAL_IDS["eos"]] for length in lengths], []
-    sentences = [sample for sample in samples if isinstance(sample, str)]
-    if not sentences:
-        rows = [[int(i) for i in sample] for sample in samples]
-    elif tokenizers is None:
-        raise UserError(
-            "Samples are sentences, but there are no tokenizers. Give tokenizers=(source, target), or rows of ids"
-        )
-    else:
-        rows = [[*tokenizers[0].encode(sentence), artefact.SPECIAL_IDS["eos"]] for sentence in sentences]
-    kept = [number for number, row in enumerate(rows) if len(row) <= longest]
-    if not kept:
-        raise UserError(f"Every sample is longer than the model can read. Expected: at most {longest} tokens with EOS")
-    return [rows[number] for number in kept], [sentences[number] for number in kept] if sentences else []
-
-
-def as_inputs(graph: Graph, sample: Any) -> dict[str, np.ndarray]:
-    """One sample as the graph's named arrays."""
-    if not isinstance(sample, Mapping):
-        sample = dict(
-            zip(
-                (port.name for port in graph.inputs),
-                sample if isinstance(sample, (list, tuple)) else [sample],
-                strict=True,
-            )
-        )
-    missing = [port.name for port in graph.inputs if port.name not in sample]
-    if missing:
-        raise UserError(
-            f"A sample lacks inputs. Expected: {[port.name for port in graph.inputs]}. Received: {sorted(sample)}"
-        )
-    return {port.name: np.asarray(sample[port.name], port.dtype) for port in graph.inputs}
-
-
-def smallest_vocabulary(model: keras.Model) -> int:
-    """A bound that every integer input of a model can bear: the smallest of its embedding tables."""
-    sizes = [layer.input_dim for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
-    return min(sizes, default=2)
 
 
 def convert(

@@ -1,0 +1,108 @@
+"""What to export of a model, and what Keras makes of the samples."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_attention.errors import UserError
+from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.text import Tokenizer
+
+from . import reference
+from .artefact import SPECIAL_IDS
+from .functional import model_graph
+from .graphs import Graph, SearchSettings, translator_graphs
+from .reference import Reference
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to export, and what Keras makes of the samples."""
+
+    model: keras.Model
+    graphs: tuple[Graph, ...]
+    stepped_graphs: tuple[Graph, ...]
+    """The same graphs in the form that TFLite's built-in operators can express."""
+    cases: Reference
+    net: EncoderDecoder | None = None
+    settings: SearchSettings = dataclasses.field(default_factory=SearchSettings)
+    tokenizers: tuple[Tokenizer, Tokenizer] | None = None
+
+
+def plan_export(
+    model: Any,
+    settings: SearchSettings,
+    tokenizers: tuple[Tokenizer, Tokenizer] | None,
+    samples: Sequence[Any] | None,
+) -> Plan:
+    """Graphs and cases of a model."""
+    if not isinstance(model, keras.Model):
+        raise UserError(f"Expected: a Keras model, or a run directory. Received: {type(model).__name__}")
+    try:
+        net = EncoderDecoder(model)
+    except ValueError:
+        graph = model_graph(model)
+        inputs = [as_inputs(graph, sample) for sample in samples] if samples is not None else None
+        inputs = inputs or reference.random_inputs(graph, smallest_vocabulary(model))
+        return Plan(model, (graph,), (graph,), Reference(reference.model_cases(graph, inputs), []))
+    graphs = translator_graphs(net, settings, "layer")
+    rows, sentences = source_rows(net, tokenizers, samples)
+    cases = Reference(reference.translator_cases(net, graphs, rows, settings), sentences)
+    return Plan(model, graphs, translator_graphs(net, settings, "loop"), cases, net, settings, tokenizers)
+
+
+def source_rows(
+    net: EncoderDecoder, tokenizers: tuple[Tokenizer, Tokenizer] | None, samples: Sequence[Any] | None
+) -> tuple[list[list[int]], list[str]]:
+    """The rows of ids to search, each with EOS, and the sentences they came from, if any; too long ones are left out.
+
+    Raises:
+        UserError: if sentences come without tokenizers, or no sample is left.
+    """
+    longest = net.config.max_source_length or 10**9
+    samples = list(samples or [])
+    if not samples:
+        generator = np.random.default_rng(0)
+        lengths = [min(length, longest - 1) for length in (1, 2, 3, 5, 7, 11, 13, 17)]
+        high = net.config.source_vocabulary
+        return [[*generator.integers(4, high, length).tolist(), SPECIAL_IDS["eos"]] for length in lengths], []
+    sentences = [sample for sample in samples if isinstance(sample, str)]
+    if not sentences:
+        rows = [[int(i) for i in sample] for sample in samples]
+    elif tokenizers is None:
+        raise UserError(
+            "Samples are sentences, but there are no tokenizers. Give tokenizers=(source, target), or rows of ids"
+        )
+    else:
+        rows = [[*tokenizers[0].encode(sentence), SPECIAL_IDS["eos"]] for sentence in sentences]
+    kept = [number for number, row in enumerate(rows) if len(row) <= longest]
+    if not kept:
+        raise UserError(f"Every sample is longer than the model can read. Expected: at most {longest} tokens with EOS")
+    return [rows[number] for number in kept], [sentences[number] for number in kept] if sentences else []
+
+
+def as_inputs(graph: Graph, sample: Any) -> dict[str, np.ndarray]:
+    """One sample as the graph's named arrays."""
+    if not isinstance(sample, Mapping):
+        sample = dict(
+            zip(
+                (port.name for port in graph.inputs),
+                sample if isinstance(sample, (list, tuple)) else [sample],
+                strict=True,
+            )
+        )
+    missing = [port.name for port in graph.inputs if port.name not in sample]
+    if missing:
+        raise UserError(
+            f"A sample lacks inputs. Expected: {[port.name for port in graph.inputs]}. Received: {sorted(sample)}"
+        )
+    return {port.name: np.asarray(sample[port.name], port.dtype) for port in graph.inputs}
+
+
+def smallest_vocabulary(model: keras.Model) -> int:
+    """A bound that every integer input of a model can bear: the smallest of its embedding tables."""
+    sizes = [layer.input_dim for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+    return min(sizes, default=2)
