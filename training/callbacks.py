@@ -119,6 +119,8 @@ class Trainer(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.dataset.start_epoch(epoch)
+        # PyTorch's dropout draws from a global state that no variable holds: it starts anew with each epoch.
+        keras.utils.set_random_seed((1_000_003 * self.settings.seed + epoch) % 2**32)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         limit = self.settings.time_limit

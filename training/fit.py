@@ -100,7 +100,9 @@ def fit_run(run: RunDirectory, settings: Settings, splits: Splits, say: Callable
     model = build_seq2seq(run.config)
     twin = build_seq2seq(run.config)
     compile_model(model, settings)
-    dataset = BatchDataset(train_data, settings.batch_size, settings.seed, settings.padding_multiple)
+    # XLA compiles each shape anew: there are fewer of them with coarser lengths.
+    multiple = max(settings.padding_multiple, 8 if model.jit_compile else 1)
+    dataset = BatchDataset(train_data, settings.batch_size, settings.seed, multiple)
     trainer = Trainer(run, settings, dataset, validation, run.target_tokenizer, twin)
     resumed = trainer.resume(model)
     reason = trainer.progress.finished(settings)
