@@ -45,8 +45,8 @@ class Display(keras.callbacks.Callback):
         if self.console.is_terminal:
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(bar_width=None),
-                rich.progress.MofNCompleteColumn(),
+                rich.progress.BarColumn(bar_width=10),
+                rich.progress.TaskProgressColumn(),
                 rich.progress.TimeRemainingColumn(compact=True),
                 rich.progress.TextColumn("{task.fields[numbers]}"),
                 console=self.console,
@@ -69,16 +69,16 @@ class Display(keras.callbacks.Callback):
         self._tokens += self.dataset.target_tokens(batch)
         self._speed_of_epoch = self._speed()
         if self._bar is not None and self._task is not None:
-            now = f"{self._speed():,.0f} tokens/s  loss {float((logs or {}).get('loss', 0.0)):.3f}"
-            numbers = f"{now}  {self._last}" if self._last else now
+            numbers = f"{self._speed():,.0f} tokens/s  loss {float((logs or {}).get('loss', 0.0)):.3f}{self._last}"
             self._bar.update(self._task, completed=batch + 1, numbers=numbers)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        score = f"{self.monitor} {logs[f'val_{self.monitor}']:.2f}"
-        self._last = f"val perplexity {logs['val_perplexity']:.2f}  val {score}"
+        perplexity, score = logs["val_perplexity"], f"{self.monitor} {logs[f'val_{self.monitor}']:.2f}"
+        # Short enough for a terminal of 80 columns.
+        self._last = f"  val ppl {perplexity:.2f} {score.replace('exact_match', 'exact')}"
         self.console.print(
-            f"epoch {epoch + 1}/{self.epochs}  loss {logs['loss']:.4f}  {self._last}  "
+            f"epoch {epoch + 1}/{self.epochs}  loss {logs['loss']:.4f}  val perplexity {perplexity:.2f}  val {score}  "
             f"learning rate {logs['learning_rate']:.2e}  {self._speed_of_epoch:,.0f} tokens/s"
         )
 
