@@ -1,5 +1,6 @@
 """Converters run as processes of their own: one that crashes the interpreter becomes an error that says so."""
 
+import errno
 import json
 import os
 import pathlib
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from . import litert, to_onnx
-from .errors import ConversionError, disk_full, is_disk_full
+from .errors import ConversionError, is_disk_full
 from .graphs import Graph
 
 
@@ -18,7 +19,7 @@ def convert_to_tflite(saved_model: pathlib.Path, output: pathlib.Path, signature
 
     Raises:
         ConversionError: if the converter fails.
-        UserError: if the disk is full.
+        OSError: if the disk is full.
     """
     run_converter("TFLite", litert.__file__, [str(saved_model), str(output), *signatures], output)
 
@@ -32,7 +33,7 @@ def convert_to_onnx(
 
     Raises:
         ConversionError: if the converter or the checker fails.
-        UserError: if the disk is full.
+        OSError: if the disk is full.
     """
     folder.mkdir()
     description = work / "graphs.json"
@@ -45,7 +46,7 @@ def run_converter(format_name: str, script: str, arguments: Sequence[str], outpu
 
     Raises:
         ConversionError: with the converter's own last words, or the signal that ended it.
-        UserError: if the disk is full.
+        OSError: if the disk is full.
     """
     environment = {
         **os.environ,
@@ -58,7 +59,7 @@ def run_converter(format_name: str, script: str, arguments: Sequence[str], outpu
     if finished.returncode == 0:
         return
     if is_disk_full(finished.stderr):
-        raise disk_full(output)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
     if finished.returncode < 0:
         name = signal.Signals(-finished.returncode).name
         raise ConversionError(
