@@ -41,6 +41,7 @@ def plan_export(
     """Graphs and cases of a model."""
     if not isinstance(model, keras.Model):
         raise UserError(f"Expected: a Keras model, or a run directory. Received: {type(model).__name__}")
+    check_precision(model)
     try:
         net = EncoderDecoder(model)
     except ValueError:
@@ -52,6 +53,16 @@ def plan_export(
     rows, sentences = source_rows(net, tokenizers, samples)
     cases = Reference(reference.translator_cases(net, graphs, rows, settings), sentences)
     return Plan(model, graphs, translator_graphs(net, settings, "loop"), cases, net, settings, tokenizers)
+
+
+def check_precision(model: keras.Model) -> None:
+    """Raises UserError unless every layer computes in float32."""
+    for layer in model._flatten_layers():
+        if layer.compute_dtype not in ("float32", None) and "float" in layer.compute_dtype:
+            raise UserError(
+                f"Layer {layer.name!r} computes in {layer.compute_dtype}. Expected: float32 in every layer. Build the "
+                "model again under the float32 policy, and load its weights"
+            )
 
 
 def source_rows(

@@ -109,6 +109,14 @@ def test_what_is_not_functional() -> None:
         model_graph(keras.Model(text, keras.layers.Identity()(text)))
 
 
+def test_lower_precisions_are_refused(tmp_path: pathlib.Path) -> None:
+    inputs = keras.Input((3,), name="features")
+    model = keras.Model(inputs, keras.layers.Dense(2, dtype="mixed_float16")(inputs))
+    with pytest.raises(UserError, match=r"computes in float16. Expected: float32 in every layer"):
+        export(model, tmp_path / "artefact", "tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_operator_without_a_builtin_form(tmp_path: pathlib.Path) -> None:
     """The converter's refusal is one line that names the operator, and leaves nothing behind."""
     inputs = keras.Input((3,), name="features")

@@ -1,6 +1,7 @@
 """Tokenizers in the graph give the ids and the text of the Python ones; the runtime's give them too."""
 
 import pathlib
+from typing import Any
 
 import hypothesis
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies
 
 from keras_attention.export import runtime, text_graph
 from keras_attention.export.artefact import SPECIAL_IDS
+from keras_attention.export.graphs import Graph, Port
 from keras_attention.text import Tokenizer, train_tokenizer
 from tests.export_models import LINES, UNUSUAL
 
@@ -54,6 +56,22 @@ def test_text_in_the_graph_is_the_python_one(tokenizer: Tokenizer, twin: text_gr
     ids = tf.constant([[row + [0] * (longest - len(row))] for row in rows], tf.int32)
     text = text_graph.target_text(twin, ids).numpy()
     assert [cell.decode() for cell in text[:, 0]] == [tokenizer.decode(row) for row in rows]
+
+
+def test_a_text_longer_than_a_location_score_can_address() -> None:
+    tokenizer = train_tokenizer("char", LINES)
+    twins = text_graph.graph_tokenizer(tokenizer), text_graph.graph_tokenizer(tokenizer)
+    ids = Port("ids", "int32", ("batch", 1, 3))
+
+    def translate(source: Any, *knobs: Any) -> dict[str, Any]:
+        return {"ids": source[:, None, :3], "scores": tf.zeros((1, 1))}
+
+    graph = text_graph.text_graph(
+        Graph("translate", translate, (), (ids,)), *twins, {"max_length": 3, "length_penalty": 1.0}, longest=4
+    )
+    assert graph.function(tf.constant(["The"]))["text"].numpy().tolist() == [[b"The"]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="longer than the 4 tokens"):
+        graph.function(tf.constant(["The c"]))
 
 
 def test_tokenizers_of_the_runtime(tokenizer: Tokenizer, tmp_path: pathlib.Path) -> None:
