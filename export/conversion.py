@@ -1,5 +1,6 @@
 """Converters run as processes of their own: one that crashes the interpreter becomes an error that says so."""
 
+import contextlib
 import errno
 import json
 import os
@@ -7,11 +8,30 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from . import litert, to_onnx
 from .errors import ConversionError, is_disk_full
 from .graphs import Graph
+
+
+@contextlib.contextmanager
+def background() -> Iterator[Callable[..., None]]:
+    """Gives a function that starts a conversion; the context ends when all of them have.
+
+    Raises what the first conversion that failed has raised.
+    """
+    with ThreadPoolExecutor() as pool:  # the threads only wait for their processes
+        started: list[Future[None]] = []
+
+        def start(convert: Callable[..., None], *arguments: Any) -> None:
+            started.append(pool.submit(convert, *arguments))
+
+        yield start
+        for conversion in started:
+            conversion.result()
 
 
 def convert_to_tflite(saved_model: pathlib.Path, output: pathlib.Path, signatures: Sequence[str]) -> None:

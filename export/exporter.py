@@ -160,19 +160,20 @@ def convert(
         resources = [resource for _, used in text for resource in used]
         with loops.without_cudnn(plan.model):
             write_saved_model(stage / "saved_model", [*(graph for graph, _ in text), *graphs], resources)
-    if "onnx" in formats:
-        say("converting to ONNX")
-        layers = stage / "saved_model"
-        if text or "saved_model" not in formats:  # the converter knows no operators on text
-            layers = work / "layers"
-            with loops.without_cudnn(plan.model):
-                write_saved_model(layers, graphs)
-        conversion.convert_to_onnx(layers, stage / "onnx", graphs, work)
-    if "tflite" in formats:
-        say("converting to TFLite")
-        with loops.stepped(plan.model) if plan.net is None else contextlib.nullcontext():
-            write_saved_model(work / "loops", plan.stepped_graphs)
-        conversion.convert_to_tflite(work / "loops", stage / "model.tflite", [graph.name for graph in graphs])
+    with conversion.background() as start:
+        if "onnx" in formats:
+            say("converting to ONNX")
+            layers = stage / "saved_model"
+            if text or "saved_model" not in formats:  # the converter knows no operators on text
+                layers = work / "layers"
+                with loops.without_cudnn(plan.model):
+                    write_saved_model(layers, graphs)
+            start(conversion.convert_to_onnx, layers, stage / "onnx", graphs, work)
+        if "tflite" in formats:
+            say("converting to TFLite")
+            with loops.stepped(plan.model) if plan.net is None else contextlib.nullcontext():
+                write_saved_model(work / "loops", plan.stepped_graphs)
+            start(conversion.convert_to_tflite, work / "loops", stage / "model.tflite", [g.name for g in graphs])
     return artefact.complete(manifest, stage)
 
 
