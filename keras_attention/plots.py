@@ -1,4 +1,4 @@
-"""Pictures as PNG: attention heat maps, learning curves, a score by source length.
+"""Pictures as PNG: attention heat maps and learning curves.
 
 Needs matplotlib; draws without a display.
 """
@@ -62,20 +62,6 @@ def learning_curves(path: str | pathlib.Path, history: Sequence[Mapping[str, flo
     score.set_ylabel(f"{monitor} (%)" if monitor != "bleu" else "BLEU")
     lines = [*axes.get_lines(), *score.get_lines()]
     axes.legend(lines, [line.get_label() for line in lines], loc="center right")
-    _save(figure, path)
-
-
-def scores_by_length(
-    path: str | pathlib.Path, labels: Sequence[str], scores: Mapping[str, Sequence[float]], score_name: str
-) -> None:
-    """Write one line for each model over groups of source length named by `labels`."""
-    figure, axes = _figure(7.0, 4.0)
-    for name, values in scores.items():
-        axes.plot(range(len(labels)), values, marker="o", label=name)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_xlabel("source length (words)")
-    axes.set_ylabel(score_name)
-    axes.legend()
     _save(figure, path)
 
 

@@ -13,7 +13,6 @@ from keras_attention.run_directory import RunDirectory, write_atomically, write_
 
 from . import toy
 from .command import run_command
-from .toy_run import train_toy
 
 
 def fails(done, *parts: str) -> None:
@@ -195,10 +194,3 @@ def test_a_full_disk_under_the_output_is_one_line(toy_run) -> None:
     assert done.returncode == 1
     assert "error: the output: the disk is full" in lines[-1]
     assert "Traceback" not in done.stderr.decode()
-
-
-def test_the_plain_model_has_no_attention_to_show(toy_folder, tmp_path) -> None:
-    run = train_toy(tmp_path / "run", toy_folder, epochs=1, model={"attention": "none"})
-    fails(run_command("attention", run.path, "abc", "--output", tmp_path / "x.png"), "no attention to draw")
-    done = run_command("translate", run.path, "--alignments", tmp_path / "a", stdin=b"abc\n")
-    fails(done, "no attention")

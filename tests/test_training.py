@@ -21,6 +21,7 @@ from keras_attention.training.settings import Settings
 from keras_attention.translator import Translator
 
 from . import toy
+from .command import run_command
 from .toy_run import train_toy
 
 
@@ -146,15 +147,16 @@ def test_without_averaging_the_plain_weights_are_kept(toy_run) -> None:
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-def test_a_finished_training_is_not_repeated_and_goes_on_with_more_epochs(toy_folder, tmp_path, capsys) -> None:
-    whole = train_toy(tmp_path / "whole", toy_folder, epochs=3)
+def test_a_finished_training_is_not_repeated_and_goes_on_with_more_epochs(
+    toy_folder, toy_run, tmp_path, capsys
+) -> None:
     part = train_toy(tmp_path / "part", toy_folder, epochs=1)
     modified = part.model_path.stat().st_mtime_ns
     train_toy(tmp_path / "part", toy_folder, epochs=1)
     assert part.model_path.stat().st_mtime_ns == modified
-    train_toy(tmp_path / "part", toy_folder, epochs=3)
+    train_toy(tmp_path / "part", toy_folder, epochs=2)
     assert "resuming after epoch 1" in capsys.readouterr().out
-    for one, other in zip(history(whole), history(part), strict=True):
+    for one, other in zip(history(toy_run), history(part), strict=True):
         assert one == pytest.approx(other, rel=1e-6, abs=1e-6)
 
 
@@ -173,10 +175,16 @@ def test_time_is_up_in_the_middle_of_an_epoch(toy_folder, tmp_path, capsys) -> N
     assert json.loads((run.path / "metrics.json").read_text())["epochs"] == 1
 
 
-def test_the_plain_model_trains_without_pictures_of_attention(toy_folder, tmp_path) -> None:
+def test_the_plain_model_has_no_attention_to_show(toy_folder, tmp_path) -> None:
     run = train_toy(tmp_path / "run", toy_folder, epochs=1, model={"attention": "none"})
     assert run.config.attention == "none"
     assert not list(run.path.glob("plots/attention*"))
+    done = run_command("attention", run.path, "abc", "--output", tmp_path / "x.png")
+    assert done.status == 1
+    assert "no attention to draw" in done.err
+    done = run_command("translate", run.path, "--alignments", tmp_path / "a", stdin=b"abc\n")
+    assert done.status == 1
+    assert "no attention" in done.err
 
 
 def test_fit_takes_batches_of_any_length_after_two_alike(toy_run) -> None:
