@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -125,6 +126,8 @@ def fit_run(run: RunDirectory, settings: Settings, splits: Splits, say: Callable
             )
         finally:
             display.close()
+            # An epoch that was cut short leaves an iterator that TensorFlow must not find at the interpreter's end.
+            gc.collect()
         reason = trainer.progress.finished(settings)
     best = trainer.progress.plateau
     write_reports(run, settings, trainer.progress)
