@@ -190,8 +190,8 @@ def failures_shown(console: Console) -> Iterator[None]:
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output."""
     table = Table(title=title, box=SIMPLE, pad_edge=False, collapse_padding=True)
-    for column in columns:
-        table.add_column(column)
+    for number, column in enumerate(columns):
+        table.add_column(column, min_width=max(len(row[number]) for row in rows))  # headers wrap, values do not
     for row in rows:
         table.add_row(*row)
     console.print(table)
