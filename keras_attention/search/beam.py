@@ -53,7 +53,8 @@ def beam_search(
 
     Live and finished hypotheses share the K slots. A finished one is frozen: its score never changes. At the maximum
     length a live hypothesis is kept as it is, marked unfinished. Padding is never chosen; among equal scores the
-    hypothesis ranked higher before, and then the lower id, comes first.
+    hypothesis ranked higher before, and then the lower id, comes first (on the PyTorch backend: as `torch.topk` has it,
+    which promises no order).
 
     Args:
         step: see `Step`.

@@ -32,7 +32,7 @@ def greedy_search(
 ) -> SearchResult:
     """Follows the likeliest word until EOS or the maximum length; the same hypotheses as a beam of 1.
 
-    Padding is never chosen; ties go to the lower id.
+    Padding is never chosen; ties go to the lower id (on the PyTorch backend: as `torch.topk` has it).
 
     Args:
         step: see `Step`.
