@@ -204,16 +204,12 @@ class EncoderDecoder:
         if max_length_factor is not None:
             lengths = ops.sum(ops.cast(memory["mask"], "int32"), axis=1)
             limits = length_limits(lengths, max_length, max_length_factor, max_length_offset)
+        arguments: dict[str, Any] = {
+            "max_length": limits,
+            "capacity": capacity,
+            "source_length": ops.shape(source)[1],
+            "length_penalty": length_penalty,
+        }
         if beam_size == 1:
-            return greedy_search(
-                self.step, state, memory, max_length=limits, capacity=capacity, length_penalty=length_penalty
-            )
-        return beam_search(
-            self.step,
-            state,
-            memory,
-            beam_size=beam_size,
-            max_length=limits,
-            capacity=capacity,
-            length_penalty=length_penalty,
-        )
+            return greedy_search(self.step, state, memory, **arguments)
+        return beam_search(self.step, state, memory, beam_size=beam_size, **arguments)

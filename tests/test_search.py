@@ -174,6 +174,24 @@ def test_wrong_arguments(arguments, message):
         search(random_tables(0), **arguments)
 
 
+@pytest.mark.parametrize("function", [greedy_search, beam_search])
+def test_a_known_source_length_saves_a_step(function):
+    tables = np.full((1, VOCABULARY, STEPS, VOCABULARY), -9.0)
+    tables[..., 4] = -1.0  # never EOS: as many steps as words
+    state, memory = start(tables)
+    calls = {}
+    for known in (POSITIONS, None):
+        calls[known] = 0
+
+        def counted(token, state, memory, known=known):
+            calls[known] += 1
+            return table_step(token, state, memory)
+
+        result = numpy(function(counted, state, memory, max_length=STEPS, source_length=known))
+        assert result["alignments"].shape[-1] == POSITIONS
+    assert calls[None] == calls[POSITIONS] + 1
+
+
 def test_no_tensor_to_read_the_batch_size_from():
     with pytest.raises(ValueError, match="Expected: `batch_size`"):
         beam_search(table_step, {}, {}, max_length=3)

@@ -13,6 +13,7 @@ from keras_attention.search.common import (
     check_capacity,
     length_penalty_factor,
     row_limits,
+    source_length_of,
     take_rows,
     tile_rows,
 )
@@ -42,6 +43,7 @@ def beam_search(
     batch_size: Tensor | int | None = None,
     max_length: Tensor | int = 100,
     capacity: int | None = None,
+    source_length: Tensor | int | None = None,
     length_penalty: Tensor | float = 1.0,
     bos_id: int = BOS_ID,
     eos_id: int = EOS_ID,
@@ -64,6 +66,7 @@ def beam_search(
         batch_size: B; read off the first tensor of the state or the memory if `None`.
         max_length: most words, EOS counted: an int, a scalar, or int `(B,)`.
         capacity: static length L of the buffers; `max_length` if that is an int.
+        source_length: S of the alignments; found by one step more if `None`.
         length_penalty: GNMT alpha, a number or a scalar tensor; 0 ranks by plain log-probability.
         bos_id, eos_id, pad_id: ids of the special words.
 
@@ -80,8 +83,9 @@ def beam_search(
     limits = row_limits(max_length, batch, length)
     state, memory = tile_rows(state, beam_size), tile_rows(memory, beam_size)
     rows = batch * beam_size
-    _, _, probe = step(ops.full((rows,), bos_id, dtype="int32"), state, memory)
-    alignments = ops.zeros((length, rows, ops.shape(probe)[1]), dtype="float32")
+    if source_length is None:
+        source_length = source_length_of(step, rows, bos_id, state, memory)
+    alignments = ops.zeros((length, rows, source_length), dtype="float32")
 
     def unfinished(t: Tensor, beams: list[Tensor], *_: Any) -> Tensor:
         return ops.any(ops.logical_and(_Beams(*beams).live, (t < limits)[:, None]))

@@ -84,6 +84,12 @@ def batch_size_of(tree: Any) -> Tensor | int:
     return ops.shape(leaves[0])[0]
 
 
+def source_length_of(step: Step, rows: Tensor | int, bos_id: int, state: Any, memory: Any) -> Tensor | int:
+    """S of the alignments, found by running one step; who knows S passes it to the search and saves that step."""
+    _, _, alignment = step(ops.full((rows,), bos_id, dtype="int32"), state, memory)
+    return ops.shape(alignment)[1]
+
+
 def row_limits(max_length: Tensor | int, batch_size: Tensor | int, capacity: int) -> Tensor:
     """`max_length`, a scalar or one value per row, as int32 `(B,)`, at most the capacity of the buffers."""
     limits = ops.cast(ops.convert_to_tensor(max_length), "int32")

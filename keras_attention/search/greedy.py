@@ -13,6 +13,7 @@ from keras_attention.search.common import (
     check_capacity,
     length_penalty_factor,
     row_limits,
+    source_length_of,
 )
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 
@@ -25,6 +26,7 @@ def greedy_search(
     batch_size: Tensor | int | None = None,
     max_length: Tensor | int = 100,
     capacity: int | None = None,
+    source_length: Tensor | int | None = None,
     length_penalty: Tensor | float = 0.0,
     bos_id: int = BOS_ID,
     eos_id: int = EOS_ID,
@@ -41,6 +43,7 @@ def greedy_search(
         batch_size: B; read off the first tensor of the state or the memory if `None`.
         max_length: most words, EOS counted: an int, a scalar, or int `(B,)`.
         capacity: static length L of the buffers; `max_length` if that is an int.
+        source_length: S of the alignments; found by one step more if `None`.
         length_penalty: GNMT alpha of the returned scores.
         bos_id, eos_id, pad_id: ids of the special words.
 
@@ -52,7 +55,8 @@ def greedy_search(
     limits = row_limits(max_length, batch, length)
     positions = ops.arange(length, dtype="int32")[None, :]
     leaves = keras.tree.flatten(state)
-    _, _, probe = step(ops.full((batch,), bos_id, dtype="int32"), state, memory)
+    if source_length is None:
+        source_length = source_length_of(step, batch, bos_id, state, memory)
 
     def body(
         t: Tensor,
@@ -100,7 +104,7 @@ def greedy_search(
         ops.zeros((batch,), dtype="bool"),
         ops.full((batch, length), pad_id, dtype="int32"),
         ops.full((batch,), -NEVER, dtype="float32"),
-        ops.zeros((length, batch, ops.shape(probe)[1]), dtype="float32"),
+        ops.zeros((length, batch, source_length), dtype="float32"),
         *leaves,
     )
     _, _, log_probs, lengths, finished, ids, margins, alignments, *_ = ops.while_loop(unfinished, body, loop)
