@@ -3,13 +3,16 @@
 Importing this package registers its layers, so that plain `keras.models.load_model` reads models that use them.
 """
 
-from keras_attention.attention import LuongAttention
+from keras_attention.attention import BahdanauAttention, LuongAttention
+from keras_attention.attention_rnn import AttentionRNN
 from keras_attention.bridge import Bridge
+from keras_attention.cells import AttentionCell
 from keras_attention.config import Seq2SeqConfig
 from keras_attention.decoder import Decoder
 from keras_attention.encoder import Encoder
 from keras_attention.errors import UserError
 from keras_attention.masking import length_mask, masked_softmax
+from keras_attention.multi_head import MultiHeadLuongAttention
 from keras_attention.recurrent import RecurrentStack
 from keras_attention.search import SearchResult, beam_search, greedy_search
 from keras_attention.seq2seq import EncoderDecoder, build_seq2seq
@@ -17,11 +20,15 @@ from keras_attention.seq2seq import EncoderDecoder, build_seq2seq
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionCell",
+    "AttentionRNN",
+    "BahdanauAttention",
     "Bridge",
     "Decoder",
     "Encoder",
     "EncoderDecoder",
     "LuongAttention",
+    "MultiHeadLuongAttention",
     "RecurrentStack",
     "SearchResult",
     "Seq2SeqConfig",

@@ -6,38 +6,63 @@ import keras
 from keras import ops
 
 from keras_attention import scores as score_functions
-from keras_attention.masking import masked_softmax
-from keras_attention.types import Shape, Tensor
-
-SCORES = ("dot", "scaled_dot", "general", "concat", "location", "cosine")
-"""The names that `LuongAttention(score=...)` takes."""
+from keras_attention.arguments import (
+    ADDITIVE_SCORES,
+    MONOTONIC,
+    SAME_DEPTH_SCORES,
+    check_alignment,
+    check_choices,
+    check_dropout,
+    check_score,
+)
+from keras_attention.mechanism import AttentionMechanism
+from keras_attention.types import Shape, Tensor, TensorDict
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
-class LuongAttention(keras.layers.Layer):
-    """Global attention of Luong, Pham and Manning 2015 (arXiv 1508.04025), section 3.1.
+class LuongAttention(AttentionMechanism):
+    """Attention of Luong, Pham and Manning 2015 (arXiv 1508.04025), section 3: any score, window and alignment.
 
-        a_t(s) = softmax_s(score(h_t, h_s))        context_t = sum_s a_t(s) h_s
+        a_t(s) = align_s(score(h_t, h_s))        context_t = sum_s a_t(s) h_s
 
     where `h_t` is a query, `h_s` a value of the memory, and the score is one of
 
-    | score        | formula                          | weights               |
-    |--------------|----------------------------------|-----------------------|
-    | `dot`        | `h_t . h_s`                      | none; needs Dq = Dv   |
-    | `scaled_dot` | `h_t . h_s / sqrt(Dq)`           | none; needs Dq = Dv   |
-    | `general`    | `h_t W_a h_s`                    | `W_a (Dq, Dv)`        |
-    | `concat`     | `v . tanh(W_1 h_t + W_2 h_s)`    | `W_1`, `W_2`, `v`     |
-    | `location`   | `(W_a h_t)[s]`                   | `W_a (Dq, max_source_length)` |
-    | `cosine`     | `h_t . h_s / (norm h_t norm h_s)`| none; needs Dq = Dv   |
+    | score                 | formula                                  | weights                               |
+    |-----------------------|------------------------------------------|---------------------------------------|
+    | `dot`                 | `h_t . h_s`                              | none; needs Dq = Dv                   |
+    | `scaled_dot`          | `h_t . h_s / sqrt(Dq)`                   | none; needs Dq = Dv                   |
+    | `general`             | `h_t W_a h_s`                            | `W_a (Dq, Dv)`                        |
+    | `concat`, `additive`  | `v . tanh(W_1 h_t + W_2 h_s)`            | `W_1`, `W_2`, `v`                     |
+    | `normalized_additive` | `(g v / norm v) . tanh(W_1 h_t + W_2 h_s + b)` | `W_1`, `W_2`, `v`, `g`, `b`     |
+    | `location`            | `(W_a h_t)[s]`                           | `W_a (Dq, max_source_length)`         |
+    | `cosine`              | `h_t . h_s / (norm h_t norm h_s)`        | none; needs Dq = Dv                   |
 
-    The softmax runs in float32 whatever the layer's dtype; a query whose memory is wholly masked gets zeros.
+    the alignment one of `softmax`, `sparsemax` (exact zeros), `hardmax` (one position, no gradient to the score),
+    `monotonic` and `hard_monotonic` (Raffel et al. 2017, see `alignment.monotonic_alignment`; the energy is the score
+    plus a learned scalar, `score_bias`), and the window one of
+
+    - `None`: all positions of the source;
+    - `local_m`: `p_t - D .. p_t + D` with `p_t = t`, at most the row's last real position (section 3.2, monotonic);
+    - `local_p`: the same about `floor(p_t)` with `p_t = S sigmoid(v_p . tanh(W_p h_t))`, S the row's own length. The
+      weights are then multiplied by `exp(-(s - p_t)^2 / (2 (D/2)^2))`, and not normalised again (equations 9 and 10).
+
+    A window is read by a gather where that is cheaper than a mask over the whole source: always for one query at a
+    time. Everything from the scores on runs in float32; a query whose memory is wholly masked gets zeros.
 
     Args:
         score: one of the names above.
-        units: depth U of the concat score's hidden layer; the depth of the query if `None`.
+        units: depth U of an additive score's hidden layer; the depth of the query if `None`.
         max_source_length: positions that the location score can address; needed by it, and by it alone.
         use_scale: multiply the score by a learned scalar `g`, 1 at first (for `cosine` an inverse temperature).
         dropout: share of the weights dropped in training.
+        window: `None`, `"local_m"` or `"local_p"`.
+        half_width: D of the window.
+        alignment: one of the names above.
+        use_coverage: `+ w_c C_{t-1}(s)` inside the tanh of an additive score, with `C_{t-1}(s)` the sum of the weights
+            that position s had at earlier steps (See et al. 2017, arXiv 1704.04368, equation 11).
+        score_bias_init: first value of a monotonic alignment's `score_bias`; below 0, an untrained row walks on.
+        sigmoid_noise: standard deviation of the normal noise added to monotonic energies in training, and then alone.
+        seed: of dropout and noise.
 
     Call arguments:
         query: float `(B, T, Dq)`.
@@ -45,17 +70,20 @@ class LuongAttention(keras.layers.Layer):
         key: what `project_keys(value)` returned, to save its cost when the same memory is queried again.
         query_mask: bool `(B, T)`; a masked query gets a zero result and zero weights.
         value_mask: bool `(B, S)`; a masked position gets weight 0.
-        state: what an earlier call returned; the global scores keep none, so `None` or an empty dict.
+        state: what an earlier call returned, or `initial_state(value)`, which is what `None` stands for: a dict that
+            holds `step`, `alignment` or `coverage` where the mechanism needs it. T queries continue from it in order.
         return_attention_scores: also return the weights.
-        return_state: also return the state.
-        training: whether dropout applies.
+        return_state: also return the state after the last query.
+        use_causal_mask: the t-th query of this call sees positions up to t alone.
+        noise: what `draw_noise` returned, for callers that draw it outside of a loop.
+        training: whether dropout and noise apply.
 
     Returns:
         The contexts `(B, T, Dv)`; then, where asked for, the weights `(B, T, S)` before dropout, and the state.
 
     Raises:
-        ValueError: for an unknown score, arguments that the score has no use for, depths that the score cannot
-            compare, a mask of a wrong rank, or a source longer than `max_source_length`.
+        ValueError: for an unknown name, arguments that do not go together, depths that the score cannot compare, a mask
+            of a wrong shape or dtype, a state of other names, or a source longer than `max_source_length`.
 
     Example:
 
@@ -74,21 +102,40 @@ class LuongAttention(keras.layers.Layer):
         max_source_length: int | None = None,
         use_scale: bool = False,
         dropout: float = 0.0,
+        window: str | None = None,
+        half_width: int = 10,
+        alignment: str = "softmax",
+        use_coverage: bool = False,
+        score_bias_init: float = 0.0,
+        sigmoid_noise: float = 0.0,
+        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_arguments(score, units, max_source_length, dropout)
+        check_choices(score, window, alignment)
+        check_score(score, units, max_source_length, use_scale)
+        check_alignment(score, window, half_width, alignment, use_coverage, sigmoid_noise)
+        check_dropout(dropout)
         self.score = score
         self.units = units
         self.max_source_length = max_source_length
         self.use_scale = use_scale
         self.dropout = dropout
+        self.window = window
+        self.half_width = half_width
+        self.alignment = alignment
+        self.use_coverage = use_coverage
+        self.score_bias_init = score_bias_init
+        self.sigmoid_noise = sigmoid_noise
+        self.seed = seed
         self.supports_masking = True
-        self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+        self.autocast = False  # the state stays in float32, whatever the layer computes in
+        if dropout or sigmoid_noise:
+            self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, query_shape: Shape, value_shape: Shape) -> None:
         query_depth, value_depth = query_shape[-1], value_shape[-1]
-        if self.score in ("dot", "scaled_dot", "cosine") and query_depth != value_depth:
+        if self.score in SAME_DEPTH_SCORES and query_depth != value_depth:
             raise ValueError(
                 f"score='{self.score}' compares a query and a value of one depth; score='general' compares different "
                 f"depths. Expected: query depth == value depth. Received: query_shape={tuple(query_shape)}, "
@@ -96,16 +143,35 @@ class LuongAttention(keras.layers.Layer):
             )
         if self.score == "general":
             self.kernel = self.add_weight(shape=(query_depth, value_depth), name="kernel")
-        elif self.score == "concat":
-            units = self.units or query_depth
-            self.query_kernel = self.add_weight(shape=(query_depth, units), name="query_kernel")
-            self.key_kernel = self.add_weight(shape=(value_depth, units), name="key_kernel")
-            self.vector = self.add_weight(shape=(units,), name="vector", initializer=_vector_initializer(units))
         elif self.score == "location":
+            score_functions.check_source_length(value_shape[1], self.max_source_length)
             self.kernel = self.add_weight(shape=(query_depth, self.max_source_length), name="kernel")
+        elif self.score in ADDITIVE_SCORES:
+            self._build_additive(query_depth, value_depth, self.units or query_depth)
         if self.use_scale:
             self.scale = self.add_weight(shape=(), name="scale", initializer="ones")
+        if self.alignment in MONOTONIC:
+            start = keras.initializers.Constant(self.score_bias_init)
+            self.score_bias = self.add_weight(shape=(), name="score_bias", initializer=start)
+        if self.window == "local_p":
+            self.position_kernel = self.add_weight(shape=(query_depth, query_depth), name="position_kernel")
+            self.position_vector = self.add_weight(
+                shape=(query_depth,), name="position_vector", initializer=_vector_initializer(query_depth)
+            )
         self.built = True
+
+    def _build_additive(self, query_depth: int, value_depth: int, units: int) -> None:
+        self.query_kernel = self.add_weight(shape=(query_depth, units), name="query_kernel")
+        self.key_kernel = self.add_weight(shape=(value_depth, units), name="key_kernel")
+        self.vector = self.add_weight(shape=(units,), name="vector", initializer=_vector_initializer(units))
+        if self.score == "normalized_additive":
+            start = keras.initializers.Constant(units**-0.5)
+            self.factor = self.add_weight(shape=(), name="factor", initializer=start)
+            self.bias = self.add_weight(shape=(units,), name="bias", initializer="zeros")
+        if self.use_coverage:
+            self.coverage_vector = self.add_weight(
+                shape=(units,), name="coverage_vector", initializer=_vector_initializer(units)
+            )
 
     def project_keys(self, value: Tensor) -> Tensor | None:
         """The part of the score that depends on the memory alone, `(B, S, ...)`, to be passed as `key`.
@@ -115,7 +181,7 @@ class LuongAttention(keras.layers.Layer):
         value = ops.convert_to_tensor(value, dtype=self.compute_dtype)
         if self.score == "general":
             return score_functions.general_key(value, self._cast(self.kernel))
-        if self.score == "concat":
+        if self.score in ADDITIVE_SCORES:
             return ops.matmul(value, self._cast(self.key_kernel))
         if self.score == "cosine":
             return score_functions.unit_vectors(value)
@@ -128,93 +194,83 @@ class LuongAttention(keras.layers.Layer):
         key: Tensor | None = None,
         query_mask: Tensor | None = None,
         value_mask: Tensor | None = None,
-        state: Any = None,
+        state: TensorDict | None = None,
         return_attention_scores: bool = False,
         return_state: bool = False,
+        use_causal_mask: bool = False,
+        noise: TensorDict | None = None,
         training: bool | None = None,
     ) -> Any:
-        _check_mask("query_mask", query_mask, query)
-        _check_mask("value_mask", value_mask, value)
-        scores = self._scores(query, value, key)
-        if self.use_scale:
-            scores = scores * self._cast(self.scale)
-        weights = masked_softmax(scores, None if value_mask is None else ops.expand_dims(value_mask, 1))
-        if query_mask is not None:
-            weights = weights * ops.expand_dims(ops.cast(query_mask, weights.dtype), 2)
-        context = ops.matmul(self._dropout(weights, training=training), value)
+        query, value = self._cast(query), self._cast(value)
+        noise = self.draw_noise(query, value) if training and noise is None else noise or {}
+        arguments = (query, value, key, query_mask, value_mask, self.check_state(state, value), noise)
+        if self._gathers(query, value) and not use_causal_mask:
+            context, weights, new_state = self._attend_window(*arguments, return_attention_scores)
+        else:
+            weights, new_state = self.align(*arguments, use_causal_mask)
+            kept = weights * noise["dropout"] if "dropout" in noise else weights
+            context = ops.matmul(kept, value)
         results = [context]
         if return_attention_scores:
             results.append(weights)
         if return_state:
-            results.append({} if state is None else state)
+            results.append(new_state)
         return results[0] if len(results) == 1 else tuple(results)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "score": self.score,
-            "units": self.units,
-            "max_source_length": self.max_source_length,
-            "use_scale": self.use_scale,
-            "dropout": self.dropout,
-        }
+        return {**super().get_config(), **{name: getattr(self, name) for name in ARGUMENTS}}
 
-    def _scores(self, query: Tensor, value: Tensor, key: Tensor | None) -> Tensor:
-        if self.score == "location":
-            return score_functions.location_score(query, self._cast(self.kernel), ops.shape(value)[1])
-        if self.score == "dot":
-            return score_functions.dot_score(query, value if key is None else key)
-        if self.score == "scaled_dot":
-            return score_functions.scaled_dot_score(query, value if key is None else key)
-        if self.score == "concat":
-            key = self.project_keys(value) if key is None else key
-            projected_query = ops.matmul(query, self._cast(self.query_kernel))
-            return score_functions.concat_score(projected_query, key, self._cast(self.vector))
-        if self.score == "cosine":
-            key = self.project_keys(value) if key is None else key
-            return score_functions.dot_score(score_functions.unit_vectors(query), key)
-        if key is None and _is_shorter(query, value):
-            return score_functions.general_score(query, value, self._cast(self.kernel))
-        key = self.project_keys(value) if key is None else key
-        return score_functions.dot_score(query, key)
 
-    def _cast(self, weight: Tensor) -> Tensor:
-        return ops.cast(weight, self.compute_dtype)
+ARGUMENTS = (
+    "score",
+    "units",
+    "max_source_length",
+    "use_scale",
+    "dropout",
+    "window",
+    "half_width",
+    "alignment",
+    "use_coverage",
+    "score_bias_init",
+    "sigmoid_noise",
+    "seed",
+)
+"""The names of `LuongAttention`'s own arguments."""
+
+
+@keras.saving.register_keras_serializable(package="keras_attention")
+class BahdanauAttention(LuongAttention):
+    """Additive attention of Bahdanau, Cho and Bengio 2015 (arXiv 1409.0473, appendix A.1.2), plain or normalised.
+
+        score = v . tanh(W_1 h_t + W_2 h_s)        or        (g v / norm v) . tanh(W_1 h_t + W_2 h_s + b)
+
+    with `g = 1 / sqrt(units)` and `b = 0` at first (Salimans and Kingma 2016, arXiv 1602.07868). It is `LuongAttention`
+    with that score; windows, alignments, coverage, masks and state are as there. The decoder that the paper puts it in,
+    where attention comes before the recurrent step, is `AttentionCell(..., style="bahdanau")`.
+
+    Args:
+        units: depth U of the hidden layer; the depth of the query if `None`.
+        normalize: whether to take the second form.
+        **kwargs: the other arguments of `LuongAttention`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> attention = BahdanauAttention(units=13, normalize=True)
+    >>> tuple(attention(np.ones((2, 3, 5), "float32"), np.ones((2, 7, 11), "float32")).shape)
+    (2, 3, 11)
+    """
+
+    def __init__(self, units: int | None = None, normalize: bool = False, **kwargs: Any) -> None:
+        super().__init__(score="normalized_additive" if normalize else "additive", units=units, **kwargs)
+        self.normalize = normalize
+
+    def get_config(self) -> dict[str, Any]:
+        config = {**super().get_config(), "normalize": self.normalize}
+        del config["score"]
+        return config
 
 
 def _vector_initializer(units: int) -> keras.initializers.Initializer:
     limit = (3.0 / units) ** 0.5  # variance 1 / units, as Glorot's rule gives a (units, 1) kernel within a factor of 2
     return keras.initializers.RandomUniform(-limit, limit)
-
-
-def _is_shorter(query: Tensor, value: Tensor) -> bool:
-    """Whether projecting the query is known to cost less than projecting the memory."""
-    steps, positions = query.shape[1], value.shape[1]
-    return steps is not None and positions is not None and steps < positions
-
-
-def _check_arguments(score: str, units: int | None, max_source_length: int | None, dropout: float) -> None:
-    if score not in SCORES:
-        raise ValueError(f"Unknown attention score. Expected: one of {SCORES}. Received: score={score!r}")
-    if (score == "location") != (max_source_length is not None):
-        raise ValueError(
-            "`max_source_length` belongs to score='location', which needs it. Expected: a positive int for 'location', "
-            f"None for any other score. Received: score={score!r}, max_source_length={max_source_length}"
-        )
-    if max_source_length is not None and max_source_length < 1:
-        raise ValueError(f"Expected: max_source_length >= 1. Received: max_source_length={max_source_length}")
-    if units is not None and (score != "concat" or units < 1):
-        raise ValueError(
-            "`units` is the depth of the concat score's hidden layer. Expected: a positive int for score='concat', "
-            f"None for any other score. Received: score={score!r}, units={units}"
-        )
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"Expected: 0 <= dropout < 1. Received: dropout={dropout}")
-
-
-def _check_mask(name: str, mask: Tensor | None, masked: Tensor) -> None:
-    if mask is not None and len(mask.shape) != 2:
-        raise ValueError(
-            f"`{name}` says which positions of a padded batch are real. Expected: shape (batch, length) for a tensor "
-            f"of shape {tuple(masked.shape)}. Received: {name}.shape={tuple(mask.shape)}"
-        )

@@ -4,12 +4,38 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from keras_attention.attention import SCORES
+from keras_attention.arguments import (
+    SAME_DEPTH_SCORES,
+    SCORES,
+    check_alignment,
+    check_choices,
+    check_dropout,
+    check_score,
+)
 from keras_attention.bridge import BRIDGE_INPUTS, BRIDGES
+from keras_attention.cells import STYLES
+from keras_attention.multi_head import HEAD_SCORES
 from keras_attention.recurrent import CELLS
 
 TIES = ("none", "target", "all")
 ATTENTIONS = ("none", *SCORES)
+OF_ATTENTION = (
+    "attention_units",
+    "max_source_length",
+    "use_scale",
+    "attention_heads",
+    "attention_dropout",
+    "window",
+    "half_width",
+    "alignment",
+    "use_coverage",
+    "score_bias_init",
+    "sigmoid_noise",
+    "style",
+    "attentional_size",
+    "input_feeding",
+)
+"""Fields that say nothing without attention."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +53,20 @@ class Seq2SeqConfig:
         decoder_units: size of the decoder's layers.
         decoder_layers: number of decoder layers.
         attention: a score of `LuongAttention`, or `"none"` for the plain encoder-decoder.
-        attention_units: hidden units of the concat score.
+        attention_units: hidden units of an additive score.
         max_source_length: positions of the location score.
         use_scale: a learned factor on the score.
-        attentional_size: depth of the attentional vector; `decoder_units` if `None`.
+        attention_heads: number of heads; 1 for plain attention without projections of the heads.
+        attention_dropout: share of the alignment weights dropped in training.
+        window: `"local_m"` or `"local_p"` for local attention, `None` for all of the source.
+        half_width: D of the window.
+        alignment: `"softmax"`, `"sparsemax"`, `"hardmax"`, `"monotonic"` or `"hard_monotonic"`.
+        use_coverage: coverage of the source inside an additive score.
+        score_bias_init: first value of the learned bias of monotonic energies.
+        sigmoid_noise: noise on monotonic energies in training.
+        style: `"luong"`, or `"bahdanau"` for attention before the recurrent step, see `AttentionCell`.
+        attentional_size: depth of the attentional vector; if `None`, `decoder_units`, and in Bahdanau's style the
+            context as it is.
         input_feeding: whether the attentional vector is fed to the next step (slower training, better search).
         bridge: `"dense"` or `"copy"`; if `None`, `"dense"` with attention, `"copy"` without.
         bridge_input: what the dense bridge reads, `"mean"` of the memory or `"final"` state.
@@ -55,6 +91,15 @@ class Seq2SeqConfig:
     attention_units: int | None = None
     max_source_length: int | None = None
     use_scale: bool = False
+    attention_heads: int = 1
+    attention_dropout: float = 0.0
+    window: str | None = None
+    half_width: int = 10
+    alignment: str = "softmax"
+    use_coverage: bool = False
+    score_bias_init: float = 0.0
+    sigmoid_noise: float = 0.0
+    style: str = "luong"
     attentional_size: int | None = None
     input_feeding: bool = False
     bridge: str | None = None
@@ -68,6 +113,7 @@ class Seq2SeqConfig:
         for name, allowed in (
             ("cell", CELLS),
             ("attention", ATTENTIONS),
+            ("style", STYLES),
             ("bridge", BRIDGES),
             ("bridge_input", BRIDGE_INPUTS),
             ("tie_embeddings", TIES),
@@ -90,15 +136,39 @@ class Seq2SeqConfig:
         return self.encoder_units * (2 if self.bidirectional else 1)
 
     def attention_arguments(self) -> dict[str, Any] | None:
-        """The arguments of `LuongAttention`; `None` for the plain encoder-decoder."""
+        """The arguments of `LuongAttention`, or with `num_heads` of `MultiHeadLuongAttention`; `None` for neither."""
         if self.attention == "none":
             return None
+        heads = {} if self.attention_heads == 1 else {"num_heads": self.attention_heads}
         return {
+            **heads,
             "score": self.attention,
             "units": self.attention_units,
             "max_source_length": self.max_source_length,
             "use_scale": self.use_scale,
+            "dropout": self.attention_dropout,
+            "window": self.window,
+            "half_width": self.half_width,
+            "alignment": self.alignment,
+            "use_coverage": self.use_coverage,
+            "score_bias_init": self.score_bias_init,
+            "sigmoid_noise": self.sigmoid_noise,
         }
+
+    @classmethod
+    def attention_fields(cls, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The inverse of `attention_arguments`: the fields of a config, from the arguments of an attention layer."""
+        if arguments is None:
+            return {"attention": "none"}
+        names = {
+            "score": "attention",
+            "units": "attention_units",
+            "num_heads": "attention_heads",
+            "dropout": "attention_dropout",
+        }
+        known = {field.name for field in fields(cls)}
+        renamed = {names.get(name, name): value for name, value in arguments.items()}
+        return {name: value for name, value in renamed.items() if name in known}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -118,27 +188,41 @@ class Seq2SeqConfig:
         return cls(**values)
 
     def _check_attention(self) -> None:
-        if self.attention == "none" and (self.input_feeding or self.attentional_size or self.use_scale):
+        if self.attention == "none":
+            defaults = {field.name: field.default for field in fields(self) if field.name in OF_ATTENTION}
+            changed = {name: getattr(self, name) for name in defaults if getattr(self, name) != defaults[name]}
+            if changed:
+                raise ValueError(
+                    "The plain encoder-decoder has no attention to set, feed or scale. Expected: the defaults of "
+                    f"{sorted(changed)} where attention='none'. Received: {changed}"
+                )
+            return
+        check_choices(self.attention, self.window, self.alignment)
+        check_score(self.attention, self.attention_units, self.max_source_length, self.use_scale)
+        check_alignment(
+            self.attention, self.window, self.half_width, self.alignment, self.use_coverage, self.sigmoid_noise
+        )
+        check_dropout(self.attention_dropout)
+        if self.attention_heads > 1 and self.attention not in HEAD_SCORES:
             raise ValueError(
-                "The plain encoder-decoder has nothing to feed or to scale. Expected: input_feeding=False, "
-                "attentional_size=None and use_scale=False where attention='none'. Received: "
-                f"input_feeding={self.input_feeding}, attentional_size={self.attentional_size}, "
-                f"use_scale={self.use_scale}"
+                f"A head compares projected queries and keys. Expected: attention in {HEAD_SCORES} with "
+                f"attention_heads > 1. Received: attention={self.attention!r}"
             )
-        if (self.attention == "location") != (self.max_source_length is not None):
+        if self.attention_heads > 1 and self.memory_depth % self.attention_heads:
             raise ValueError(
-                "Expected: max_source_length for attention='location', and for it alone. Received: "
-                f"attention={self.attention!r}, max_source_length={self.max_source_length}"
+                f"Expected: attention_heads that divides {self.memory_depth}, the depth of the encoder's outputs. "
+                f"Received: attention_heads={self.attention_heads}"
             )
-        if self.attention_units is not None and self.attention != "concat":
+        if self.style == "bahdanau" and self.input_feeding:
             raise ValueError(
-                "Expected: attention_units for attention='concat' alone. Received: "
-                f"attention={self.attention!r}, attention_units={self.attention_units}"
+                "Bahdanau's style feeds the context of the same step. Expected: input_feeding=False with "
+                "style='bahdanau'. Received: input_feeding=True"
             )
 
     def _check_depths(self) -> None:
         depth = self.memory_depth
-        if self.attention in ("dot", "scaled_dot", "cosine") and depth != self.decoder_units:
+        same_depth = self.attention in SAME_DEPTH_SCORES and self.attention_heads == 1
+        if same_depth and depth != self.decoder_units:
             raise ValueError(
                 f"attention='{self.attention}' compares decoder and encoder states of one depth; 'general' compares "
                 f"different depths. Expected: decoder_units == {depth}, the depth of the encoder's outputs. "

@@ -6,32 +6,38 @@ import keras
 from keras import ops
 
 from keras_attention.attention import LuongAttention
+from keras_attention.attention_rnn import AttentionRNN
 from keras_attention.bridge import Bridge
+from keras_attention.cells import AttentionCell, mean_alignment
+from keras_attention.multi_head import MultiHeadLuongAttention
 from keras_attention.recurrent import RecurrentStack
 from keras_attention.types import Shape, Tensor, TensorDict
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class Decoder(keras.layers.Layer):
-    """The decoder of Luong, Pham and Manning 2015 (arXiv 1508.04025), section 3.
+    """An `AttentionRNN` between a `Bridge` and the output layer; without attention, the recurrent stack alone.
 
-        h_t = RNN(x_t, h_{t-1})            x_t = y_{t-1}, or [y_{t-1} ; h~_{t-1}] with input feeding (section 3.3)
+        h_t = RNN(x_t, h_{t-1})            x_t = y_{t-1}, or [y_{t-1} ; h~_{t-1}] with input feeding
         c_t = attention(h_t, memory)
-        h~_t = tanh(W_c [c_t ; h_t])       the attentional vector (equation 5), without bias
+        h~_t = tanh(W_c [c_t ; h_t])       the attentional vector, without bias
 
-    Without input feeding the recurrent stack runs over the whole target, and attention comes after, all steps at once.
-    With it, the pass is a scan. Without attention `h~_t` is `h_t` itself: the plain encoder-decoder.
+    (Luong, Pham and Manning 2015, arXiv 1508.04025, section 3 and equation 5; input feeding: section 3.3.) Without
+    attention `h~_t` is `h_t` itself: the plain encoder-decoder. Bahdanau's style, where attention comes before the
+    recurrent step and the output is `h_t`, is described at `AttentionCell`.
 
     Args:
         cell: `"lstm"` or `"gru"`.
         units: size of each recurrent layer.
         num_layers: number of recurrent layers.
-        attention: arguments of `LuongAttention`, or `None` for the plain encoder-decoder.
-        attentional_size: depth A of `h~_t`; `units` if `None`.
+        attention: arguments of `LuongAttention`, or with `num_heads` of `MultiHeadLuongAttention`; `None` for the plain
+            encoder-decoder.
+        attentional_size: depth A of `h~_t`; if `None`, `units`, and in Bahdanau's style the context itself.
         input_feeding: whether `h~_{t-1}` is part of the next input; `h~_0 = 0`.
         bridge: `"dense"` or `"copy"`, see `Bridge`.
         bridge_input: `"mean"` or `"final"`, see `Bridge`.
-        dropout: share of the embedded words, of `h_t` without input feeding, and of `h~_t` dropped in training.
+        dropout: share of the embedded words, of `h_t` without input feeding, and of the outputs dropped in training.
+        style: `"luong"` or `"bahdanau"`, see `AttentionCell`.
 
     Call arguments:
         embedded: float `(B, T, E)`, the target words one step behind the labels.
@@ -40,10 +46,10 @@ class Decoder(keras.layers.Layer):
         training: whether dropout applies.
 
     Returns:
-        The attentional vectors `(B, T, A)`, and where asked for the alignments `(B, T, S)`, zeros without attention.
+        The outputs `(B, T, A)`, and where asked for the alignments `(B, T, S)`, zeros without attention.
 
     Raises:
-        ValueError: for input feeding without attention, and what `LuongAttention`, `Bridge` and `RecurrentStack` raise.
+        ValueError: for input feeding without attention, and what `AttentionCell`, `Bridge` and `RecurrentStack` raise.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Decoder(keras.layers.Layer):
         bridge: str = "dense",
         bridge_input: str = "mean",
         dropout: float = 0.0,
+        style: str = "luong",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,51 +73,55 @@ class Decoder(keras.layers.Layer):
                 f"attentional_size=None where attention=None. Received: {input_feeding=}, {attentional_size=}"
             )
         policy = self.dtype_policy
-        self.stack = RecurrentStack(cell, units, num_layers, dropout=dropout, name="stack", dtype=policy)
-        self.attention = None
+        # With the cell states, which cost nothing where no lengths are given: a decoder's rows are run to the end.
+        self.stack = RecurrentStack(
+            cell, units, num_layers, dropout=dropout, return_cell_state=True, name="stack", dtype=policy
+        )
+        self.stepper = None
         if attention is not None:
-            self.attention = LuongAttention(**attention, name="attention", dtype=policy)
-            self.attentional = keras.layers.Dense(
-                attentional_size or units, activation="tanh", use_bias=False, name="attentional", dtype=policy
+            make = MultiHeadLuongAttention if "num_heads" in attention else LuongAttention
+            size = attentional_size if style == "bahdanau" else attentional_size or units
+            attention_cell = AttentionCell(
+                self.stack,
+                make(**attention, name="attention", dtype=policy),
+                attentional_size=size,
+                input_feeding=input_feeding or style == "bahdanau",
+                style=style,
+                name="cell",
+                dtype=policy,
+            )
+            self.attention, self.attentional = attention_cell.attentions[0], attention_cell.attentional
+            self.stepper = AttentionRNN(
+                attention_cell, return_sequences=True, dropout=dropout, name="rnn", dtype=policy
             )
         self.bridge = Bridge(bridge, bridge_input, self.stack.state_names, units, name="bridge", dtype=policy)
+        self.attention_arguments = attention
         self.attentional_size = attentional_size
         self.input_feeding = input_feeding
+        self.style = style
         self.dropout = dropout
         self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=policy)
 
-    @property
-    def output_depth(self) -> int:
-        """Depth A of the attentional vectors."""
-        return self.attentional_size or self.stack.units
-
     def build(self, embedded_shape: Shape, encoded_shape: dict[str, Any]) -> None:
-        units, value_shape = self.stack.units, tuple(encoded_shape["values"])
         self.bridge.build(encoded_shape)
-        fed = self.output_depth if self.input_feeding else 0
-        self.stack.build((None, None, embedded_shape[-1] + fed))
-        if self.attention is not None:
-            self.attention.build((None, None, units), value_shape)
-            self.attentional.build((None, None, value_shape[-1] + units))
+        if self.stepper is None:
+            self.stack.build((None, None, embedded_shape[-1]))
+        else:
+            self.stepper.build((None, None, embedded_shape[-1]), tuple(encoded_shape["values"]))
         self.built = True
 
     def start(self, encoded: dict[str, Any]) -> tuple[TensorDict, TensorDict]:
         """The first state, and the memory that every step reads: both flat dicts.
 
         The memory holds `mask` `(B, S)` and, with attention, `values` `(B, S, D)` and the projected `keys`, where the
-        score has any. The state holds the recurrent states and, with input feeding, `attentional` `(B, A)`.
+        score has any. The state is that of the `AttentionCell`: the recurrent states, and what input feeding, style and
+        attention need.
         """
         state = self.bridge(encoded)
-        memory = {"mask": encoded["mask"]}
-        if self.attention is not None:
-            memory["values"] = encoded["values"]
-            keys = self.attention.project_keys(encoded["values"])
-            if keys is not None:
-                memory["keys"] = keys
-        if self.input_feeding:
-            batch = ops.shape(encoded["values"])[0]
-            state["attentional"] = ops.zeros((batch, self.output_depth), dtype=self.compute_dtype)
-        return state, memory
+        if self.stepper is None:
+            return state, {"mask": encoded["mask"]}
+        memory = self.stepper.cell.prepare_memory(encoded["values"], encoded["mask"])
+        return self.stepper.cell.initial_state(memory, state), memory
 
     def step(self, embedded: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, TensorDict, Tensor]:
         """One decoding step, without dropout.
@@ -121,15 +132,13 @@ class Decoder(keras.layers.Layer):
             memory: from `start`.
 
         Returns:
-            The attentional vector `(B, A)`, the new state, and the alignment `(B, S)`.
+            The output `(B, A)`, the new state, and the alignment `(B, S)`, zeros without attention.
         """
-        inputs = ops.concatenate([embedded, state["attentional"]], axis=-1) if self.input_feeding else embedded
-        hidden, new_state = self.stack.step(inputs, state)
-        attentional, alignment = self._attend(hidden[:, None, :], memory)
-        attentional = attentional[:, 0]
-        if self.input_feeding:
-            new_state["attentional"] = attentional
-        return attentional, new_state, alignment[:, 0]
+        if self.stepper is not None:
+            outputs, new_state, alignment = self.stepper.cell(embedded, state, memory, training=False)
+            return outputs, new_state, alignment
+        hidden, new_state = self.stack.step(embedded, state)
+        return hidden, new_state, _no_alignment(hidden[:, :1], memory["mask"])
 
     def call(
         self,
@@ -140,61 +149,31 @@ class Decoder(keras.layers.Layer):
     ) -> Any:
         state, memory = self.start(encoded)
         embedded = self._dropout(embedded, training=training)
-        if self.input_feeding:
-            outputs, alignments = self._scan(embedded, state, memory, training)
-        else:
+        if self.stepper is None:
             hidden, _ = self.stack(embedded, initial_state=state, training=training)
-            outputs, alignments = self._attend(self._dropout(hidden, training=training), memory)
-            if self.attention is not None:
-                outputs = self._dropout(outputs, training=training)
+            outputs = self._dropout(hidden, training=training)
+            alignments = _no_alignment(hidden[:, :, :1], ops.expand_dims(memory["mask"], 1))
+        else:
+            outputs, alignments, _ = self.stepper.run(embedded, state, memory, training=training)
+            alignments = mean_alignment(alignments)
         return (outputs, alignments) if return_attention_scores else outputs
 
     def get_config(self) -> dict[str, Any]:
-        attention = None
-        if self.attention is not None:
-            attention = self.attention.get_config()
-            for inherited in ("name", "dtype", "trainable"):
-                attention.pop(inherited)
         return {
             **super().get_config(),
             "cell": self.stack.cell,
             "units": self.stack.units,
             "num_layers": self.stack.num_layers,
-            "attention": attention,
+            "attention": self.attention_arguments,
             "attentional_size": self.attentional_size,
             "input_feeding": self.input_feeding,
             "bridge": self.bridge.kind,
             "bridge_input": self.bridge.source,
             "dropout": self.dropout,
+            "style": self.style,
         }
 
-    def _attend(self, hidden: Tensor, memory: TensorDict) -> tuple[Tensor, Tensor]:
-        """Hidden states `(B, T, U)` to attentional vectors `(B, T, A)` and alignments `(B, T, S)`."""
-        if self.attention is None:
-            mask = ops.cast(memory["mask"], hidden.dtype)
-            return hidden, ops.zeros_like(hidden[:, :, :1]) * ops.expand_dims(mask, 1)
-        context, alignments = self.attention(
-            hidden, memory["values"], key=memory.get("keys"), value_mask=memory["mask"], return_attention_scores=True
-        )
-        return self.attentional(ops.concatenate([context, hidden], axis=-1)), alignments
 
-    def _scan(
-        self, embedded: Tensor, state: TensorDict, memory: TensorDict, training: bool | None
-    ) -> tuple[Tensor, Tensor]:
-        batch, length, depth = ops.shape(embedded)
-        # The dropout of h~ is drawn before the scan, whose body is then free of random state.
-        kept = self._dropout(ops.ones((batch, length, self.output_depth), dtype=self.compute_dtype), training=training)
-        alignment = ops.zeros_like(memory["mask"], dtype=self.compute_dtype)
-
-        def body(carry: TensorDict, inputs: Tensor) -> tuple[TensorDict, TensorDict]:
-            embedded, kept = inputs[:, :depth], inputs[:, depth:]
-            previous = {name: value for name, value in carry.items() if name != "alignment"}
-            attentional, new_state, alignment = self.step(embedded, previous, memory)
-            new_state["attentional"] = attentional * kept
-            new_carry = {**new_state, "alignment": alignment}
-            return new_carry, new_carry  # one structure for both: what `ops.scan` asks for on TensorFlow
-
-        # One tensor to scan over: with several, TensorFlow's `ops.scan` fails on a dynamic length (Keras 3.15).
-        steps = ops.transpose(ops.concatenate([embedded, kept], axis=-1), (1, 0, 2))
-        _, outputs = ops.scan(body, {**state, "alignment": alignment}, steps)
-        return ops.transpose(outputs["attentional"], (1, 0, 2)), ops.transpose(outputs["alignment"], (1, 0, 2))
+def _no_alignment(like: Tensor, mask: Tensor) -> Tensor:
+    """Zeros in the shape of an alignment."""
+    return ops.zeros_like(like) * ops.cast(mask, like.dtype)

@@ -1,5 +1,6 @@
 """Masks of right-padded batches, and the softmax that respects them."""
 
+import keras
 from keras import ops
 
 from keras_attention.types import Tensor
@@ -41,3 +42,21 @@ def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     mask = ops.cast(mask, "bool")
     weights = ops.softmax(ops.where(mask, values, _MASKED_SCORE), axis=-1)
     return ops.cast(weights * ops.cast(mask, "float32"), scores.dtype)
+
+
+def check_mask(name: str, mask: Tensor | None, masked: Tensor) -> None:
+    """Raises ValueError unless `mask` is None or bool `(B, N)` for a tensor `(B, N, ...)`."""
+    if mask is None:
+        return
+    dtype = keras.backend.standardize_dtype(mask.dtype)
+    if dtype != "bool":
+        raise ValueError(
+            f"`{name}` is true at the real positions of a padded batch. Expected: dtype bool. Received: dtype {dtype}"
+        )
+    expected, received = tuple(masked.shape[:2]), tuple(mask.shape)
+    fits = len(received) == 2 and all(a == b or a is None or b is None for a, b in zip(expected, received, strict=True))
+    if not fits:
+        raise ValueError(
+            f"`{name}` says which positions of a padded batch are real. Expected: shape {expected}, (batch, length), "
+            f"for a tensor of shape {tuple(masked.shape)}. Received: {name}.shape={received}"
+        )

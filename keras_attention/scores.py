@@ -54,16 +54,33 @@ def general_key(value: Tensor, kernel: Tensor) -> Tensor:
     return ops.matmul(value, ops.transpose(kernel))
 
 
-def concat_score(projected_query: Tensor, projected_key: Tensor, vector: Tensor) -> Tensor:
-    """`v . tanh(W_1 h_t + W_2 h_s)` (equation 8, concat), both sides projected before.
+def additive_score(
+    projected_query: Tensor,
+    projected_key: Tensor,
+    vector: Tensor,
+    bias: Tensor | None = None,
+    coverage: Tensor | None = None,
+    coverage_vector: Tensor | None = None,
+) -> Tensor:
+    """`v . tanh(W_1 h_t + W_2 h_s + b + w_c C(s))`, both sides projected before.
+
+    Without bias and coverage it is equation 8, concat, and the score of Bahdanau et al. 2015 (arXiv 1409.0473, appendix
+    A.1.2). `C(s)`, the coverage of a position, enters as in See et al. 2017 (arXiv 1704.04368, equation 11).
 
     Args:
         projected_query: `W_1 h_t`, `(B, T, U)`.
         projected_key: `W_2 h_s`, `(B, S, U)`.
         vector: `v`, `(U,)`.
+        bias: `b`, `(U,)`.
+        coverage: `C`, `(B, S)`: the sum of the weights that each position had before.
+        coverage_vector: `w_c`, `(U,)`.
     """
+    if bias is not None:
+        projected_query = projected_query + bias
+    if coverage is not None:
+        projected_key = projected_key + ops.expand_dims(coverage, -1) * coverage_vector
     hidden = ops.tanh(ops.expand_dims(projected_query, 2) + ops.expand_dims(projected_key, 1))
-    return ops.squeeze(ops.matmul(hidden, vector[:, None]), axis=-1)
+    return ops.squeeze(ops.matmul(hidden, ops.expand_dims(vector, -1)), axis=-1)
 
 
 def location_score(query: Tensor, kernel: Tensor, source_length: Tensor | int) -> Tensor:
@@ -77,14 +94,18 @@ def location_score(query: Tensor, kernel: Tensor, source_length: Tensor | int) -
     Raises:
         ValueError: if S is known and greater than `max_source_length`.
     """
-    max_source_length = kernel.shape[-1]
-    if isinstance(source_length, int) and source_length > max_source_length:
+    check_source_length(source_length, kernel.shape[-1])
+    return ops.matmul(query, kernel)[:, :, :source_length]
+
+
+def check_source_length(source_length: Tensor | int | None, max_source_length: int | None) -> None:
+    """Raises ValueError for a source that is known to be longer than a location score can address."""
+    if isinstance(source_length, int) and max_source_length is not None and source_length > max_source_length:
         raise ValueError(
             "The source is longer than this location score can address. "
             f"Expected: a source length <= max_source_length={max_source_length}. "
             f"Received: source_length={source_length}"
         )
-    return ops.matmul(query, kernel)[:, :, :source_length]
 
 
 def unit_vectors(vectors: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
         bridge=config.bridge or "dense",
         bridge_input=config.bridge_input,
         dropout=config.dropout,
+        style=config.style,
         name="decoder",
     )
     output_size = config.target_vocabulary if config.tie_embeddings == "none" else size
@@ -105,7 +106,6 @@ class EncoderDecoder:
     def config(self) -> Seq2SeqConfig:
         """The config that this model was built from, read off its layers."""
         encoder, decoder = self.encoder.get_config(), self.decoder.get_config()
-        attention = decoder["attention"] or {"score": "none"}
         shared = self.source_embedding is self.target_embedding
         return Seq2SeqConfig(
             source_vocabulary=self.source_embedding.input_dim,
@@ -117,10 +117,8 @@ class EncoderDecoder:
             bidirectional=encoder["bidirectional"],
             decoder_units=decoder["units"],
             decoder_layers=decoder["num_layers"],
-            attention=attention["score"],
-            attention_units=attention.get("units"),
-            max_source_length=attention.get("max_source_length"),
-            use_scale=attention.get("use_scale", False),
+            **Seq2SeqConfig.attention_fields(decoder["attention"]),
+            style=decoder["style"],
             attentional_size=decoder["attentional_size"],
             input_feeding=decoder["input_feeding"],
             bridge=decoder["bridge"],

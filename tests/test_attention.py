@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_attention import LuongAttention
-from keras_attention.attention import SCORES
+from keras_attention.arguments import SCORES
 from tests import reference
 from tests.gradients import gradient
 

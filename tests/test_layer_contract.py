@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from keras_attention import Decoder, Encoder, LuongAttention, RecurrentStack
-from keras_attention.attention import SCORES
+from keras_attention.arguments import SCORES
 from tests.layer_contract import check_layer
 
 # TensorFlow has no QR in bfloat16, which the orthogonal initializer of Keras' own recurrent layers asks for.

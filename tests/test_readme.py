@@ -121,7 +121,7 @@ def test_links_lead_somewhere(page: pathlib.Path) -> None:
 
 
 def test_score_table_is_the_layer_s() -> None:
-    from keras_attention.attention import SCORES
+    from keras_attention.arguments import SCORES
 
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "scores.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert tuple(rows) == SCORES

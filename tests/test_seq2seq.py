@@ -189,9 +189,9 @@ def test_dropout_is_silent_outside_training():
         ({"dropout": 1.0}, "Expected: 0 <= dropout < 1"),
         ({"attention": "dot", "decoder_units": 15}, "Expected: decoder_units == 14.*Received: decoder_units=15"),
         ({"bridge": "copy", "decoder_layers": 2}, "Expected: decoder_layers=1, decoder_units=14"),
-        ({"attention": "none", "input_feeding": True}, "nothing to feed"),
-        ({"attention": "location"}, "Expected: max_source_length for attention='location'"),
-        ({"attention_units": 3}, "Expected: attention_units for attention='concat' alone"),
+        ({"attention": "none", "input_feeding": True}, r"has no attention to.*Received: {'input_feeding': True}"),
+        ({"attention": "location"}, "`max_source_length` belongs to score='location', which needs it"),
+        ({"attention_units": 3}, "hidden layer.*Received: score='general', units=3"),
         ({"tie_embeddings": "all", "source_vocabulary": 14}, "one joint vocabulary.*Received: 14 and 13"),
     ],
 )

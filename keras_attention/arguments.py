@@ -1,0 +1,85 @@
+"""Checks of an attention layer's arguments: what goes with what."""
+
+from keras_attention.alignment import NORMALISERS
+
+SCORES = (
+    "dot",
+    "scaled_dot",
+    "general",
+    "concat",
+    "additive",
+    "normalized_additive",
+    "location",
+    "cosine",
+)
+"""The names that `LuongAttention(score=...)` takes."""
+SAME_DEPTH_SCORES = ("dot", "scaled_dot", "cosine")
+ADDITIVE_SCORES = ("concat", "additive", "normalized_additive")
+MONOTONIC = ("monotonic", "hard_monotonic")
+ALIGNMENTS = (*NORMALISERS, *MONOTONIC)
+"""The names that `LuongAttention(alignment=...)` takes."""
+WINDOWS = ("local_m", "local_p")
+"""The names that `LuongAttention(window=...)` takes, beside None."""
+
+
+def check_choices(score: str, window: str | None, alignment: str) -> None:
+    """Raises ValueError for a name that there is not."""
+    if score not in SCORES:
+        raise ValueError(f"Unknown attention score. Expected: one of {SCORES}. Received: score={score!r}")
+    if window is not None and window not in WINDOWS:
+        raise ValueError(f"Unknown attention window. Expected: None or one of {WINDOWS}. Received: window={window!r}")
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"Unknown alignment. Expected: one of {ALIGNMENTS}. Received: alignment={alignment!r}")
+
+
+def check_score(score: str, units: int | None, max_source_length: int | None, use_scale: bool) -> None:
+    """Raises ValueError for arguments that the score lacks, or has no use for."""
+    if (score == "location") != (max_source_length is not None):
+        raise ValueError(
+            "`max_source_length` belongs to score='location', which needs it. Expected: a positive int for 'location', "
+            f"None for any other score. Received: score={score!r}, max_source_length={max_source_length}"
+        )
+    if max_source_length is not None and max_source_length < 1:
+        raise ValueError(f"Expected: max_source_length >= 1. Received: max_source_length={max_source_length}")
+    if units is not None and (score not in ADDITIVE_SCORES or units < 1):
+        raise ValueError(
+            f"`units` is the depth of the hidden layer that the scores {ADDITIVE_SCORES} have. Expected: a positive "
+            f"int for one of them, None for any other score. Received: score={score!r}, units={units}"
+        )
+    if use_scale and score == "normalized_additive":
+        raise ValueError(
+            "score='normalized_additive' has a learned factor of its own. Expected: use_scale=False. "
+            "Received: use_scale=True"
+        )
+
+
+def check_alignment(
+    score: str, window: str | None, half_width: int, alignment: str, use_coverage: bool, sigmoid_noise: float
+) -> None:
+    """Raises ValueError for a window, an alignment and a coverage that do not go together."""
+    if half_width < 1:
+        raise ValueError(
+            "A window reaches `half_width` positions to either side of its centre. Expected: half_width >= 1. "
+            f"Received: half_width={half_width}"
+        )
+    if alignment in MONOTONIC and (window is not None or use_coverage):
+        raise ValueError(
+            f"alignment={alignment!r} walks over the whole source by itself. Expected: window=None and "
+            f"use_coverage=False. Received: window={window!r}, use_coverage={use_coverage}"
+        )
+    if sigmoid_noise < 0.0 or (sigmoid_noise > 0.0 and alignment != "monotonic"):
+        raise ValueError(
+            "`sigmoid_noise` is added to the energies of alignment='monotonic' in training. Expected: 0, or more for "
+            f"that alignment. Received: sigmoid_noise={sigmoid_noise}, alignment={alignment!r}"
+        )
+    if use_coverage and score not in ADDITIVE_SCORES:
+        raise ValueError(
+            f"Coverage enters the hidden layer of an additive score. Expected: score in {ADDITIVE_SCORES} with "
+            f"use_coverage=True. Received: score={score!r}"
+        )
+
+
+def check_dropout(dropout: float) -> None:
+    """Raises ValueError unless it is a share below 1."""
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"Expected: 0 <= dropout < 1. Received: dropout={dropout}")

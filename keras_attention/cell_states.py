@@ -1,0 +1,169 @@
+"""Any recurrent cell as one step over a flat, named state: Keras' cells, stacks of them, a user's own.
+
+A cell is what `keras.layers.RNN` takes: it has `state_size`, an int or a list of ints, and is called as
+`cell(inputs, states) -> output, states`. States are named by kind and place in the stack: `h_0`, `c_0` for the LSTM
+cell at the bottom, `h_1` for a GRU cell above it, `s2_0` for the third state of a cell that has so many.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_attention.recurrent import RecurrentStack
+from keras_attention.types import Tensor, TensorDict
+
+
+def flat_cells(cell: Any) -> list[Any]:
+    """The cells of a stack from the bottom up, stacks within stacks opened.
+
+    Raises:
+        ValueError: for what is no recurrent cell.
+    """
+    if isinstance(cell, keras.layers.StackedRNNCells):
+        return [inner for part in cell.cells for inner in flat_cells(part)]
+    sizes = getattr(cell, "state_size", None)
+    flat = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
+    if not callable(cell) or not flat or not all(isinstance(size, int) for size in flat):
+        raise ValueError(
+            "This is no recurrent cell. Expected: an object called as cell(inputs, states), whose state_size is an int "
+            f"or a list of ints. Received: {type(cell).__name__} with state_size={sizes}"
+        )
+    return [cell]
+
+
+def state_sizes(cell: Any) -> dict[str, int]:
+    """Name to depth of every state, in the order of the cells."""
+    if isinstance(cell, RecurrentStack):
+        return dict.fromkeys(cell.state_names, cell.units)
+    names: dict[str, int] = {}
+    for place, inner in enumerate(flat_cells(cell)):
+        names.update(zip(_names(inner, place), _sizes(inner), strict=True))
+    return names
+
+
+def output_size(cell: Any) -> int:
+    """Depth of the cell's output."""
+    if isinstance(cell, RecurrentStack):
+        return cell.output_depth
+    top = flat_cells(cell)[-1]
+    return int(getattr(top, "output_size", None) or _sizes(top)[0])
+
+
+def top_cell(cell: Any) -> Any:
+    """The cell whose output is that of the stack: of a `RecurrentStack`, the cell of its last layer."""
+    return cell.layers[-1][0].cell if isinstance(cell, RecurrentStack) else flat_cells(cell)[-1]
+
+
+def build_cell(cell: Any, depth: int) -> None:
+    """Builds every cell that is a layer, for inputs `(B, depth)`."""
+    if isinstance(cell, RecurrentStack):
+        if not cell.built:
+            cell.build((None, None, depth))
+        return
+    for inner in flat_cells(cell):
+        if isinstance(inner, keras.layers.Layer) and not inner.built:
+            inner.build((None, depth))
+        depth = output_size(inner)
+
+
+def first_state(cell: Any, batch_size: Tensor | int, dtype: str) -> TensorDict:
+    """The cell's own initial state: what its `get_initial_state` gives, or zeros."""
+    state: TensorDict = {}
+    if isinstance(cell, RecurrentStack):
+        return {name: ops.zeros((batch_size, size), dtype=dtype) for name, size in state_sizes(cell).items()}
+    for place, inner in enumerate(flat_cells(cell)):
+        if hasattr(inner, "get_initial_state"):
+            tensors = keras.tree.flatten(inner.get_initial_state(batch_size=batch_size))
+        else:
+            tensors = [ops.zeros((batch_size, size)) for size in _sizes(inner)]
+        tensors = [ops.cast(tensor, dtype) for tensor in tensors]
+        state.update(zip(_names(inner, place), tensors, strict=True))
+    return state
+
+
+def step_cell(cell: Any, inputs: Tensor, state: TensorDict, training: bool | None) -> tuple[Tensor, TensorDict]:
+    """One step: inputs `(B, D)` give outputs `(B, U)` and the new state."""
+    if isinstance(cell, RecurrentStack):
+        return cell.step(inputs, state)
+    new_state: TensorDict = {}
+    outputs = inputs
+    for place, inner in enumerate(flat_cells(cell)):
+        names = _names(inner, place)
+        arguments = {"training": training} if _takes_training(inner) else {}
+        outputs, states = inner(outputs, [state[name] for name in names], **arguments)
+        new_state.update(zip(names, keras.tree.flatten(states), strict=True))
+    return outputs, new_state
+
+
+def draw_dropout(cell: Any, inputs: Tensor, training: bool | None) -> None:
+    """Has Keras' cells draw the dropout masks that they keep for a whole pass; `forget_dropout` ends it."""
+    if isinstance(cell, RecurrentStack):
+        return
+    for inner in flat_cells(cell):
+        if training and hasattr(inner, "get_dropout_mask"):
+            inner.get_dropout_mask(inputs)
+            inner.get_recurrent_dropout_mask(_zeros_like_state(inputs, _sizes(inner)[0]))
+        inputs = _zeros_like_state(inputs, output_size(inner))
+
+
+def forget_dropout(cell: Any) -> None:
+    """Has Keras' cells forget their dropout masks."""
+    if isinstance(cell, RecurrentStack):
+        return
+    for inner in flat_cells(cell):
+        if hasattr(inner, "reset_dropout_mask"):
+            inner.reset_dropout_mask()
+            inner.reset_recurrent_dropout_mask()
+
+
+def named_state(cell: Any, states: Any) -> TensorDict:
+    """States given as a dict, a tensor, or a nest of tensors in the order of the cells, as a dict.
+
+    Raises:
+        ValueError: if there are too many or too few of them.
+    """
+    if isinstance(states, dict):
+        return states
+    names, tensors = list(state_sizes(cell)), keras.tree.flatten(states)
+    if len(names) != len(tensors):
+        raise ValueError(
+            f"The states do not match the cell. Expected: {len(names)} tensors, {names}. Received: {len(tensors)}"
+        )
+    return dict(zip(names, tensors, strict=True))
+
+
+def check_state(expected: dict[str, int | None], state: TensorDict) -> None:
+    """Raises ValueError unless the state has these names, and these depths where one is given."""
+    received: dict[str, Any] = {name: tensor.shape[-1] if len(tensor.shape) else 0 for name, tensor in state.items()}
+    wrong = [name for name, depth in expected.items() if depth is not None and received.get(name) not in (depth, None)]
+    if set(expected) != set(received) or wrong:
+        raise ValueError(
+            "The state does not match the cell and its attention. Expected: names and depths "
+            f"{_shown(expected)}. Received: {_shown(received)}"
+        )
+
+
+def _shown(depths: dict[str, int | None]) -> str:
+    return (
+        "{" + ", ".join(f"{name}: {'any' if depth is None else depth}" for name, depth in sorted(depths.items())) + "}"
+    )
+
+
+def _sizes(cell: Any) -> Sequence[int]:
+    return list(cell.state_size) if isinstance(cell.state_size, (list, tuple)) else [cell.state_size]
+
+
+def _names(cell: Any, place: int) -> list[str]:
+    kinds = ["h", "c" if isinstance(cell, keras.layers.LSTMCell) else "s1"]
+    return [f"{kinds[number] if number < 2 else f's{number}'}_{place}" for number in range(len(_sizes(cell)))]
+
+
+def _takes_training(cell: Any) -> bool:
+    return "training" in inspect.signature(getattr(cell, "call", cell)).parameters
+
+
+def _zeros_like_state(inputs: Tensor, depth: int) -> Tensor:
+    return ops.zeros((ops.shape(inputs)[0], depth), dtype=inputs.dtype)

@@ -1,0 +1,108 @@
+"""A step over time, on every backend: differentiable, compiled by XLA, with a length that the graph need not know."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import keras
+from keras import ops
+
+from keras_attention.types import Tensor
+
+RECURRENCES = ("layer", "loop")
+"""`"layer"`: the loop of `keras.layers.RNN` (training, ONNX, SavedModel). `"loop"`: a `while_loop` that writes into a
+buffer of fixed size, which converts to TFLite's built-in operators, and has no gradient under JAX."""
+
+TimeStep: TypeAlias = Callable[[list[Tensor], list[Tensor]], tuple[list[Tensor], list[Tensor]]]
+"""`step(inputs, state) -> outputs, state`: lists of tensors; inputs and outputs are `(B, D)`."""
+
+
+def run_steps(
+    step: TimeStep,
+    inputs: Sequence[Tensor],
+    state: Sequence[Tensor],
+    widths: Sequence[Tensor | int],
+    recurrence: str = "layer",
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Runs `step` over axis 1 of the inputs.
+
+    Weights of layers that `step` calls are read, never made: build them before. Nothing random may happen inside.
+
+    Args:
+        step: see `TimeStep`.
+        inputs: floats `(B, T, D)` of one dtype.
+        state: the first state; a step returns tensors of the same shapes and dtypes.
+        widths: depth of each output, an int or a scalar tensor.
+        recurrence: one of `RECURRENCES`.
+
+    Returns:
+        The outputs, each `(B, T, width)`, and the last state.
+    """
+    if recurrence not in RECURRENCES:
+        raise ValueError(f"Expected: recurrence in {RECURRENCES}. Received: recurrence={recurrence!r}")
+    depths = [ops.shape(tensor)[-1] for tensor in inputs]
+
+    def packed_step(packed: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        outputs, new_state = step(split(packed, depths), list(state))
+        return join(outputs), new_state
+
+    run = _run_layer if recurrence == "layer" else _run_loop
+    outputs, final = run(packed_step, join(inputs), list(state), sum(widths[1:], widths[0]))
+    return split(outputs, widths), list(final)
+
+
+def join(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor of several, along the last axis."""
+    return ops.concatenate(list(tensors), axis=-1) if len(tensors) > 1 else tensors[0]
+
+
+def split(tensor: Tensor, widths: Sequence[Tensor | int]) -> list[Tensor]:
+    """The inverse of `join`."""
+    if len(widths) == 1:
+        return [tensor]
+    parts, start = [], 0
+    for width in widths:
+        part = tensor[..., start : start + width]
+        if isinstance(width, int) and part.shape[-1] is None:  # cut from an axis of unknown size
+            part = ops.reshape(part, (*ops.shape(part)[:-1], width))
+        parts.append(part)
+        start = start + width
+    return parts
+
+
+class _Cell:
+    """What `keras.layers.RNN` asks of a cell, around a function."""
+
+    def __init__(self, step: Callable[..., Any], state: Sequence[Tensor]) -> None:
+        self.step = step
+        self.state_size = [1] * len(state)  # unused where states are given
+
+    def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, new_state = self.step(inputs, states)
+        return output, new_state
+
+    __call__ = call
+
+
+def _run_layer(
+    step: Callable[..., Any], inputs: Tensor, state: list[Tensor], width: Tensor | int
+) -> tuple[Tensor, Sequence[Tensor]]:
+    layer = keras.layers.RNN(_Cell(step, state), return_sequences=True)
+    _, outputs, final = layer.inner_loop(inputs, state, None)
+    return outputs, final
+
+
+def _run_loop(
+    step: Callable[..., Any], inputs: Tensor, state: list[Tensor], width: Tensor | int
+) -> tuple[Tensor, Sequence[Tensor]]:
+    length = ops.shape(inputs)[1]
+    time_major = ops.transpose(inputs, (1, 0, 2))
+    buffer = ops.zeros((length, ops.shape(inputs)[0], width), dtype=inputs.dtype)
+
+    def body(index: Tensor, buffer: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        output, new_state = step(ops.take(time_major, index, axis=0), state)
+        buffer = ops.scatter_update(buffer, ops.reshape(index, (1, 1)), ops.expand_dims(output, 0))
+        return (index + 1, buffer, *new_state)
+
+    start = ops.convert_to_tensor(0, dtype="int32")
+    _, buffer, *final = ops.while_loop(lambda index, *_: index < length, body, (start, buffer, *state))
+    return ops.transpose(buffer, (1, 0, 2)), final
