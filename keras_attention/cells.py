@@ -139,9 +139,7 @@ class AttentionCell(keras.layers.Layer):
     def prepare_memory(self, values: Tensor, mask: Tensor | None = None) -> TensorDict:
         """What every step reads of the memory: `values` `(B, S, Dv)`, `mask` `(B, S)`, and the projected `keys`.
 
-        Args:
-            values: float `(B, S, Dv)`.
-            mask: bool `(B, S)`, true at real positions; `None` for all.
+        `mask` is bool, true at real positions; `None` stands for all.
         """
         values = ops.convert_to_tensor(values, dtype=self.compute_dtype)
         check_mask("mask", mask, values)

@@ -44,6 +44,11 @@ def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     return ops.cast(weights * ops.cast(mask, "float32"), scores.dtype)
 
 
+def both(mask: Tensor | None, other: Tensor) -> Tensor:
+    """True where two bool masks are; `None` stands for one that is true everywhere."""
+    return other if mask is None else ops.logical_and(ops.cast(mask, "bool"), other)
+
+
 def check_mask(name: str, mask: Tensor | None, masked: Tensor) -> None:
     """Raises ValueError unless `mask` is None or bool `(B, N)` for a tensor `(B, N, ...)`."""
     if mask is None:

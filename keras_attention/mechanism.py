@@ -6,7 +6,7 @@ from keras import ops
 from keras_attention import alignment as alignments
 from keras_attention import scores as score_functions
 from keras_attention.arguments import ADDITIVE_SCORES, MONOTONIC
-from keras_attention.masking import check_mask
+from keras_attention.masking import both, check_mask
 from keras_attention.stepping import run_steps
 from keras_attention.types import Tensor, TensorDict
 from keras_attention.windows import gather_by_query, gather_windows, spread_windows, window_positions
@@ -134,10 +134,10 @@ class AttentionMechanism(keras.layers.Layer):
         mask = None if value_mask is None else ops.expand_dims(value_mask, 1)
         if use_causal_mask:
             steps = ops.arange(ops.shape(query)[1], dtype="int32")
-            mask = _both(mask, ops.expand_dims(ops.arange(length, dtype="int32") <= ops.expand_dims(steps, 1), 0))
+            mask = both(mask, ops.expand_dims(ops.arange(length, dtype="int32") <= ops.expand_dims(steps, 1), 0))
         positions, centres = self._centres(query, value, value_mask, state)
         if centres is not None:
-            mask = _both(mask, alignments.window_mask(centres, self.half_width, length))
+            mask = both(mask, alignments.window_mask(centres, self.half_width, length))
         scores = self._scores(query, value, key, state.get("coverage"))
         if self.alignment in MONOTONIC:
             weights, new_state = self._walk(scores, mask, state, noise)
@@ -171,7 +171,7 @@ class AttentionMechanism(keras.layers.Layer):
         width = 2 * self.half_width + 1
         if value_mask is not None:
             real = gather_windows(self._cast(ops.expand_dims(value_mask, -1)), places)
-            mask = _both(mask, ops.reshape(real, (batch, steps, width)) > 0)
+            mask = both(mask, ops.reshape(real, (batch, steps, width)) > 0)
         values = gather_windows(value, places)
         keys = None if key is None else gather_windows(key, places)
         coverage = state.get("coverage")
@@ -193,7 +193,7 @@ class AttentionMechanism(keras.layers.Layer):
         return context, spread, self._advanced(dict(state), query, spread)
 
     def _gathers(self, query: Tensor, value: Tensor) -> bool:
-        """Whether windows are gathered, known when the graph is made: for one query, or a source long enough."""
+        """Whether windows are gathered: for one query, or a source that is known to be long enough."""
         if self.window is None or self.score == "location":
             return False
         steps, length, width = query.shape[1], value.shape[1], 2 * self.half_width + 1
@@ -292,10 +292,6 @@ class AttentionMechanism(keras.layers.Layer):
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return ops.cast(tensor, self.compute_dtype)
-
-
-def _both(mask: Tensor | None, other: Tensor) -> Tensor:
-    return other if mask is None else ops.logical_and(ops.cast(mask, "bool"), other)
 
 
 def _is_shorter(query: Tensor, value: Tensor) -> bool:
