@@ -16,6 +16,7 @@ from keras_attention.multi_head import MultiHeadLuongAttention
 from keras_attention.recurrent import RecurrentStack
 from keras_attention.search import SearchResult, beam_search, greedy_search
 from keras_attention.seq2seq import EncoderDecoder, build_seq2seq
+from keras_attention.tfa_weights import load_tfa_attention_layer, load_tfa_bahdanau, load_tfa_luong
 
 __version__ = "0.1.0"
 
@@ -37,5 +38,8 @@ __all__ = [
     "build_seq2seq",
     "greedy_search",
     "length_mask",
+    "load_tfa_attention_layer",
+    "load_tfa_bahdanau",
+    "load_tfa_luong",
     "masked_softmax",
 ]
