@@ -16,6 +16,7 @@ from keras_attention.search.common import (
     source_length_of,
     take_rows,
     tile_rows,
+    top_k,
 )
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 
@@ -55,8 +56,7 @@ def beam_search(
 
     Live and finished hypotheses share the K slots. A finished one is frozen: its score never changes. At the maximum
     length a live hypothesis is kept as it is, marked unfinished. Padding is never chosen; among equal scores the
-    hypothesis ranked higher before, and then the lower id, comes first (on the PyTorch backend: as `torch.topk` has it,
-    which promises no order).
+    hypothesis ranked higher before, and then the lower id, comes first.
 
     Args:
         step: see `Step`.
@@ -148,8 +148,8 @@ def _advance(
         ops.where(is_pad, NEVER, ops.maximum(extended / length_penalty_factor(t + 1, length_penalty), NEVER)),
         ops.where(is_pad, beams.scores[:, :, None], NEVER),
     )
-    best, indices = ops.top_k(ops.reshape(candidates, (batch, beam_size * vocabulary)), beam_size + 1)
-    scores, indices = best[:, :beam_size], ops.cast(indices[:, :beam_size], "int32")
+    best, indices = top_k(ops.reshape(candidates, (batch, beam_size * vocabulary)), beam_size + 1)
+    scores, indices = best[:, :beam_size], indices[:, :beam_size]
     slots, words = indices // vocabulary, indices % vocabulary
     first_rows = ops.arange(batch, dtype="int32")[:, None] * beam_size
     parents = ops.reshape(first_rows + slots, (rows,))

@@ -72,6 +72,26 @@ def take_rows(tree: Any, rows: Tensor) -> Any:
     return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), tree)
 
 
+def top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of `(N, W)`, ties by the lower position: values and int32 positions, `(N, k)` each.
+
+    TensorFlow and JAX promise this order of ties, and exports keep it: there it is the plain `ops.top_k`. `torch.topk`
+    promises none, neither which of the equal values at the border it keeps nor their order, so that the positions are
+    chosen anew there: `2 W - position` above the border, `W - position` on it and 0 below are keys that do not tie.
+    A stable sort of all W does the same at ten times the cost.
+    """
+    best, positions = ops.top_k(values, k)
+    if keras.backend.backend() == "torch":
+        width = ops.shape(values)[1]
+        border, everywhere = best[:, -1:], ops.arange(width, dtype="int32")[None, :]
+        above = ops.where(values > border, width, 0)
+        _, kept = ops.top_k(ops.where(values >= border, above + width - everywhere, 0), k)
+        kept = ops.sort(kept, axis=-1)
+        order = ops.argsort(-ops.take_along_axis(values, kept, axis=-1), axis=-1)  # stable on this backend
+        positions = ops.take_along_axis(kept, order, axis=-1)
+    return best, ops.cast(positions, "int32")
+
+
 def batch_size_of(tree: Any) -> Tensor | int:
     """Size of the first axis of a nest's first tensor.
 

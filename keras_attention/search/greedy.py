@@ -14,6 +14,7 @@ from keras_attention.search.common import (
     length_penalty_factor,
     row_limits,
     source_length_of,
+    top_k,
 )
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 
@@ -34,7 +35,7 @@ def greedy_search(
 ) -> SearchResult:
     """Follows the likeliest word until EOS or the maximum length; the same hypotheses as a beam of 1.
 
-    Padding is never chosen; ties go to the lower id (on the PyTorch backend: as `torch.topk` has it).
+    Padding is never chosen; ties go to the lower id.
 
     Args:
         step: see `Step`.
@@ -72,8 +73,8 @@ def greedy_search(
         running = ops.logical_and(ops.logical_not(finished), t < limits)
         step_log_probs, new_state, alignment = step(token, keras.tree.pack_sequence_as(state, list(leaves)), memory)
         is_pad = ops.equal(ops.arange(step_log_probs.shape[-1], dtype="int32"), pad_id)[None, :]
-        values, words = ops.top_k(ops.where(is_pad, NEVER, step_log_probs), 2)
-        word = ops.where(running, ops.cast(words[:, 0], "int32"), pad_id)
+        values, words = top_k(ops.where(is_pad, NEVER, step_log_probs), 2)
+        word = ops.where(running, words[:, 0], pad_id)
         gap = (values[:, 0] - values[:, 1]) / length_penalty_factor(t + 1, length_penalty)
         ids = ops.where(ops.equal(positions, t), word[:, None], ids)
         alignments = ops.scatter_update(
