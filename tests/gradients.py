@@ -1,25 +1,36 @@
-"""The gradient of a scalar function of one array, on whatever backend Keras runs."""
+"""Gradients of a scalar function of arrays, on whatever backend Keras runs."""
 
 import keras
 import numpy as np
 
 
 def gradient(function, array):
-    """`d function / d array`, as NumPy float32."""
+    """`d function / d array`, as NumPy float32; zeros where the function does not depend on it."""
+    return gradients(function, [array])[0]
+
+
+def gradients(function, arrays):
+    """`gradient` by each of the arrays, which `function(*arrays)` takes."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        variable = tf.Variable(array)
+        tensors = [tf.convert_to_tensor(array) for array in arrays]
         with tf.GradientTape() as tape:
-            value = function(tf.convert_to_tensor(variable))
-        return np.asarray(tape.gradient(value, variable), "float32")
+            tape.watch(tensors)
+            value = function(*tensors)
+        found = tape.gradient(value, tensors, unconnected_gradients="zero")
+        return [np.asarray(tf.convert_to_tensor(slopes), "float32") for slopes in found]
     if backend == "jax":
         import jax
 
-        return np.asarray(jax.grad(lambda x: function(x))(jax.numpy.asarray(array)), "float32")
+        places = tuple(range(len(arrays)))
+        found = jax.grad(function, places)(*(jax.numpy.asarray(array) for array in arrays))
+        return [np.asarray(slopes, "float32") for slopes in found]
     import torch
 
-    tensor = torch.tensor(array, requires_grad=True)
-    function(tensor).backward()
-    return tensor.grad.numpy()
+    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    value = function(*tensors)
+    if value.requires_grad:
+        value.backward()
+    return [np.zeros_like(tensor.detach()) if tensor.grad is None else tensor.grad.numpy() for tensor in tensors]

@@ -1,117 +1,98 @@
-"""`LuongAttention` against the NumPy reference, closed forms, and laws."""
+"""`LuongAttention` and `BahdanauAttention` against the NumPy reference and closed forms; what they refuse."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_attention import LuongAttention
-from keras_attention.arguments import SCORES
-from tests import reference
+from keras_attention import BahdanauAttention, LuongAttention
+from keras_attention.arguments import ALIGNMENTS, SCORES
+from tests import mechanisms
 from tests.gradients import gradient
+from tests.mechanisms import EVERY, FLOAT32, assert_same, attend, expect, inputs, make, numpy
 
-BATCH, STEPS, POSITIONS, DEPTH, VALUE_DEPTH, UNITS = 2, 3, 5, 7, 11, 13
+# Weights and inputs are numbers that both types hold, so that only the computation rounds. float16 keeps 11 bits:
+# 5e-4 for each product, a few times that for sums of 17 and the softmax of their scores. bfloat16 keeps 8 bits.
+LOW = {"float16": {"rtol": 1e-2, "atol": 5e-3}, "bfloat16": {"rtol": 8e-2, "atol": 4e-2}}
 
-# The reference runs in float64; float32 sums of at most 13 products of numbers near 1 round to about 1e-6.
-FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
-# float16 keeps 11 bits: 5e-4 for each product, a few times that for sums of 13 and the softmax of their scores.
-FLOAT16 = {"rtol": 1e-2, "atol": 1e-2}
-# bfloat16 keeps 8 bits.
-BFLOAT16 = {"rtol": 8e-2, "atol": 8e-2}
-
-
-def make(score, dtype="float32", **arguments):
-    extra = {"concat": {"units": UNITS}, "location": {"max_source_length": 17}}.get(score, {})
-    return LuongAttention(score=score, dtype=dtype, **extra, **arguments)
-
-
-def inputs(score, seed=0):
-    rng = np.random.default_rng(seed)
-    depth = DEPTH if score in ("dot", "scaled_dot", "cosine") else VALUE_DEPTH
-    query = rng.normal(size=(BATCH, STEPS, DEPTH)).astype("float32")
-    value = rng.normal(size=(BATCH, POSITIONS, depth)).astype("float32")
-    mask = np.array([[True, True, True, False, False], [True] * POSITIONS])
-    return query, value, mask
+IN_LOW_PRECISION = (
+    *(f"scaled-{score}-global-softmax" for score in mechanisms.SCORES if score != "normalized_additive"),
+    "normalized_additive-global-softmax",
+    "general-local_m-softmax",
+    "dot-local_p-softmax",
+    "scaled-additive-local_p-sparsemax",
+    "cosine-global-sparsemax",
+    "scaled-general-global-monotonic",
+    "normalized_additive-global-monotonic",
+    "concat-global-softmax-coverage",
+    "additive-local_m-softmax-coverage",
+)
 
 
-def weights_of(layer):
-    return {weight.name: np.asarray(ops.convert_to_numpy(weight), "float64") for weight in layer.weights}
+def test_the_names_are_those_of_the_documentation():
+    assert set(SCORES) == set(mechanisms.SCORES)
+    assert set(ALIGNMENTS) == {*mechanisms.NORMALISERS, *mechanisms.MONOTONIC}
 
 
-def numpy(tensor):
-    return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
+@pytest.mark.parametrize("name", EVERY)
+def test_equals_the_reference(name):
+    layer = make(EVERY[name])
+    query, value, mask = inputs(EVERY[name])
+    query_mask = np.ones(query.shape[:2], bool)
+    query_mask[1, 3] = query_mask[2, 0] = False
+    found = attend(layer, query, value, mask, query_mask=query_mask)
+    assert_same(found, expect(layer, query, value, mask, query_mask=query_mask))
+    assert found[1].any()
 
 
-@pytest.mark.parametrize("use_scale", [False, True])
-@pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", FLOAT32), ("float16", FLOAT16), ("bfloat16", BFLOAT16)])
-def test_equals_the_reference(score, use_scale, dtype, tolerance):
-    layer = make(score, dtype, use_scale=use_scale)
-    query, value, mask = inputs(score)
+@pytest.mark.parametrize("name", [name for name in EVERY if "coverage" not in name and "scaled" not in name])
+def test_a_causal_mask_equals_the_reference(name):
+    layer = make(EVERY[name])
+    query, value, mask = inputs(EVERY[name])
+    found = attend(layer, query, value, mask, use_causal_mask=True)
+    assert_same(found, expect(layer, query, value, mask, causal=True))
+    later = np.arange(value.shape[1]) > np.arange(query.shape[1])[:, None]
+    assert not found[1][:, later].any()
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("name", IN_LOW_PRECISION)
+def test_low_precision_equals_the_reference(name, dtype):
+    layer = make(EVERY[name], dtype=dtype)
+    query, value, mask = inputs(EVERY[name], seed=1)
+    assert_same(attend(layer, query, value, mask), expect(layer, query, value, mask), **LOW[dtype])
+    context, weights = layer(query, value, value_mask=mask, return_attention_scores=True)
+    assert {keras.backend.standardize_dtype(tensor.dtype) for tensor in (context, weights)} == {dtype}
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_bahdanau_attention_is_the_additive_score(normalize):
+    score = "normalized_additive" if normalize else "additive"
+    layer = BahdanauAttention(units=17, normalize=normalize, window="local_p", half_width=2, use_coverage=True)
+    query, value, mask = inputs({"score": score})
     layer.build(query.shape, value.shape)
-    if use_scale:
-        layer.scale.assign(1.7)
-    context, alignment = layer(query, value, value_mask=mask, return_attention_scores=True)
-    expected_context, expected = reference.attention(score, query, value, mask, weights_of(layer))
-    np.testing.assert_allclose(numpy(alignment), expected, **tolerance)
-    np.testing.assert_allclose(numpy(context), expected_context, **tolerance)
-    assert keras.backend.standardize_dtype(context.dtype) == dtype
+    mechanisms.randomise(layer)
+    assert_same(attend(layer, query, value, mask), expect(layer, query, value, mask))
+    again = BahdanauAttention.from_config(layer.get_config())
+    assert (again.score, again.get_config()) == (score, layer.get_config())
 
 
-@pytest.mark.parametrize("score", SCORES)
-def test_cached_keys_and_stepping_give_the_same_numbers(score):
-    layer = make(score)
-    query, value, mask = inputs(score)
-    whole = numpy(layer(query, value, value_mask=mask))
-    key = layer.project_keys(value)
-    for t in range(STEPS):
-        step = layer(query[:, t : t + 1], value, key=key, value_mask=mask)
-        np.testing.assert_allclose(numpy(step)[:, 0], whole[:, t], **FLOAT32)
-
-
-@pytest.mark.parametrize("score", SCORES)
-def test_longer_padding_changes_nothing(score):
-    layer = make(score)
-    query, value, mask = inputs(score)
-    context = numpy(layer(query, value, value_mask=mask))
-    junk = np.full((BATCH, 4, value.shape[-1]), 1e3, "float32")
-    longer, longer_mask = np.concatenate([value, junk], axis=1), np.pad(mask, ((0, 0), (0, 4)))
-    np.testing.assert_allclose(numpy(layer(query, longer, value_mask=longer_mask)), context, **FLOAT32)
-
-
-@pytest.mark.parametrize("score", SCORES)
-def test_permuting_the_batch_permutes_the_output(score):
-    layer = make(score)
-    query, value, mask = inputs(score)
-    context = numpy(layer(query, value, value_mask=mask))
-    turned = numpy(layer(query[::-1], value[::-1], value_mask=mask[::-1]))
-    np.testing.assert_allclose(turned[::-1], context, **FLOAT32)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("score", SCORES)
-def test_a_wholly_masked_row_is_zero_with_a_finite_gradient(score, dtype):
-    layer = make(score, dtype)
-    query, value, mask = inputs(score)
-    query = query * 50  # scores far below zero are where float16 softmax over a mask of large numbers turns to NaN
-    mask[0] = False
-    context, alignment = layer(query, value, value_mask=mask, return_attention_scores=True)
-    assert not numpy(context)[0].any()
-    assert not numpy(alignment)[0].any()
-    np.testing.assert_allclose(numpy(alignment)[1].sum(axis=-1), 1.0, rtol=5e-3)  # float16 rounds each weight
-    slopes = gradient(lambda q: ops.sum(ops.square(layer(q, value, value_mask=mask))), query)
-    assert np.isfinite(slopes).all()
-
-
-def test_a_masked_query_gives_zeros():
-    query, value, mask = inputs("general")
-    query_mask = np.array([[True, False, True], [False, True, True]])
-    context, alignment = make("general")(
-        query, value, query_mask=query_mask, value_mask=mask, return_attention_scores=True
-    )
-    assert not numpy(context)[~query_mask].any()
-    assert not numpy(alignment)[~query_mask].any()
-    assert (numpy(alignment)[query_mask].sum(axis=-1) > 0.99).all()
+def test_first_values_of_the_weights():
+    layer = LuongAttention("normalized_additive", units=16, alignment="monotonic", score_bias_init=-3.5)
+    layer.build((2, 3, 5), (2, 7, 11))
+    weights = mechanisms.weights_of(layer)
+    assert (weights["factor"], weights["score_bias"]) == (0.25, -3.5)  # 1 / sqrt(16)
+    assert not weights["bias"].any()
+    scaled = LuongAttention("general", use_scale=True)
+    scaled.build((2, 3, 5), (2, 7, 11))
+    assert mechanisms.weights_of(scaled)["scale"] == 1.0
+    plain = LuongAttention("additive")
+    plain.build((2, 3, 5), (2, 7, 11))
+    assert {weight.name: tuple(weight.shape) for weight in plain.weights} == {
+        "query_kernel": (5, 5),
+        "key_kernel": (11, 5),
+        "vector": (5,),
+    }
 
 
 def test_closed_forms():
@@ -124,39 +105,21 @@ def test_closed_forms():
     np.testing.assert_allclose(numpy(alignment)[0, 0], [0.2, 0.6, 0.2], **FLOAT32)
 
 
+def test_the_worked_example():
+    words, query = np.array([[[-0.76, 0.75], [0.01, -0.01]]], "float32"), np.array([[[0.91, 0.38]]], "float32")
+    weights = LuongAttention("dot")(query, words, return_attention_scores=True)[1]
+    np.testing.assert_allclose(numpy(weights)[0, 0], [0.40, 0.60], atol=5e-3)  # given to two places
+
+
 def test_cosine_ignores_length_and_survives_zero_vectors():
     layer = LuongAttention("cosine")
-    query, value, mask = inputs("cosine")
+    query, value, mask = inputs({"score": "cosine"})
     value[0, 0] = 0.0
     once = numpy(layer(query, value, value_mask=mask, return_attention_scores=True)[1])
     louder = numpy(layer(query * 100, value, value_mask=mask, return_attention_scores=True)[1])
     np.testing.assert_allclose(louder, once, **FLOAT32)
     slopes = gradient(lambda v: ops.sum(ops.square(layer(query, v, value_mask=mask))), value)
     assert np.isfinite(slopes).all()
-
-
-@pytest.mark.parametrize("score", SCORES)
-def test_gradient_equals_finite_differences(score):
-    layer = make(score)
-    query, value, mask = inputs(score)
-    direction = np.random.default_rng(5).normal(size=query.shape).astype("float32")
-
-    def loss(q):
-        return ops.sum(ops.square(layer(q, value, value_mask=mask)))
-
-    slope = float((gradient(loss, query) * direction).sum())
-    step = 1e-2
-    rise = float(loss(query + step * direction)) - float(loss(query - step * direction))
-    # Central differences: an error of order step**2 = 1e-4 of the third derivative, and float32 noise over the step.
-    assert rise / (2 * step) == pytest.approx(slope, rel=2e-2, abs=2e-2)
-
-
-def test_dropout_is_for_training_alone():
-    layer = LuongAttention("dot", dropout=0.5)
-    query, value = np.ones((2, 3, 7), "float32"), np.ones((2, 50, 7), "float32")
-    quiet, noisy = layer(query, value), layer(query, value, training=True)
-    np.testing.assert_allclose(numpy(quiet), 1.0, **FLOAT32)
-    assert np.abs(numpy(noisy) - 1.0).max() > 1e-3
 
 
 def test_masks_of_keras_are_honoured():
@@ -167,23 +130,35 @@ def test_masks_of_keras_are_honoured():
     assert not numpy(alignment)[:, 0][ids == 0].any()
 
 
-def test_state_goes_in_and_comes_out():
-    query, value, _ = inputs("dot")
-    layer = LuongAttention("dot")
-    assert layer(query, value, return_state=True)[1] == {}
-    context, alignment, state = layer(query, value, state={}, return_attention_scores=True, return_state=True)
-    assert (tuple(context.shape), tuple(alignment.shape), state) == ((2, 3, 7), (2, 3, 5), {})
+def test_every_other_combination_is_refused():
+    for choice in mechanisms.every_choice():
+        if not mechanisms.is_allowed(*choice):
+            with pytest.raises(ValueError, match=r"Expected: .*Received: "):
+                LuongAttention(**mechanisms.arguments_of(*choice))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"score": "dott"}, "Expected: one of .*'dot'.*Received: score='dott'"),
-        ({"score": "location"}, "max_source_length.*Received: score='location', max_source_length=None"),
-        ({"score": "dot", "max_source_length": 3}, "belongs to score='location'"),
-        ({"score": "location", "max_source_length": 0}, "Expected: max_source_length >= 1"),
-        ({"score": "dot", "units": 3}, "hidden layer.*Received: score='dot', units=3"),
-        ({"score": "dot", "dropout": 1.0}, "Expected: 0 <= dropout < 1"),
+        ({"score": "dott"}, r"Expected: one of .*'dot'.*Received: score='dott'"),
+        ({"window": "local"}, r"Expected: None or one of \('local_m', 'local_p'\).*Received: window='local'"),
+        ({"alignment": "argmax"}, r"Expected: one of .*'hardmax'.*Received: alignment='argmax'"),
+        ({"score": "location"}, r"max_source_length.*Received: score='location', max_source_length=None"),
+        ({"score": "dot", "max_source_length": 3}, r"belongs to score='location'"),
+        ({"score": "location", "max_source_length": 0}, r"Expected: max_source_length >= 1"),
+        ({"score": "dot", "units": 3}, r"hidden layer.*Received: score='dot', units=3"),
+        ({"score": "additive", "units": 0}, r"Expected: a positive int.*Received: score='additive', units=0"),
+        ({"score": "normalized_additive", "use_scale": True}, r"Expected: use_scale=False"),
+        ({"score": "dot", "dropout": 1.0}, r"Expected: 0 <= dropout < 1. Received: dropout=1.0"),
+        ({"window": "local_m", "half_width": 0}, r"Expected: half_width >= 1. Received: half_width=0"),
+        ({"score": "dot", "use_coverage": True}, r"Expected: score in .*'additive'.*Received: score='dot'"),
+        ({"alignment": "monotonic", "window": "local_p"}, r"Expected: window=None and .*Received: window='local_p'"),
+        (
+            {"score": "concat", "alignment": "hard_monotonic", "use_coverage": True},
+            r"alignment='hard_monotonic'.*use_coverage=False. Received: .*use_coverage=True",
+        ),
+        ({"sigmoid_noise": 1.0}, r"alignment='monotonic'.*Received: sigmoid_noise=1.0, alignment='softmax'"),
+        ({"alignment": "monotonic", "sigmoid_noise": -1.0}, r"Expected: 0, or more.*Received: sigmoid_noise=-1.0"),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -191,18 +166,59 @@ def test_wrong_arguments(arguments, message):
         LuongAttention(**arguments)
 
 
-@pytest.mark.parametrize("score", ["dot", "scaled_dot", "cosine"])
+@pytest.mark.parametrize("score", mechanisms.SAME_DEPTH)
 def test_depths_that_do_not_match(score):
     with pytest.raises(ValueError, match=r"Expected: query depth == value depth. Received: query_shape=\(2, 3, 7\)"):
         LuongAttention(score)(np.ones((2, 3, 7), "float32"), np.ones((2, 5, 11), "float32"))
 
 
-def test_a_source_longer_than_the_location_score():
+@pytest.mark.parametrize("built", [False, True])
+def test_a_source_longer_than_the_location_score(built):
     layer = LuongAttention("location", max_source_length=4)
+    if built:
+        layer.build((None, None, 7), (None, None, 11))
     with pytest.raises(ValueError, match=r"max_source_length=4\. Received: source_length=5"):
         layer(np.ones((2, 3, 7), "float32"), np.ones((2, 5, 11), "float32"))
+    with pytest.raises(ValueError, match=r"max_source_length=4\. Received: source_length=5"):
+        LuongAttention("location", max_source_length=4).build((None, None, 7), (None, 5, 11))
 
 
-def test_a_mask_of_a_wrong_rank():
-    with pytest.raises(ValueError, match=r"`value_mask`.*Received: value_mask.shape=\(2, 3, 5\)"):
-        LuongAttention("dot")(np.ones((2, 3, 7)), np.ones((2, 5, 7)), value_mask=np.ones((2, 3, 5), bool))
+SHAPES = r"Expected: shape \(2, {n}\), \(batch, length\), for a tensor of shape \(2, {n}, 7\)\. Received: {name}"
+
+
+@pytest.mark.parametrize("window", [None, "local_m"])
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({"value_mask": np.ones((2, 3, 5), bool)}, SHAPES.format(n=5, name=r"value_mask.shape=\(2, 3, 5\)")),
+        ({"value_mask": np.ones((2, 4), bool)}, SHAPES.format(n=5, name=r"value_mask.shape=\(2, 4\)")),
+        ({"value_mask": np.ones((5,), bool)}, SHAPES.format(n=5, name=r"value_mask.shape=\(5,\)")),
+        ({"query_mask": np.ones((2, 5), bool)}, SHAPES.format(n=3, name=r"query_mask.shape=\(2, 5\)")),
+        ({"value_mask": np.ones((2, 5), "float32")}, r"`value_mask`.*Expected: dtype bool. Received: dtype float32"),
+        ({"query_mask": np.ones((2, 3), "int32")}, r"`query_mask`.*Expected: dtype bool. Received: dtype int32"),
+    ],
+)
+def test_wrong_masks(masks, message, window):
+    layer = LuongAttention("dot", window=window, half_width=1)
+    with pytest.raises(ValueError, match=message):
+        layer(np.ones((2, 3, 7), "float32"), np.ones((2, 5, 7), "float32"), **masks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "state", "message"),
+    [
+        ({}, {"step": np.zeros(2, "int32")}, r"Expected: a dict of \[\]\. Received: \['step'\]"),
+        ({"window": "local_m"}, {}, r"Expected: a dict of \['step'\]\. Received: \[\]"),
+        ({"alignment": "monotonic"}, [np.zeros((2, 5))], r"Expected: a dict of \['alignment'\]\. Received: list"),
+    ],
+)
+def test_a_state_of_wrong_names(arguments, state, message):
+    layer = LuongAttention("dot", **arguments)
+    with pytest.raises(ValueError, match=message):
+        layer(np.ones((2, 3, 7), "float32"), np.ones((2, 5, 7), "float32"), state=state)
+
+
+def test_coverage_is_no_companion_of_a_causal_mask():
+    layer = LuongAttention("additive", use_coverage=True)
+    with pytest.raises(ValueError, match=r"Expected: use_causal_mask=False with use_coverage=True"):
+        layer(np.ones((2, 3, 7), "float32"), np.ones((2, 5, 7), "float32"), use_causal_mask=True)
