@@ -29,11 +29,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dot": {"attention": "dot"},
     "general": {"attention": "general"},
     "concat": {"attention": "concat"},
+    "additive": {"attention": "additive", "style": "bahdanau"},
     "location": {"attention": "location", "max_source_length": 40},
     "cosine": {"attention": "cosine", "use_scale": True},
+    "local-m": {"attention": "general", "window": "local_m", "half_width": 3},
+    "local-p": {"attention": "general", "window": "local_p", "half_width": 3},
+    "monotonic": {"attention": "general", "alignment": "monotonic", "score_bias_init": -1.0},
+    "multi-head": {"attention": "scaled_dot", "attention_heads": 4},
     "general, input feeding": {"attention": "general", "input_feeding": True},
 }
-"""Name to fields of `Seq2SeqConfig`. Input feeding is off where it is not named."""
+"""Name to fields of `Seq2SeqConfig`. Input feeding is off where it is not named. `concat` and `additive` have one score:
+the first in Luong's decoder, attention after the recurrent step, the second in Bahdanau's, attention before it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,9 @@ def train_and_score(runs: pathlib.Path, variant: str, data: pathlib.Path, minute
     command("train", "--recipe", "g2p", "--data", data, "--output", run, "--time-limit", minutes, *choices, core=core)
     scores = json.loads(command("evaluate", run, "--tsv", data / "tune.tsv", core=core).splitlines()[-1])
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    row = Row(variant, count_weights(run), metrics["epochs"], round(metrics["minutes"], 1), scores["wer"], scores["per"])
+    row = Row(
+        variant, count_weights(run), metrics["epochs"], round(metrics["minutes"], 1), scores["wer"], scores["per"]
+    )
     temporary = kept.with_suffix(".part")
     temporary.write_text(json.dumps(asdict(row)), encoding="utf-8")
     temporary.replace(kept)
@@ -101,7 +109,11 @@ def draw(path: pathlib.Path, rows: Sequence[Row]) -> None:
         if row.variant == "none":
             bar.set_color("#c2571a")
         axis.annotate(
-            f"{row.wer:.1f}", (row.wer, bar.get_y() + bar.get_height() / 2), (4, 0), textcoords="offset points", va="center"
+            f"{row.wer:.1f}",
+            (row.wer, bar.get_y() + bar.get_height() / 2),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
         )
     axis.set_xlabel("word error rate on tune, % (shorter is better)")
     axis.spines[["top", "right"]].set_visible(False)

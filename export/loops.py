@@ -11,6 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_attention.attention_rnn import AttentionRNN
+from keras_attention.mechanism import AttentionMechanism
 from keras_attention.types import Tensor
 
 
@@ -19,17 +21,27 @@ def recurrent_layers(model: keras.Layer) -> list[Any]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
 
 
+def stepping_layers(model: keras.Layer) -> list[Any]:
+    """All layers of this package that step over time by themselves, at any depth."""
+    kinds = (AttentionRNN, AttentionMechanism)
+    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+
+
 @contextlib.contextmanager
 def stepped(model: keras.Model) -> Iterator[None]:
     """Within this context the model's recurrent layers run as loops over their cells."""
-    layers = recurrent_layers(model)
+    layers, steppers = recurrent_layers(model), stepping_layers(model)
     for layer in layers:
         layer.inner_loop = _Loop(layer)
+    for layer in steppers:
+        layer.recurrence = "loop"
     try:
         yield
     finally:
         for layer in layers:
             del layer.inner_loop
+        for layer in steppers:
+            del layer.recurrence
 
 
 @contextlib.contextmanager

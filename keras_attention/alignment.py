@@ -27,8 +27,9 @@ def hardmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is not None:
         mask = ops.cast(mask, "bool")
         values = ops.where(mask, values, _NEVER)
-    best = ops.expand_dims(ops.cast(ops.argmax(values, axis=-1), "int32"), -1)
-    chosen = ops.equal(ops.arange(ops.shape(values)[-1], dtype="int32"), best)
+    largest = ops.cast(ops.equal(values, ops.max(values, axis=-1, keepdims=True)), "float32")
+    # The first of the largest, by a sum: `ops.argmax` looks at the bits of its floats, which ONNX cannot.
+    chosen = ops.equal(largest * ops.cumsum(largest, axis=-1), 1.0)
     if mask is not None:
         chosen = ops.logical_and(chosen, mask)
     return ops.cast(chosen, scores.dtype)

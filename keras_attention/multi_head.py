@@ -106,7 +106,7 @@ class MultiHeadLuongAttention(keras.layers.Layer):
     def project_keys(self, value: Tensor) -> Tensor:
         """The heads' keys `(B, H, S, ...)`, to be passed as `key`."""
         value = ops.convert_to_tensor(value, dtype=self.compute_dtype)
-        keys = self._fold(self._heads(ops.matmul(value, self._cast(self.key_kernel))))
+        keys = self._fold(self._heads(ops.matmul(value, self._cast(self.key_kernel)), ops.shape(value)[1]))
         projected = self.head.project_keys(keys)
         return self._unfold(keys if projected is None else projected)
 
@@ -138,7 +138,7 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         noise = self.draw_noise(query, value) if training and noise is None else noise or {}
         heads, steps = self.num_heads, ops.shape(query)[1]
         noise = {name: self._fold_noise(tensor, steps) for name, tensor in noise.items()}
-        queries = self._fold(self._heads(ops.matmul(query, self._cast(self.query_kernel))))
+        queries = self._fold(self._heads(ops.matmul(query, self._cast(self.query_kernel)), steps))
         keys = self._fold(self._cast(self.project_keys(value) if key is None else key))
         masks = [None if mask is None else ops.repeat(mask, heads, axis=0) for mask in (query_mask, value_mask)]
         inner = None if state is None else {name: self._fold(tensor) for name, tensor in state.items()}
@@ -169,10 +169,9 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         inner = self.output_kernel.shape[0]
         return ops.matmul(ops.reshape(parts, (batch, steps, inner)), self._cast(self.output_kernel))
 
-    def _heads(self, tensor: Tensor) -> Tensor:
-        """`(B, N, H * size)` to `(B, H, N, size)`."""
-        batch, length, depth = ops.shape(tensor)
-        split = ops.reshape(tensor, (batch, length, self.num_heads, depth // self.num_heads))
+    def _heads(self, tensor: Tensor, length: Tensor | int) -> Tensor:
+        """`(B, length, H * size)` to `(B, H, length, size)`."""
+        split = ops.reshape(tensor, (-1, length, self.num_heads, tensor.shape[-1] // self.num_heads))
         return ops.transpose(split, (0, 2, 1, 3))
 
     def _fold(self, tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every score, and every cell, bridge and feeding, as TFLite and ONNX: verified at several batch sizes and lengths."""
+"""Every score, mechanism, cell, bridge and feeding as TFLite and ONNX: verified at several batch sizes and lengths."""
 
 import pathlib
 
@@ -24,6 +24,26 @@ CONFIGS = {
         "tie_embeddings": "target",
     },
     "none": {"attention": "none", "decoder_units": 14},
+    "local-m": {"window": "local_m", "half_width": 2},
+    "local-p, coverage, heads, fed": {
+        "attention": "additive",
+        "window": "local_p",
+        "half_width": 2,
+        "use_coverage": True,
+        "attention_heads": 7,
+        "input_feeding": True,
+    },
+    "sparsemax, local location": {
+        "attention": "location",
+        "max_source_length": 23,
+        "window": "local_m",
+        "half_width": 3,
+        "alignment": "sparsemax",
+    },
+    "hardmax, bahdanau": {"attention": "normalized_additive", "alignment": "hardmax", "style": "bahdanau"},
+    "coverage, bahdanau gru": {"attention": "additive", "use_coverage": True, "style": "bahdanau", "cell": "gru"},
+    "monotonic heads": {"attention": "scaled_dot", "attention_heads": 2, "alignment": "monotonic"},
+    "hard monotonic, fed": {"alignment": "hard_monotonic", "input_feeding": True},
 }
 
 

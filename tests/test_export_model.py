@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attention import LuongAttention, UserError
+from keras_attention import AttentionCell, AttentionRNN, LuongAttention, MultiHeadLuongAttention, UserError
 from keras_attention.export import export
 from keras_attention.export.errors import ConversionError
 from keras_attention.export.functional import model_graph, partitions
-from keras_attention.export.loops import recurrent_layers, run_masked_cell, stepped
+from keras_attention.export.loops import recurrent_layers, run_masked_cell, stepped, stepping_layers
 from tests.export_models import cheap
 
 __all__ = ["cheap"]
@@ -48,6 +48,35 @@ def test_masked_recurrent_layers(tmp_path: pathlib.Path, cheap: None) -> None:
     report = export(model, tmp_path / "artefact", "litert", samples=samples)
     assert report.parities[0].operators["custom"] == {}
     assert not any("inner_loop" in vars(layer) for layer in recurrent_layers(model))
+
+
+ATTENTIONS = {
+    "coverage": lambda: LuongAttention("additive", use_coverage=True),
+    "monotonic heads": lambda: MultiHeadLuongAttention(2, 3, alignment="monotonic"),
+    "local-p and sparsemax": lambda: [
+        LuongAttention(window="local_p", half_width=2),
+        LuongAttention(alignment="sparsemax"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "feeding"), [("coverage", False), ("monotonic heads", True), ("local-p and sparsemax", True)]
+)
+def test_attention_rnn_in_a_model(name: str, feeding: bool, tmp_path: pathlib.Path, cheap: None) -> None:
+    """Whole sequences through recurrent attention: TFLite's built-in operators, ONNX, the same numbers."""
+    words = keras.Input((None, 5), name="words")
+    memory, mask = keras.Input((None, 7), name="memory"), keras.Input((None,), dtype="bool", name="memory_mask")
+    cell = AttentionCell(
+        [keras.layers.LSTMCell(11), keras.layers.GRUCell(3)], ATTENTIONS[name](), 13, input_feeding=feeding
+    )
+    outputs, weights = AttentionRNN(cell, return_sequences=True, name="decoder")(
+        words, memory, memory_mask=mask, return_attention_scores=True
+    )
+    model = keras.Model([words, memory, mask], {"outputs": outputs, "weights": weights})
+    report = export(model, tmp_path / "artefact", ["tflite", "onnx"])
+    assert report.parities[0].operators["custom"] == {}
+    assert all("recurrence" not in vars(layer) for layer in stepping_layers(model))
 
 
 @pytest.mark.parametrize("zero_output", [False, True])
