@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_attention import cell_states
+from keras_attention.arguments import check_dropout
 from keras_attention.cells import AttentionCell, mean_alignment
 from keras_attention.masking import check_mask
 from keras_attention.recurrent import RecurrentStack, gather_positions
@@ -72,6 +73,7 @@ class AttentionRNN(keras.layers.Layer):
             raise ValueError(
                 f"Expected: cell, an AttentionCell; keras.layers.RNN runs other cells. Received: {type(cell).__name__}"
             )
+        check_dropout(dropout)
         self.cell = cell
         self.return_sequences = return_sequences
         self.return_state = return_state
@@ -99,6 +101,10 @@ class AttentionRNN(keras.layers.Layer):
         return_attention_scores: bool | str = False,
         training: bool | None = None,
     ) -> Any:
+        if return_attention_scores not in (True, False, "all"):
+            raise ValueError(
+                f"Expected: return_attention_scores in (True, False, 'all'). Received: {return_attention_scores!r}"
+            )
         check_mask("mask", mask, inputs)
         check_mask("memory_mask", memory_mask, memory)
         prepared = self.cell.prepare_memory(memory, memory_mask)
@@ -125,18 +131,15 @@ class AttentionRNN(keras.layers.Layer):
         cell = self.cell
         inputs = ops.cast(inputs, self.compute_dtype)
         noise = [one.draw_noise(inputs, memory["values"]) if training else {} for one in cell.attentions]
-        cell_states.draw_dropout(cell.cell, cell._cell_input_like(inputs), training)
-        if cell.style == "luong" and cell.input_feeding is False and mask is None:
-            outputs, alignments, state = self._run_recurrence_first(inputs, state, memory, noise, training)
-        else:
-            outputs, alignments, state = self._run_in_turn(inputs, state, memory, mask, noise, training)
-        cell_states.forget_dropout(cell.cell)
-        return outputs, alignments, state
+        with cell_states.dropout_of_one_pass(cell.cell, cell.cell_input_depth, inputs, training):
+            if cell.style == "luong" and cell.input_feeding is False and mask is None:
+                return self._run_recurrence_first(inputs, state, memory, noise, training)
+            return self._run_in_turn(inputs, state, memory, mask, noise, training)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "cell": keras.saving.serialize_keras_object(self.cell),
+            "cell": cell_states.described(self.cell),
             "return_sequences": self.return_sequences,
             "return_state": self.return_state,
             "dropout": self.dropout,
@@ -150,6 +153,7 @@ class AttentionRNN(keras.layers.Layer):
         if given is None:
             return self.cell.initial_state(memory)
         named = cell_states.named_state(self.cell.cell, given)
+        # A dict of the whole state goes on from there; the recurrent cell's states alone start the rest anew.
         if set(named) == set(self.cell.state_sizes):
             return self.cell.initial_state(memory, named)
         self.cell.check_state(named)
@@ -169,7 +173,7 @@ class AttentionRNN(keras.layers.Layer):
         """The recurrent cells alone, over all steps; a `RecurrentStack` by Keras' own layers, which may be fused."""
         cell = self.cell.cell
         if isinstance(cell, RecurrentStack):
-            hidden, final_state = cell(inputs, initial_state=state, training=training)
+            hidden, final_state = cell(inputs, initial_state=state, recurrence=self.recurrence, training=training)
             return hidden, final_state
         names = list(state)
 

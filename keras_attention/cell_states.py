@@ -5,8 +5,9 @@ A cell is what `keras.layers.RNN` takes: it has `state_size`, an int or a list o
 cell at the bottom, `h_1` for a GRU cell above it, `s2_0` for the third state of a cell that has so many.
 """
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,11 +23,12 @@ def flat_cells(cell: Any) -> list[Any]:
     Raises:
         ValueError: for what is no recurrent cell.
     """
-    if isinstance(cell, keras.layers.StackedRNNCells):
+    if isinstance(cell, keras.layers.StackedRNNCells) and cell.cells:
         return [inner for part in cell.cells for inner in flat_cells(part)]
     sizes = getattr(cell, "state_size", None)
     flat = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
-    if not callable(cell) or not flat or not all(isinstance(size, int) for size in flat):
+    whole = isinstance(cell, keras.layers.RNN)  # runs a cell over time, and has its `state_size`
+    if whole or not callable(cell) or not flat or not all(isinstance(size, int) for size in flat):
         raise ValueError(
             "This is no recurrent cell. Expected: an object called as cell(inputs, states), whose state_size is an int "
             f"or a list of ints. Received: {type(cell).__name__} with state_size={sizes}"
@@ -35,8 +37,18 @@ def flat_cells(cell: Any) -> list[Any]:
 
 
 def state_sizes(cell: Any) -> dict[str, int]:
-    """Name to depth of every state, in the order of the cells."""
+    """Name to depth of every state, in the order of the cells.
+
+    Raises:
+        ValueError: for what is no recurrent cell, and for a `RecurrentStack` that cannot be stepped through.
+    """
     if isinstance(cell, RecurrentStack):
+        if cell.bidirectional or (cell.cell == "lstm" and not cell.return_cell_state):
+            raise ValueError(
+                "A RecurrentStack is stepped through in one direction, with its whole state. Expected: "
+                "bidirectional=False, and return_cell_state=True for an LSTM. Received: "
+                f"cell={cell.cell!r}, bidirectional={cell.bidirectional}, return_cell_state={cell.return_cell_state}"
+            )
         return dict.fromkeys(cell.state_names, cell.units)
     names: dict[str, int] = {}
     for place, inner in enumerate(flat_cells(cell)):
@@ -95,28 +107,54 @@ def step_cell(cell: Any, inputs: Tensor, state: TensorDict, training: bool | Non
         arguments = {"training": training} if _takes_training(inner) else {}
         outputs, states = inner(outputs, [state[name] for name in names], **arguments)
         new_state.update(zip(names, keras.tree.flatten(states), strict=True))
-    return outputs, new_state
+    # A cell may compute in a dtype of its own; a loop asks for one.
+    return ops.cast(outputs, inputs.dtype), {n: ops.cast(tensor, state[n].dtype) for n, tensor in new_state.items()}
 
 
-def draw_dropout(cell: Any, inputs: Tensor, training: bool | None) -> None:
-    """Has Keras' cells draw the dropout masks that they keep for a whole pass; `forget_dropout` ends it."""
-    if isinstance(cell, RecurrentStack):
-        return
-    for inner in flat_cells(cell):
-        if training and hasattr(inner, "get_dropout_mask"):
-            inner.get_dropout_mask(inputs)
-            inner.get_recurrent_dropout_mask(_zeros_like_state(inputs, _sizes(inner)[0]))
-        inputs = _zeros_like_state(inputs, output_size(inner))
+@contextlib.contextmanager
+def dropout_of_one_pass(cell: Any, depth: int, inputs: Tensor, training: bool | None) -> Iterator[None]:
+    """Keras' cells draw their dropout masks at the start, outside of any loop, keep them, and forget them at the end.
 
-
-def forget_dropout(cell: Any) -> None:
-    """Has Keras' cells forget their dropout masks."""
-    if isinstance(cell, RecurrentStack):
-        return
-    for inner in flat_cells(cell):
-        if hasattr(inner, "reset_dropout_mask"):
+    Args:
+        cell: a recurrent cell.
+        depth: of the cell's inputs.
+        inputs: `(B, ...)`, read for its batch size and dtype.
+        training: whether dropout applies.
+    """
+    cells = [] if isinstance(cell, RecurrentStack) else flat_cells(cell)
+    dropping = [inner for inner in cells if hasattr(inner, "get_dropout_mask")]
+    try:
+        for inner in cells:
+            if training and inner in dropping:
+                inner.get_dropout_mask(_zeros(inputs, depth))
+                inner.get_recurrent_dropout_mask(_zeros(inputs, _sizes(inner)[0]))
+            depth = output_size(inner)
+        yield
+    finally:  # a mask left behind would be read by the next pass, of another graph
+        for inner in dropping:
             inner.reset_dropout_mask()
             inner.reset_recurrent_dropout_mask()
+
+
+def given_state(cell: Any, states: Any, dtype: str) -> TensorDict:
+    """The cell's first state as the caller gives it, see `named_state`, in the order of the cells.
+
+    Raises:
+        ValueError: for names, depths or a number of tensors that are not the cell's.
+    """
+    named = named_state(cell, states)
+    named = {name: ops.convert_to_tensor(tensor, dtype=dtype) for name, tensor in named.items()}
+    sizes = state_sizes(cell)
+    check_state(sizes, named)
+    return {name: named[name] for name in sizes}
+
+
+def first_output(cell: Any, state: TensorDict) -> Tensor:
+    """What stands for the output before the first step: the first state of the top cell, or zeros of another depth."""
+    names = list(state_sizes(cell))
+    top = state[names[-len(state_sizes(top_cell(cell)))]]
+    depth = output_size(cell)
+    return top if top.shape[-1] == depth else _zeros(top, depth)
 
 
 def named_state(cell: Any, states: Any) -> TensorDict:
@@ -135,8 +173,12 @@ def named_state(cell: Any, states: Any) -> TensorDict:
     return dict(zip(names, tensors, strict=True))
 
 
-def check_state(expected: dict[str, int | None], state: TensorDict) -> None:
+def check_state(expected: Mapping[str, int | None], state: Any) -> None:
     """Raises ValueError unless the state has these names, and these depths where one is given."""
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"The state is no dict. Expected: names and depths {_shown(expected)}. Received: {type(state).__name__}"
+        )
     received: dict[str, Any] = {name: tensor.shape[-1] if len(tensor.shape) else 0 for name, tensor in state.items()}
     wrong = [name for name, depth in expected.items() if depth is not None and received.get(name) not in (depth, None)]
     if set(expected) != set(received) or wrong:
@@ -146,7 +188,21 @@ def check_state(expected: dict[str, int | None], state: TensorDict) -> None:
         )
 
 
-def _shown(depths: dict[str, int | None]) -> str:
+def described(part: Any) -> Any:
+    """What `keras.saving` writes of a part, plain data, without the shapes that it was built for: its owner builds it.
+
+    Those shapes would tie a config to the batch that happened to come first, and are tuples, which JSON lacks.
+    """
+    return _without_shapes(keras.saving.serialize_keras_object(part))
+
+
+def _without_shapes(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {name: _without_shapes(value) for name, value in config.items() if name != "build_config"}
+    return [_without_shapes(value) for value in config] if isinstance(config, list) else config
+
+
+def _shown(depths: Mapping[str, int | None]) -> str:
     return (
         "{" + ", ".join(f"{name}: {'any' if depth is None else depth}" for name, depth in sorted(depths.items())) + "}"
     )
@@ -165,5 +221,5 @@ def _takes_training(cell: Any) -> bool:
     return "training" in inspect.signature(getattr(cell, "call", cell)).parameters
 
 
-def _zeros_like_state(inputs: Tensor, depth: int) -> Tensor:
+def _zeros(inputs: Tensor, depth: int) -> Tensor:
     return ops.zeros((ops.shape(inputs)[0], depth), dtype=inputs.dtype)

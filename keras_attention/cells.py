@@ -85,6 +85,8 @@ class AttentionCell(keras.layers.Layer):
                 "In Bahdanau's style attention reaches the output through the cell's input alone. Expected: "
                 "input_feeding=True, or a function. Received: input_feeding=False"
             )
+        if not (isinstance(input_feeding, bool) or callable(input_feeding)):
+            raise ValueError(f"Expected: input_feeding, True, False, or a function. Received: {input_feeding!r}")
         if attentional_size is not None and attentional_size < 1:
             raise ValueError(f"Expected: attentional_size >= 1, or None. Received: {attentional_size=}")
         self.cell = keras.layers.StackedRNNCells(cell) if isinstance(cell, (list, tuple)) else cell
@@ -164,13 +166,9 @@ class AttentionCell(keras.layers.Layer):
         if cell_state is None:
             state = cell_states.first_state(self.cell, batch, self.compute_dtype)
         else:
-            named = cell_states.named_state(self.cell, cell_state)
-            state = {name: ops.convert_to_tensor(tensor, dtype=self.compute_dtype) for name, tensor in named.items()}
-            cell_states.check_state(dict(self.state_sizes), state)
+            state = cell_states.given_state(self.cell, cell_state, self.compute_dtype)
         if self.style == "bahdanau":
-            top = list(state)[-len(cell_states.state_sizes(cell_states.top_cell(self.cell))) :][0]
-            same = self.state_sizes[top] == self.query_depth
-            state["output"] = state[top] if same else ops.zeros((batch, self.query_depth), dtype=self.compute_dtype)
+            state["output"] = cell_states.first_output(self.cell, state)
         if self.feeds:
             depth = self.attentional_depth(values.shape[-1])
             state["attentional"] = ops.zeros((batch, depth), dtype=self.compute_dtype)
@@ -195,9 +193,8 @@ class AttentionCell(keras.layers.Layer):
     ) -> tuple[Tensor, TensorDict, Tensor]:
         self.check_state(state)
         inputs = ops.cast(inputs, self.compute_dtype)
-        cell_states.draw_dropout(self.cell, self._cell_input_like(inputs), training)
-        output, new_state, alignments = self.advance(inputs, state, memory, None, training)
-        cell_states.forget_dropout(self.cell)
+        with cell_states.dropout_of_one_pass(self.cell, self.cell_input_depth, inputs, training):
+            output, new_state, alignments = self.advance(inputs, state, memory, None, training)
         return output, new_state, mean_alignment(alignments)[:, 0]
 
     def advance(
@@ -248,7 +245,9 @@ class AttentionCell(keras.layers.Layer):
                 noise=None if noise is None else noise[number],
                 training=training,
             )
-            contexts.append(context)
+            # An attention may compute in a dtype of its own; a loop asks for one.
+            contexts.append(ops.cast(context, self.compute_dtype))
+            weights = ops.cast(weights, self.compute_dtype)
             alignments.append(weights if len(weights.shape) == 4 else ops.expand_dims(weights, 1))
             new_state.update({name + suffix: tensor for name, tensor in after.items()})
         alignment = ops.concatenate(alignments, axis=1) if len(alignments) > 1 else alignments[0]
@@ -257,16 +256,15 @@ class AttentionCell(keras.layers.Layer):
         return ops.concatenate(contexts, axis=-1) if len(contexts) > 1 else contexts[0], alignment, new_state
 
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
-        attentions = [serialize(layer) for layer in self.attentions]
+        attentions = [cell_states.described(layer) for layer in self.attentions]
         feeding = self.input_feeding
         return {
             **super().get_config(),
-            "cell": serialize(self.cell),
+            "cell": cell_states.described(self.cell),
             "attention": attentions if len(attentions) > 1 else attentions[0],
             "attentional_size": self.attentional_size,
             "activation": keras.activations.serialize(self.activation),
-            "input_feeding": feeding if isinstance(feeding, bool) else serialize(feeding),
+            "input_feeding": feeding if isinstance(feeding, bool) else cell_states.described(feeding),
             "style": self.style,
         }
 
@@ -290,9 +288,6 @@ class AttentionCell(keras.layers.Layer):
         if self.input_feeding is True:
             return ops.concatenate([inputs, attentional], axis=-1)
         return self.input_feeding(inputs, attentional)  # type: ignore[operator]
-
-    def _cell_input_like(self, inputs: Tensor) -> Tensor:
-        return ops.zeros((ops.shape(inputs)[0], self.cell_input_depth), dtype=self.compute_dtype)
 
     def _suffix(self, number: int) -> str:
         return f"_{number}" if len(self.attentions) > 1 else ""
