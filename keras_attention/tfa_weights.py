@@ -93,7 +93,7 @@ def load_tfa_bahdanau(
     >>> layer = BahdanauAttention(units=13)
     >>> layer.build((None, None, 5), (None, None, 11))
     >>> load_tfa_bahdanau(layer, np.ones((5, 13)), np.ones((11, 13)), np.ones(13))
-    >>> float(layer.vector[0])
+    >>> float(keras.ops.convert_to_numpy(layer.vector)[0])
     1.0
     """
     _check_score(layer, ("additive", "concat", "normalized_additive"))
