@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
+TORCH := .venv-torch
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 RUN      := runs/dates
@@ -13,23 +14,24 @@ DATE     := Sunday, 22 Nov. 2026
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 COMMAND = $(BIN)/keras-attention $(1) 2> >(grep --line-buffered -vE '^(WARNING: All log messages before|[IWE]0000) ' >&2)
 
-.PHONY: help venv demo test check format
+# make test-backends BACKENDS="jax torch"
+BACKENDS := tensorflow jax torch
+
+.PHONY: help venv demo test test-backends test-tensorflow test-jax test-torch check format
 
 help:
 	@echo "make demo     train a small translator of dates, evaluate, export to three formats, verify, draw its attention"
 	@echo "make test     run the tests"
+	@echo "make test-backends   run the library's tests on TensorFlow, JAX and PyTorch (BACKENDS=\"jax torch\" selects)"
 	@echo "make check    format, lint and type-check, changing nothing"
 	@echo "make format   format and mend what lint can mend"
 	@echo "make venv     only the environment, in $(VENV)"
 
 venv: $(READY)
 
-# Only the first installation is worth watching.
-QUIET = $(if $(wildcard $(READY)),--quiet)
-
-# Done again when the lock file or the package's metadata change.
-$(READY): requirements.lock pyproject.toml
-	@if ! $(BIN)/python -c 'import pip; $(IN_RANGE)' 2>/dev/null; then \
+# install VENV, LOCK FILE: only the first installation is worth watching.
+define install
+	@if ! $(1)/bin/python -c 'import pip; $(IN_RANGE)' 2>/dev/null; then \
 	    found=; \
 	    for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	        if $$python -c '$(IN_RANGE)' 2>/dev/null; then found=$$python; break; fi; \
@@ -39,13 +41,23 @@ $(READY): requirements.lock pyproject.toml
 	        echo "Install one, or name it: make PYTHON=/path/to/python3.12 $(or $(MAKECMDGOALS),venv)" >&2; \
 	        exit 1; \
 	    fi; \
-	    echo "Making $(VENV) with $$($$found --version)"; \
-	    $$found -m venv --clear $(VENV); \
+	    echo "Making $(1) with $$($$found --version)"; \
+	    $$found -m venv --clear $(1); \
 	fi
-	@echo "Installing the locked requirements into $(VENV) (once; a few minutes)"
-	@$(BIN)/python -m pip install --disable-pip-version-check $(QUIET) -r requirements.lock
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
-	@touch $(READY)
+	@echo "Installing the locked requirements into $(1) (once; a few minutes)"
+	@$(1)/bin/python -m pip install --disable-pip-version-check $(if $(wildcard $(1)/.ready),--quiet) -r $(2)
+	@$(1)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $(1)/.ready
+endef
+
+# Done again when the lock file or the package's metadata change.
+$(READY): requirements.lock pyproject.toml
+	$(call install,$(VENV),requirements.lock)
+
+# PyTorch has an environment of its own: it is large, and nothing but the tests of its backend needs it. On Linux its
+# wheel from the public index brings its CUDA libraries along, which the lock does not list: they follow from its version.
+$(TORCH)/.ready: requirements-torch.lock pyproject.toml
+	$(call install,$(TORCH),requirements-torch.lock)
 
 demo: $(READY)
 	@echo "== train: human-written dates to ISO 8601"
@@ -61,6 +73,15 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# PyTorch's environment comes first: the tests on the other backends then exchange models with it.
+test-backends: $(if $(filter torch,$(BACKENDS)),$(TORCH)/.ready) $(BACKENDS:%=test-%)
+
+test-tensorflow test-jax: $(READY)
+	KERAS_BACKEND=$(@:test-%=%) $(BIN)/python -m pytest --library -n 2 --dist loadfile
+
+test-torch: $(TORCH)/.ready
+	KERAS_BACKEND=torch $(TORCH)/bin/python -m pytest --library -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .

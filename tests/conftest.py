@@ -10,12 +10,53 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.dirname(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import pathlib
 import random
 
 import numpy as np
 import pytest
 
 from .toy_run import toy_folder, toy_run  # noqa: F401  fixtures of the tests of training
+
+EXPORT = "export traces and converts TensorFlow's graphs"
+NO_TENSORS = "computes nothing with the library, so that one run is enough"
+ONCE = {
+    "test_architecture.py": NO_TENSORS,
+    "test_bad_input.py": NO_TENSORS,
+    "test_benchmarks.py": NO_TENSORS,
+    "test_export_artefact.py": EXPORT,
+    "test_export_matrix.py": EXPORT,
+    "test_export_model.py": EXPORT,
+    "test_export_text.py": EXPORT,
+    "test_packaging.py": NO_TENSORS,
+    "test_readme.py": EXPORT,
+    "test_runtime.py": EXPORT,
+}
+"""Files that run once, on TensorFlow, and why. Every other one runs on every backend; `test_backends.py` holds this."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--library", action="store_true", help="leave out what does not run on every backend")
+
+
+def library_only(config: pytest.Config) -> bool:
+    return bool(config.getoption("--library")) or os.environ["KERAS_BACKEND"] != "tensorflow"
+
+
+def pytest_report_header() -> str:
+    return f"backend of Keras: {os.environ['KERAS_BACKEND']}"
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    return True if collection_path.name in ONCE and library_only(config) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `once`, which say why, are left out as the files of `ONCE` are."""
+    if library_only(config):
+        left_out = [item for item in items if item.get_closest_marker("once")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True)

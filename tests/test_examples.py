@@ -19,10 +19,15 @@ MODULES = sorted(
     for package, folder in FOLDERS.items()
     for path in (ROOT / folder).rglob("*.py")
 )
+ONCE = {
+    name: pytest.mark.once(reason="export runs on TensorFlow")
+    for name in MODULES
+    if name.startswith("keras_attention.export")
+}
 SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=ONCE.get(name, ())) for name in MODULES])
 def test_docstring_examples(name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
@@ -30,6 +35,7 @@ def test_docstring_examples(name: str, tmp_path: pathlib.Path, monkeypatch: pyte
     assert failed == 0
 
 
+@pytest.mark.once(reason="no backend computes anything for `--help`")
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_explain_themselves(path: pathlib.Path) -> None:
     """Each opens with its command, and `--help` answers."""
