@@ -38,8 +38,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "multi-head": {"attention": "scaled_dot", "attention_heads": 4},
     "general, input feeding": {"attention": "general", "input_feeding": True},
 }
-"""Name to fields of `Seq2SeqConfig`. Input feeding is off where it is not named. `concat` and `additive` have one score:
-the first in Luong's decoder, attention after the recurrent step, the second in Bahdanau's, attention before it."""
+"""Name to fields of `Seq2SeqConfig`. Input feeding is off where it is not named. `concat` and `additive` have one
+score: the first in Luong's decoder, attention after the recurrent step, the second in Bahdanau's, attention before."""
 
 
 @dataclass(frozen=True)
