@@ -8,6 +8,7 @@ from keras import ops
 from keras_attention import Encoder, EncoderDecoder, RecurrentStack, Seq2SeqConfig, build_seq2seq
 from keras_attention.config import ATTENTIONS
 from keras_attention.recurrent import last_position, reverse_within_length
+from keras_attention.search import beam_search
 from tests import reference
 
 # float32 through a few tens of steps of saturating functions, on numbers below 1.
@@ -30,7 +31,26 @@ CHOICES = {
     "tied all": {"tie_embeddings": "all"},
     **{f"attention {name}": {"attention": name} for name in ATTENTIONS if name != "general"},
     "no attention, dense": {"attention": "none", "bridge": "dense", "cell": "gru"},
+    "local-m": {"window": "local_m", "half_width": 1, "attention": "dot", "input_feeding": True},
+    "local-p": {"window": "local_p", "half_width": 2, "style": "bahdanau"},
+    "normalized": {"attention": "normalized_additive", "cell": "gru", "style": "bahdanau", "attentional_size": 5},
+    "coverage": {"attention": "additive", "attention_units": 3, "use_coverage": True},
+    "coverage, input feeding": {
+        "attention": "concat",
+        "use_coverage": True,
+        "input_feeding": True,
+        "window": "local_p",
+    },
+    "monotonic": {"alignment": "monotonic", "score_bias_init": 0.5, "sigmoid_noise": 1.0, "decoder_layers": 2},
+    "hard monotonic": {"alignment": "hard_monotonic", "cell": "gru", "input_feeding": True},
+    "sparsemax": {"alignment": "sparsemax", "use_scale": True, "style": "bahdanau", "decoder_layers": 2},
+    "hardmax": {"alignment": "hardmax", "attention_dropout": 0.2},
+    "heads": {"attention": "scaled_dot", "attention_heads": 2, "window": "local_m"},
+    "heads, coverage": {"attention": "additive", "attention_heads": 7, "use_coverage": True, "style": "bahdanau"},
+    "heads, monotonic": {"attention": "dot", "attention_heads": 2, "alignment": "monotonic", "input_feeding": True},
 }
+# Weights that sum to less than 1: the rest of a monotonic walk is past the end, a Gaussian is not normalised again.
+PARTIAL = ("local-p", "coverage, input feeding", "monotonic", "hard monotonic", "heads, monotonic")
 EXTRA = {"location": {"max_source_length": 17}, "concat": {"attention_units": 3}, "cosine": {"use_scale": True}}
 
 
@@ -73,8 +93,12 @@ def test_stepping_equals_the_teacher_forced_pass(name):
         log_probs, steps = stepped(net, SOURCE, TARGET, recurrence)
         np.testing.assert_allclose(log_probs, numpy(ops.log_softmax(logits)), **FLOAT32)
         np.testing.assert_allclose(steps, numpy(alignments), **FLOAT32)
-    expected = 0.0 if config.attention == "none" else 1.0
-    np.testing.assert_allclose(numpy(alignments).sum(axis=-1), expected, rtol=1e-5)
+    sums = numpy(alignments).sum(axis=-1)
+    if name in PARTIAL:
+        assert (sums <= 1.0 + 1e-5).all()  # float32 sums of seven weights
+        assert (sums > 0.0).any()
+    else:
+        np.testing.assert_allclose(sums, 0.0 if config.attention == "none" else 1.0, rtol=1e-5)
     assert not numpy(alignments)[np.broadcast_to((SOURCE == 0)[:, None], alignments.shape)].any()
 
 
@@ -91,6 +115,16 @@ def test_padding_and_batch_order_change_nothing(name):
 
 
 @pytest.mark.parametrize("name", CHOICES)
+def test_the_config_is_read_off_the_model(name):
+    config = config_of(name)
+    assert EncoderDecoder(build_seq2seq(config)).config == config
+    assert Seq2SeqConfig.from_dict(config.to_dict()) == config
+
+
+SAVED = ("two layers", "copy bridge", "tied all", "attention location", "attention none", "coverage, input feeding")
+
+
+@pytest.mark.parametrize("name", [*SAVED, "monotonic", "heads, coverage", "normalized"])
 def test_config_and_outputs_survive_saving(name, tmp_path):
     config = config_of(name)
     model = build_seq2seq(config)
@@ -99,9 +133,39 @@ def test_config_and_outputs_survive_saving(name, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(numpy(loaded({"source": SOURCE, "target": TARGET})), logits)
     assert EncoderDecoder(loaded).config == config
-    assert Seq2SeqConfig.from_dict(config.to_dict()) == config
     result = EncoderDecoder(loaded).search(SOURCE, beam_size=2, max_length=5)
     assert result["alignments"].shape == (3, 2, 5, 7)
+
+
+@pytest.mark.parametrize("name", ["monotonic", "heads, monotonic", "coverage", "local-m"])
+def test_a_beam_of_one_is_greedy(name):
+    """The state of an attention goes along with its hypothesis."""
+    net = EncoderDecoder(build_seq2seq(config_of(name)))
+    greedy = net.search(SOURCE, beam_size=1, max_length=6)
+    state, memory = net.encode(SOURCE)
+    one = beam_search(
+        net.step,
+        state,
+        memory,
+        max_length=6,
+        capacity=6,
+        source_length=SOURCE.shape[1],
+        length_penalty=1.0,
+        beam_size=1,
+    )
+    np.testing.assert_array_equal(numpy(one["ids"]), numpy(greedy["ids"]))
+    for key in ("scores", "alignments"):
+        np.testing.assert_allclose(numpy(one[key]), numpy(greedy[key]), **FLOAT32)
+    # The alignments of the best of three are those of its words, teacher-forced.
+    wide = net.search(SOURCE, beam_size=3, max_length=6)
+    ids = numpy(wide["ids"])[:, 0]
+    forced = np.concatenate([np.ones_like(ids[:, :1]), ids[:, :-1]], axis=1)
+    alignments = numpy(net.align(SOURCE, forced)[1])
+    for row in range(len(SOURCE)):
+        length = int((ids[row] != 0).sum())
+        np.testing.assert_allclose(
+            numpy(wide["alignments"])[row, 0, :length], alignments[row, :length], **FLOAT32, err_msg=str(row)
+        )
 
 
 @pytest.mark.parametrize("name", ["plain", "input feeding", "attention none"])
@@ -192,6 +256,21 @@ def test_dropout_is_silent_outside_training():
         ({"attention": "none", "input_feeding": True}, r"has no attention to.*Received: {'input_feeding': True}"),
         ({"attention": "location"}, "`max_source_length` belongs to score='location', which needs it"),
         ({"attention_units": 3}, "hidden layer.*Received: score='general', units=3"),
+        ({"window": "local"}, r"Unknown attention window.*Received: window='local'"),
+        ({"window": "local_m", "half_width": 0}, r"Expected: half_width >= 1. Received: half_width=0"),
+        ({"alignment": "soft"}, r"Unknown alignment.*Received: alignment='soft'"),
+        ({"alignment": "monotonic", "window": "local_p"}, r"Expected: window=None and use_coverage=False.*'local_p'"),
+        ({"use_coverage": True}, r"Coverage enters.*Received: score='general'"),
+        ({"sigmoid_noise": 0.5}, r"`sigmoid_noise`.*Received: sigmoid_noise=0.5, alignment='softmax'"),
+        ({"attention_dropout": 1.0}, r"Expected: 0 <= dropout < 1. Received: dropout=1.0"),
+        ({"attention_heads": 2}, r"A head compares.*Received: attention='general'"),
+        ({"attention_heads": 0}, r"Expected: attention_heads >= 1"),
+        ({"attention": "dot", "attention_heads": 3}, r"attention_heads that divides 14.*Received: attention_heads=3"),
+        ({"style": "luon"}, r"Expected: style in .*Received: style='luon'"),
+        ({"style": "bahdanau", "input_feeding": True}, r"Expected: input_feeding=False with style='bahdanau'"),
+        ({"attention": "none", "style": "bahdanau"}, r"defaults of \['style'\].*Received: {'style': 'bahdanau'}"),
+        ({"attention": "none", "window": "local_m"}, r"has no attention to.*Received: {'window': 'local_m'}"),
+        ({"attention": "normalized_additive", "use_scale": True}, r"factor of its own. Expected: use_scale=False"),
         ({"tie_embeddings": "all", "source_vocabulary": 14}, "one joint vocabulary.*Received: 14 and 13"),
     ],
 )
