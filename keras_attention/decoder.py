@@ -158,6 +158,18 @@ class Decoder(keras.layers.Layer):
             alignments = mean_alignment(alignments)
         return (outputs, alignments) if return_attention_scores else outputs
 
+    def compute_output_spec(
+        self, embedded: Tensor, encoded: dict[str, Any], return_attention_scores: bool = False, training: Any = None
+    ) -> Any:
+        """Said, not traced: JAX and PyTorch trace unknown lengths as numbers greater than a location score takes."""
+        batch, steps, _ = embedded.shape
+        depth = self.stack.units
+        if self.stepper is not None:
+            depth = self.stepper.cell.output_depth(encoded["values"].shape[-1])
+        outputs = keras.KerasTensor((batch, steps, depth), dtype=self.compute_dtype)
+        alignments = keras.KerasTensor((batch, steps, encoded["mask"].shape[1]), dtype=self.compute_dtype)
+        return (outputs, alignments) if return_attention_scores else outputs
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
