@@ -102,6 +102,7 @@ def monotonic_alignment(chosen: Tensor, previous: Tensor) -> Tensor:
     Returns:
         `a_t`, float32 `(B, S)`; its sum is at most that of `previous`.
     """
+    chosen, previous = ops.convert_to_tensor(chosen), ops.convert_to_tensor(previous)
     passed = ops.pad(1.0 - chosen, [(0, 0)] * (len(chosen.shape) - 1) + [(1, 0)])[..., :-1]
     return chosen * linear_recurrence(passed, previous)
 

@@ -77,7 +77,10 @@ def train(
     max_length: Annotated[int | None, typer.Option(help="Leave out pairs with more tokens on a side.")] = None,
     attention: Annotated[
         str | None,
-        typer.Option(help="dot, scaled_dot, general, concat, location, cosine, or none for the plain model."),
+        typer.Option(
+            help="dot, scaled_dot, general, concat, additive, normalized_additive, location, cosine; or none. "
+            "Windows, alignments and heads: --set window=local_p, alignment=sparsemax, attention_heads=4."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,

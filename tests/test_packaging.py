@@ -195,11 +195,15 @@ def test_public_names() -> None:
     import keras_attention
 
     assert set(keras_attention.__all__) == {
+        "AttentionCell",
+        "AttentionRNN",
+        "BahdanauAttention",
         "Bridge",
         "Decoder",
         "Encoder",
         "EncoderDecoder",
         "LuongAttention",
+        "MultiHeadLuongAttention",
         "RecurrentStack",
         "SearchResult",
         "Seq2SeqConfig",
@@ -208,6 +212,9 @@ def test_public_names() -> None:
         "build_seq2seq",
         "greedy_search",
         "length_mask",
+        "load_tfa_attention_layer",
+        "load_tfa_bahdanau",
+        "load_tfa_luong",
         "masked_softmax",
     }
     assert all(hasattr(keras_attention, name) for name in keras_attention.__all__)
