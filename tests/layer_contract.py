@@ -133,7 +133,7 @@ def _check_gradients(layer, call, arrays):
     def loss(*tensors):
         values = list(zip(weights, tensors[len(arrays) :], strict=True))
         with keras.StatelessScope(state_mapping=values):
-            return ops.sum(call(layer, list(tensors[: len(arrays)])) * readout)
+            return ops.sum(call(layer, list(tensors[: len(arrays)])) * ops.convert_to_tensor(readout))
 
     points = [*arrays, *(np.asarray(values, "float32") for values in layer.get_weights()[: len(weights)])]
     slopes = gradients(loss, points)

@@ -64,7 +64,7 @@ def test_the_gradient_of_sparsemax():
     scores, direction, readout = rng.normal(size=(3, 2, 7)).astype("float32")
 
     def loss(scores):
-        return ops.sum(alignment.sparsemax(scores) * readout)
+        return ops.sum(alignment.sparsemax(scores) * ops.convert_to_tensor(readout))
 
     slopes = gradient(loss, scores)
     step = 1e-2
