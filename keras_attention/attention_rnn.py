@@ -1,5 +1,6 @@
 """`AttentionCell` over time, as a layer for any functional model."""
 
+import copy
 from typing import Any
 
 import keras
@@ -33,7 +34,8 @@ class AttentionRNN(keras.layers.Layer):
         inputs: float `(B, T, E)`.
         memory: float `(B, S, Dv)`.
         memory_mask: bool `(B, S)`, true at real positions.
-        mask: bool `(B, T)`; a masked step keeps the state; its output and weights are zeros.
+        mask: bool `(B, T)`; a masked step keeps the state; its output and weights are zeros. This one and `memory_mask`
+            may come with their tensors, as from `keras.layers.Embedding(mask_zero=True)`.
         initial_state: a dict as the cell's state, or the recurrent cell's states alone: a tensor, a nest of tensors in
             the order of the cells, or a dict by name.
         return_attention_scores: also return the weights: `True` for the mean over heads and mechanisms `(B, T, S)`,
@@ -105,6 +107,8 @@ class AttentionRNN(keras.layers.Layer):
             raise ValueError(
                 f"Expected: return_attention_scores in (True, False, 'all'). Received: {return_attention_scores!r}"
             )
+        if mask is None:  # Keras passes on an implicit mask by this name only to layers of one input
+            mask = getattr(inputs, "_keras_mask", None)
         check_mask("mask", mask, inputs)
         check_mask("memory_mask", memory_mask, memory)
         prepared = self.cell.prepare_memory(memory, memory_mask)
@@ -147,6 +151,7 @@ class AttentionRNN(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AttentionRNN":
+        config = copy.deepcopy(config)  # StackedRNNCells empties its config as it reads it
         return cls(**{**config, "cell": keras.saving.deserialize_keras_object(config["cell"])})
 
     def _initial_state(self, given: Any, memory: TensorDict) -> TensorDict:

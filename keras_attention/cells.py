@@ -1,5 +1,6 @@
 """A recurrent cell with attention: one step of a decoder."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -270,7 +271,8 @@ class AttentionCell(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AttentionCell":
-        config, read = dict(config), keras.saving.deserialize_keras_object
+        # StackedRNNCells empties its config as it reads it.
+        config, read = copy.deepcopy(config), keras.saving.deserialize_keras_object
         attention, feeding = config["attention"], config["input_feeding"]
         config["cell"] = read(config["cell"])
         config["attention"] = [read(one) for one in attention] if isinstance(attention, list) else read(attention)

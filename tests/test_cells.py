@@ -150,6 +150,8 @@ def test_config_survives_json(name):
     config = cell.get_config()
     copy = AttentionCell.from_config(json.loads(json.dumps(config)))
     assert copy.get_config() == config
+    AttentionCell.from_config(config)
+    assert cell.get_config() == config  # reading it left it whole
     memory = copy.prepare_memory(values)
     copy(inputs, copy.initial_state(memory), memory)
     copy.set_weights(cell.get_weights())
