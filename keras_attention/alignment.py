@@ -75,7 +75,8 @@ def linear_recurrence(factors: Tensor, addends: Tensor) -> Tensor:
     A length that is not known beforehand may be up to 4096.
     """
     length = factors.shape[-1]
-    rounds = _ROUNDS if length is None else math.ceil(math.log2(max(length, 1)))
+    known = isinstance(length, int)  # None on TensorFlow and PyTorch, a symbol on JAX, where it is not
+    rounds = math.ceil(math.log2(max(length, 1))) if known else _ROUNDS
     size = ops.shape(factors)[-1]
     rest = [(0, 0)] * (len(factors.shape) - 1)
     for number in range(rounds):
