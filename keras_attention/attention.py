@@ -15,6 +15,7 @@ from keras_attention.arguments import (
     check_dropout,
     check_score,
 )
+from keras_attention.masking import check_mask
 from keras_attention.mechanism import AttentionMechanism
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -68,7 +69,7 @@ class LuongAttention(AttentionMechanism):
         query: float `(B, T, Dq)`.
         value: float `(B, S, Dv)`.
         key: what `project_keys(value)` returned, to save its cost when the same memory is queried again.
-        query_mask: bool `(B, T)`; a masked query gets a zero result and zero weights.
+        query_mask: bool `(B, T)`; a masked query gets a zero result and zero weights, and leaves the state as it was.
         value_mask: bool `(B, S)`; a masked position gets weight 0.
         state: what an earlier call returned, or `initial_state(value)`, which is what `None` stands for: a dict that
             holds `step`, `alignment` or `coverage` where the mechanism needs it. T queries continue from it in order.
@@ -215,6 +216,30 @@ class LuongAttention(AttentionMechanism):
             results.append(weights)
         if return_state:
             results.append(new_state)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def compute_output_spec(
+        self,
+        query: Tensor,
+        value: Tensor,
+        *arguments: Any,
+        return_attention_scores: bool = False,
+        return_state: bool = False,
+        **others: Any,
+    ) -> Any:
+        """Said, not traced, for the location score: for JAX and PyTorch an unknown length is one too great for it."""
+        if self.score != "location" or arguments:
+            more = {"return_attention_scores": return_attention_scores, "return_state": return_state}
+            return super().compute_output_spec(query, value, *arguments, **more, **others)
+        check_mask("query_mask", others.get("query_mask"), query)
+        check_mask("value_mask", others.get("value_mask"), value)
+        (batch, steps), (length, depth) = query.shape[:2], value.shape[1:]
+        shapes = {"step": ((batch,), "int32"), "alignment": ((batch, length), "float32")}
+        results: list[Any] = [keras.KerasTensor((batch, steps, depth), dtype=self.compute_dtype)]
+        if return_attention_scores:
+            results.append(keras.KerasTensor((batch, steps, length), dtype=self.compute_dtype))
+        if return_state:
+            results.append({name: keras.KerasTensor(*shapes[name]) for name in self.state_names})
         return results[0] if len(results) == 1 else tuple(results)
 
     def get_config(self) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class AttentionMechanism(keras.layers.Layer):
             mask = both(mask, alignments.window_mask(centres, self.half_width, length))
         scores = self._scores(query, value, key, state.get("coverage"))
         if self.alignment in MONOTONIC:
-            weights, new_state = self._walk(scores, mask, state, noise)
+            weights, new_state = self._walk(scores, mask, query_mask, state, noise)
         else:
             weights, new_state = alignments.NORMALISERS[self.alignment](scores, mask), dict(state)
         if positions is not None:
@@ -148,7 +148,7 @@ class AttentionMechanism(keras.layers.Layer):
             weights = weights * self._cast(alignments.gaussian(places, positions, self.half_width))
         if query_mask is not None:
             weights = weights * ops.expand_dims(self._cast(query_mask), 2)
-        return weights, self._advanced(new_state, query, weights)
+        return weights, self._advanced(new_state, query, query_mask, weights)
 
     def _attend_window(
         self,
@@ -190,7 +190,7 @@ class AttentionMechanism(keras.layers.Layer):
         spread = None
         if return_weights or self.use_coverage:
             spread = spread_windows(weights, centres, self.half_width, ops.shape(value)[1])
-        return context, spread, self._advanced(dict(state), query, spread)
+        return context, spread, self._advanced(dict(state), query, query_mask, spread)
 
     def _gathers(self, query: Tensor, value: Tensor) -> bool:
         """Whether windows are gathered: for one query, or a source that is known to be long enough."""
@@ -223,9 +223,9 @@ class AttentionMechanism(keras.layers.Layer):
         return positions, centres
 
     def _walk(
-        self, scores: Tensor, mask: Tensor | None, state: TensorDict, noise: TensorDict
+        self, scores: Tensor, mask: Tensor | None, query_mask: Tensor | None, state: TensorDict, noise: TensorDict
     ) -> tuple[Tensor, TensorDict]:
-        """Monotonic weights, each query's from those of the query before."""
+        """Monotonic weights, each query's from those of the query before; a masked query leaves them as they were."""
         energies = ops.cast(scores, "float32") + ops.cast(self.score_bias, "float32")
         if self.alignment == "hard_monotonic":
             chosen = ops.cast(energies > 0, "float32")
@@ -238,23 +238,30 @@ class AttentionMechanism(keras.layers.Layer):
 
         def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             weights = alignments.monotonic_alignment(inputs[0], state[0])
-            if self.alignment != "hard_monotonic":
-                return [weights], [weights]
-            # A query that chooses nothing has no weights; the next one goes on from where the last choice was.
-            return [weights], [ops.where(ops.max(weights, axis=-1, keepdims=True) > 0, weights, state[0])]
+            kept = weights
+            if self.alignment == "hard_monotonic":
+                # A query that chooses nothing has no weights; the next one goes on from where the last choice was.
+                kept = ops.where(ops.max(weights, axis=-1, keepdims=True) > 0, weights, state[0])
+            return [weights], [ops.where(inputs[1] > 0, kept, state[0]) if len(inputs) > 1 else kept]
 
+        inputs = [chosen]
+        if query_mask is not None:
+            inputs.append(ops.cast(ops.expand_dims(query_mask, 2), "float32"))
         before = [ops.cast(state["alignment"], "float32")]
         if scores.shape[1] == 1:
-            (weights,), (last,) = step([chosen[:, 0]], before)
+            (weights,), (last,) = step([tensor[:, 0] for tensor in inputs], before)
             weights = ops.expand_dims(weights, 1)
         else:
-            (weights,), (last,) = run_steps(step, [chosen], before, [ops.shape(scores)[2]], self.recurrence)
+            (weights,), (last,) = run_steps(step, inputs, before, [ops.shape(scores)[2]], self.recurrence)
         return self._cast(weights), {**state, "alignment": last}
 
-    def _advanced(self, state: TensorDict, query: Tensor, weights: Tensor | None) -> TensorDict:
-        """The state after these queries: more coverage, later steps."""
+    def _advanced(
+        self, state: TensorDict, query: Tensor, query_mask: Tensor | None, weights: Tensor | None
+    ) -> TensorDict:
+        """The state after these queries: more coverage, later steps; masked ones do not count."""
         if "step" in state:
-            state["step"] = state["step"] + ops.shape(query)[1]
+            steps = ops.shape(query)[1] if query_mask is None else ops.sum(ops.cast(query_mask, "int32"), axis=1)
+            state["step"] = state["step"] + steps
         if "coverage" in state:
             state["coverage"] = state["coverage"] + ops.sum(ops.cast(weights, "float32"), axis=1)
         return state

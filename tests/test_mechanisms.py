@@ -292,3 +292,19 @@ def test_the_hard_alignment_is_the_soft_one_of_certain_probabilities():
     whole = np.cumprod(expected[1].any(axis=-1), axis=1).astype(bool)
     assert whole.any()
     np.testing.assert_allclose(found[1][whole], expected[1][whole], **FLOAT32)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"alignment": "monotonic"}, {"alignment": "hard_monotonic"}, {"window": "local_m", "half_width": 1}],
+    ids=lambda arguments: arguments.get("alignment", "local_m"),
+)
+def test_masked_queries_leave_the_state_as_it_was(arguments):
+    generator = np.random.default_rng(3)
+    query, value = (generator.normal(size=(2, count, 7)).astype("float32") for count in (5, 11))
+    layer = LuongAttention("dot", **arguments)
+    _, expected = layer(query[:, :3], value, return_state=True)
+    mask = np.array([[True] * 3 + [False] * 2] * 2)
+    _, state = layer(query, value, query_mask=mask, return_state=True)
+    for name, tensor in expected.items():  # the same steps; matrix products round by their shapes
+        np.testing.assert_allclose(ops.convert_to_numpy(state[name]), ops.convert_to_numpy(tensor), rtol=1e-5)
