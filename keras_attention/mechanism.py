@@ -196,7 +196,7 @@ class AttentionMechanism(keras.layers.Layer):
         """Whether windows are gathered: for one query, or a source that is known to be long enough."""
         if self.window is None or self.score == "location":
             return False
-        steps, length, width = query.shape[1], value.shape[1], 2 * self.half_width + 1
+        steps, length, width = _known(query.shape[1]), _known(value.shape[1]), 2 * self.half_width + 1
         if steps == 1:
             return length is None or length > width
         if steps is None or length is None or self.use_coverage:
@@ -303,5 +303,10 @@ class AttentionMechanism(keras.layers.Layer):
 
 def _is_shorter(query: Tensor, value: Tensor) -> bool:
     """Whether projecting the query is known to cost less than projecting the memory."""
-    steps, positions = query.shape[1], value.shape[1]
+    steps, positions = _known(query.shape[1]), _known(value.shape[1])
     return steps is not None and positions is not None and steps < positions
+
+
+def _known(size: Tensor | int | None) -> int | None:
+    """A size that the graph knows; one that it does not is None on TensorFlow and PyTorch, a symbol on JAX."""
+    return size if isinstance(size, int) else None
