@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import pathlib
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -12,14 +13,20 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def bleu_by_length() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bleu_by_length", ROOT / "benchmarks" / "bleu_by_length.py")
+def load(name: str) -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names of their types
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def bleu_by_length() -> ModuleType:
+    return load("bleu_by_length")
 
 
 def test_groups_of_length(bleu_by_length: ModuleType) -> None:
@@ -71,3 +78,64 @@ def test_files_of_different_length(
     with pytest.raises(SystemExit):
         bleu_by_length.main(["run", "--source", str(source), "--target", str(target), "--output", str(tmp_path / "x")])
     assert "has 2 lines" in capsys.readouterr().err
+
+
+def test_ablation_trains_scores_and_resumes(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The script with tiny models on a few words, as it is run; the second time nothing is trained again."""
+    ablation = load("ablation")
+    words = [f"{a}{b}{c}" for a in "bdg" for b in "aeiou" for c in "nst"]
+    lines = "".join(f"{word}\t{' '.join(word.upper())}\n" for word in words)
+    for name in ("train", "tune"):
+        (tmp_path / f"{name}.tsv").write_text(lines, encoding="utf-8")
+    monkeypatch.setattr(ablation, "MODEL", {"embedding_size": 4, "encoder_units": 3, "decoder_units": 6})
+    arguments = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out" / "table")]
+    arguments += ["--variants", "none", "local-p", "--minutes", "0.05"]
+    ablation.main(arguments)
+    printed = capsys.readouterr().out.splitlines()
+    rows = json.loads(printed[-1])["rows"]
+    assert [row["variant"] for row in rows] == ["none", "local-p"]
+    assert rows[0]["weights"] < rows[1]["weights"]
+    assert all(0 <= float(row["wer"]) <= 100 and row["epochs"] >= 1 for row in rows)
+    with (tmp_path / "out" / "table.csv").open(encoding="utf-8") as file:
+        assert [row["variant"] for row in csv.DictReader(file)] == ["none", "local-p"]
+    assert (tmp_path / "out" / "table.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(ablation, "command", None)  # calling it would raise
+    ablation.main(arguments)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == rows
+
+
+def test_every_variant_of_the_ablation_is_a_config() -> None:
+    from keras_attention import Seq2SeqConfig
+
+    ablation = load("ablation")
+    configs = {
+        name: Seq2SeqConfig(31, 43, **{**ablation.MODEL, **fields}) for name, fields in ablation.VARIANTS.items()
+    }
+    assert len(set(configs.values())) == len(configs)
+
+
+def test_cost_of_attention(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One mechanism of each kind beside its reference, on a few positions: gradients of both, a complete table."""
+    cost = load("attention")
+    for name, value in {"BATCH": 2, "QUERIES": 3, "DEPTH": 8, "HALF_WIDTH": 1}.items():
+        monkeypatch.setattr(cost, name, value)
+    chosen = ("dot", "general, cached keys", "local-m, additive", "multi-head (4)")
+    monkeypatch.setattr(cost, "MECHANISMS", {name: cost.MECHANISMS[name] for name in chosen})
+    monkeypatch.setattr(cost, "STEPPED", ("dot", "local-m, additive"))
+    monkeypatch.setattr(cost, "peak_rise", lambda name, length, part: 1.5 if part == "ours" else 3.0)
+    cost.main(["--output", str(tmp_path / "cost"), "--lengths", "5", "--rounds", "1"])
+    table = (tmp_path / "cost.md").read_text(encoding="utf-8")
+    for name in cost.MECHANISMS:
+        assert f"| {name} |" in table
+    with (tmp_path / "cost.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(cost.MECHANISMS) + len(cost.STEPPED)
+    assert all(float(row["ratio"]) > 0 for row in rows)
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == len(rows)
+    ours, reference = cost.make_pass("general, cached keys", 5)
+    assert len(ours()) == len(reference()) == 3  # query, value, key
