@@ -34,12 +34,13 @@ class AttentionRNN(keras.layers.Layer):
         inputs: float `(B, T, E)`.
         memory: float `(B, S, Dv)`.
         memory_mask: bool `(B, S)`, true at real positions.
-        mask: bool `(B, T)`; a masked step keeps the state; its output and weights are zeros. This one and `memory_mask`
-            may come with their tensors, as from `keras.layers.Embedding(mask_zero=True)`.
+        mask: bool `(B, T)`; a masked step keeps the state; its output and weights are zeros.
         initial_state: a dict as the cell's state, or the recurrent cell's states alone: a tensor, a nest of tensors in
             the order of the cells, or a dict by name.
         return_attention_scores: also return the weights: `True` for the mean over heads and mechanisms `(B, T, S)`,
             `"all"` for `(B, M, T, S)`.
+        inputs_mask: the name under which Keras hands over a mask that rides on the inputs, as from
+            `keras.layers.Embedding(mask_zero=True)`; it stands in for `mask`. `memory_mask` is such a name too.
         training: whether dropout applies.
 
     Returns:
@@ -101,14 +102,14 @@ class AttentionRNN(keras.layers.Layer):
         mask: Tensor | None = None,
         initial_state: Any = None,
         return_attention_scores: bool | str = False,
+        inputs_mask: Tensor | None = None,
         training: bool | None = None,
     ) -> Any:
         if return_attention_scores not in (True, False, "all"):
             raise ValueError(
                 f"Expected: return_attention_scores in (True, False, 'all'). Received: {return_attention_scores!r}"
             )
-        if mask is None:  # Keras passes on an implicit mask by this name only to layers of one input
-            mask = getattr(inputs, "_keras_mask", None)
+        mask = inputs_mask if mask is None else mask
         check_mask("mask", mask, inputs)
         check_mask("memory_mask", memory_mask, memory)
         prepared = self.cell.prepare_memory(memory, memory_mask)
