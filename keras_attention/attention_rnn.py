@@ -124,6 +124,30 @@ class AttentionRNN(keras.layers.Layer):
             results.append(state)
         return results[0] if len(results) == 1 else tuple(results)
 
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        memory: Tensor,
+        *arguments: Any,
+        return_attention_scores: bool | str = False,
+        **others: Any,
+    ) -> Any:
+        """Said, not traced, for the location score: for JAX and PyTorch an unknown length is one too great for it."""
+        cell = self.cell
+        if arguments or all(attention.score != "location" for attention in cell.attentions):
+            return super().compute_output_spec(
+                inputs, memory, *arguments, return_attention_scores=return_attention_scores, **others
+            )
+        (batch, steps), (length, depth) = inputs.shape[:2], memory.shape[1:]
+        time = (steps,) if self.return_sequences else ()
+        results: list[Any] = [keras.KerasTensor((batch, *time, cell.output_depth(depth)), dtype=self.compute_dtype)]
+        if return_attention_scores:
+            heads = (cell.num_alignments,) if return_attention_scores == "all" else ()
+            results.append(keras.KerasTensor((batch, *heads, steps, length), dtype=self.compute_dtype))
+        if self.return_state:
+            results.append(cell.state_spec(batch, length, depth))
+        return results[0] if len(results) == 1 else tuple(results)
+
     def run(
         self,
         inputs: Tensor,
@@ -202,7 +226,7 @@ class AttentionRNN(keras.layers.Layer):
         cell, names = self.cell, sorted(state)
         batch, steps = ops.shape(inputs)[0], ops.shape(inputs)[1]
         length, depth = ops.shape(memory["values"])[1], cell.output_depth(memory["values"].shape[-1])
-        heads = sum(getattr(attention, "num_heads", 1) for attention in cell.attentions)
+        heads = cell.num_alignments
         # What is random is drawn before the loop, whose body is then a function of its inputs on every backend.
         ones = ops.ones((batch, steps, depth), dtype=self.compute_dtype)
         random = {"outputs": self._dropout(ones, training=training)} if training and self.dropout else {}

@@ -127,6 +127,22 @@ class AttentionCell(keras.layers.Layer):
         """Depth A of the attentional vector, for a memory of this depth."""
         return self.attentional_size or memory_depth * len(self.attentions)
 
+    @property
+    def num_alignments(self) -> int:
+        """Number M of alignments in each step: the heads of all mechanisms."""
+        return sum(getattr(attention, "num_heads", 1) for attention in self.attentions)
+
+    def state_spec(self, batch: int | None, length: int | None, memory_depth: int) -> dict[str, keras.KerasTensor]:
+        """The state's names, shapes and dtypes, for a memory `(batch, length, memory_depth)`."""
+        sizes = self._vectors(self.attentional_depth(memory_depth))
+        spec = {name: keras.KerasTensor((batch, size), dtype=self.compute_dtype) for name, size in sizes.items()}
+        for number, attention in enumerate(self.attentions):
+            heads = (attention.num_heads,) if hasattr(attention, "num_heads") else ()
+            for name in attention.state_names:
+                shape, dtype = ((), "int32") if name == "step" else ((length,), "float32")
+                spec[name + self._suffix(number)] = keras.KerasTensor((batch, *heads, *shape), dtype=dtype)
+        return spec
+
     def build(self, inputs_shape: Shape, memory_shape: Any) -> None:
         values_shape = memory_shape["values"] if isinstance(memory_shape, dict) else memory_shape
         self._build_attention(tuple(values_shape))
@@ -180,11 +196,7 @@ class AttentionCell(keras.layers.Layer):
 
     def check_state(self, state: Any) -> None:
         """Raises ValueError for a state whose names or depths are not those of this cell."""
-        expected: dict[str, int | None] = dict(self.state_sizes)
-        if self.style == "bahdanau":
-            expected["output"] = self.query_depth
-        if self.feeds:
-            expected["attentional"] = self.attentional_size
+        expected = self._vectors(self.attentional_size)
         for number, attention in enumerate(self.attentions):
             expected.update({name + self._suffix(number): None for name in attention.state_names})
         cell_states.check_state(expected, state)
@@ -290,6 +302,15 @@ class AttentionCell(keras.layers.Layer):
         if self.input_feeding is True:
             return ops.concatenate([inputs, attentional], axis=-1)
         return self.input_feeding(inputs, attentional)  # type: ignore[operator]
+
+    def _vectors(self, attentional_size: int | None) -> dict[str, int | None]:
+        """Names and depths of the states that are one vector a row."""
+        sizes: dict[str, int | None] = dict(self.state_sizes)
+        if self.style == "bahdanau":
+            sizes["output"] = self.query_depth
+        if self.feeds:
+            sizes["attentional"] = attentional_size
+        return sizes
 
     def _suffix(self, number: int) -> str:
         return f"_{number}" if len(self.attentions) > 1 else ""
