@@ -43,7 +43,8 @@ class LuongAttention(AttentionMechanism):
     plus a learned scalar, `score_bias`), and the window one of
 
     - `None`: all positions of the source;
-    - `local_m`: `p_t - D .. p_t + D` with `p_t = t`, at most the row's last real position (section 3.2, monotonic);
+    - `local_m`: `p_t - D .. p_t + D` with `p_t = t`, the number of real queries before, at most the row's last
+      real position (section 3.2, monotonic);
     - `local_p`: the same about `floor(p_t)` with `p_t = S sigmoid(v_p . tanh(W_p h_t))`, S the row's own length. The
       weights are then multiplied by `exp(-(s - p_t)^2 / (2 (D/2)^2))`, and not normalised again (equations 9 and 10).
 

@@ -135,7 +135,7 @@ class AttentionMechanism(keras.layers.Layer):
         if use_causal_mask:
             steps = ops.arange(ops.shape(query)[1], dtype="int32")
             mask = both(mask, ops.expand_dims(ops.arange(length, dtype="int32") <= ops.expand_dims(steps, 1), 0))
-        positions, centres = self._centres(query, value, value_mask, state)
+        positions, centres = self._centres(query, value, query_mask, value_mask, state)
         if centres is not None:
             mask = both(mask, alignments.window_mask(centres, self.half_width, length))
         scores = self._scores(query, value, key, state.get("coverage"))
@@ -165,7 +165,7 @@ class AttentionMechanism(keras.layers.Layer):
         check_mask("query_mask", query_mask, query)
         check_mask("value_mask", value_mask, value)
         batch, steps, depth = ops.shape(query)
-        positions, centres = self._centres(query, value, value_mask, state)
+        positions, centres = self._centres(query, value, query_mask, value_mask, state)
         lengths = alignments.source_lengths(value, value_mask)
         places, mask = window_positions(centres, self.half_width, lengths)
         width = 2 * self.half_width + 1
@@ -205,7 +205,12 @@ class AttentionMechanism(keras.layers.Layer):
         return bool(length > _GATHER_FROM[kind] * width)
 
     def _centres(
-        self, query: Tensor, value: Tensor, value_mask: Tensor | None, state: TensorDict
+        self,
+        query: Tensor,
+        value: Tensor,
+        query_mask: Tensor | None,
+        value_mask: Tensor | None,
+        state: TensorDict,
     ) -> tuple[Tensor | None, Tensor | None]:
         """The Gaussians' centres, float32 `(B, T)`, and the windows', int32 `(B, T)`; None where there are none."""
         if self.window is None:
@@ -213,8 +218,12 @@ class AttentionMechanism(keras.layers.Layer):
         lengths = alignments.source_lengths(value, value_mask)
         last = ops.maximum(lengths - 1, 0)
         if self.window == "local_m":
-            steps = ops.expand_dims(state["step"], 1) + ops.arange(ops.shape(query)[1], dtype="int32")
-            return None, ops.minimum(steps, last)
+            if query_mask is None:
+                earlier = ops.arange(ops.shape(query)[1], dtype="int32")
+            else:
+                real = ops.cast(query_mask, "int32")
+                earlier = ops.cumsum(real, axis=1) - real
+            return None, ops.minimum(ops.expand_dims(state["step"], 1) + earlier, last)
         hidden = ops.tanh(ops.matmul(query, self._cast(self.position_kernel)))
         share = ops.matmul(hidden, ops.expand_dims(self._cast(self.position_vector), 1))[:, :, 0]
         positions = ops.cast(lengths, "float32") * ops.sigmoid(ops.cast(share, "float32"))

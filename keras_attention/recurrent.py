@@ -29,7 +29,7 @@ def gather_positions(sequence: Tensor, positions: Tensor) -> Tensor:
 def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
     """Each row's first `lengths[b]` positions in reverse; its padding stays where it is. Its own inverse."""
     positions = ops.arange(ops.shape(sequence)[1], dtype="int32")[None, :]
-    lengths = lengths[:, None]
+    lengths = ops.expand_dims(lengths, 1)
     return gather_positions(sequence, ops.where(positions < lengths, lengths - 1 - positions, positions))
 
 

@@ -19,11 +19,12 @@ import pytest
 from .toy_run import toy_folder, toy_run  # noqa: F401  fixtures of the tests of training
 
 EXPORT = "export traces and converts TensorFlow's graphs"
+SCRIPTS = "the scripts of benchmarks/ are made for TensorFlow"
 NO_TENSORS = "computes nothing with the library, so that one run is enough"
 ONCE = {
     "test_architecture.py": NO_TENSORS,
     "test_bad_input.py": NO_TENSORS,
-    "test_benchmarks.py": NO_TENSORS,
+    "test_benchmarks.py": SCRIPTS,
     "test_export_artefact.py": EXPORT,
     "test_export_matrix.py": EXPORT,
     "test_export_model.py": EXPORT,

@@ -114,14 +114,17 @@ def attend(
     """Loops over rows, steps and positions: contexts `(B, T, Dv)`, weights `(B, T, S)`, and the state that remains."""
     batch, steps, positions = len(query), query.shape[1], value.shape[1]
     found, walked = np.zeros((batch, steps, positions)), np.zeros((batch, positions))
+    done = np.zeros(batch, int)  # real queries before this one: a masked query changes nothing
     for b in range(batch):
         length = max([s + 1 for s in range(positions) if mask[b, s]], default=0)
         before, coverage = np.eye(positions)[0], np.zeros(positions)
         for t in range(steps):
+            if query_mask is not None and not query_mask[b, t]:
+                continue
             real = [s for s in range(positions) if mask[b, s] and (s <= t or not causal)]
             centre = None
             if window is not None:
-                centre, middle = window_centre(window, t, length, query[b, t], weights)
+                centre, middle = window_centre(window, done[b], length, query[b, t], weights)
                 real = [s for s in real if abs(s - middle) <= half_width]
             scores = [
                 score(name, query[b, t], value[b, s], weights, s, coverage[s] if use_coverage else None) for s in real
@@ -143,10 +146,9 @@ def attend(
             if centre is not None:
                 for s in real:
                     row[s] *= math.exp(-((s - centre) ** 2) / (2 * (half_width / 2) ** 2))
-            if query_mask is not None and not query_mask[b, t]:
-                row = np.zeros(positions)
             coverage = coverage + row
             found[b, t] = row
+            done[b] += 1
         walked[b] = before
     state = {}
     if use_coverage:
@@ -154,7 +156,7 @@ def attend(
     if alignment not in NORMALISERS:
         state["alignment"] = walked
     if window == "local_m":
-        state["step"] = np.full(batch, steps)
+        state["step"] = done
     return np.einsum("bts,bsd->btd", found, value), found, state
 
 

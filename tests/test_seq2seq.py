@@ -237,7 +237,7 @@ def test_the_memory_is_zero_at_padding():
 
 def test_reversal_within_length():
     sequence = np.arange(10, dtype="float32").reshape(2, 5, 1)
-    lengths = np.array([3, 5], "int32")
+    lengths = ops.convert_to_tensor(np.array([3, 5], "int32"))
     turned = reverse_within_length(sequence, lengths)
     np.testing.assert_array_equal(numpy(turned)[..., 0], [[2, 1, 0, 3, 4], [9, 8, 7, 6, 5]])
     np.testing.assert_array_equal(numpy(reverse_within_length(turned, lengths)), sequence)
