@@ -131,24 +131,22 @@ def markdown(lines: Sequence[dict[str, Any]]) -> str:
     return "".join(f"| {' | '.join(part)} |\n" for part in parts)
 
 
-def draw(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """One bar a variant, best at the top."""
+def draw(path: pathlib.Path, rows: Sequence[Row], epochs: int, earlier: dict[str, float]) -> None:
+    """One bar a variant, best at the top; a mark where each stood when all had made the same number of epochs."""
     ranked = sorted(rows, key=lambda row: row.wer, reverse=True)
-    figure, axis = plt.subplots(figsize=(7, 0.34 * len(ranked) + 1.2), layout="constrained")
-    bars = axis.barh([row.variant for row in ranked], [row.wer for row in ranked], color="#1f5fa8")
+    names = [row.variant for row in ranked]
+    figure, axis = plt.subplots(figsize=(7.5, 0.34 * len(ranked) + 1.6), layout="constrained")
+    bars = axis.barh(names, [row.wer for row in ranked], color="#1f5fa8", label="after the same minutes")
+    axis.scatter(
+        [earlier[name] for name in names], names, marker="D", color="#e0a030", label=f"after {epochs} epochs (greedy)"
+    )
     for bar, row in zip(bars, ranked, strict=True):
         if row.variant == "none":
             bar.set_color("#c2571a")
-        axis.annotate(
-            f"{row.wer:.1f}",
-            (row.wer, bar.get_y() + bar.get_height() / 2),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-        )
-    axis.set_xlabel("word error rate on tune, % (shorter is better)")
+        axis.text(0.6, bar.get_y() + bar.get_height() / 2, f"{row.wer:.1f}", va="center", color="white")
+    axis.set_xlabel("word error rate on tune, % (less is better)")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.margins(x=0.08)
+    figure.legend(frameon=False, ncols=2, loc="outside upper center")
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -168,9 +166,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     written, picture = (options.output.with_name(options.output.name + ending) for ending in (".csv", ".png"))
-    lines = table(rows, *at_equal_epochs(options.runs, rows))
+    epochs, earlier = at_equal_epochs(options.runs, rows)
+    lines = table(rows, epochs, earlier)
     write_csv(written, lines)
-    draw(picture, rows)
+    draw(picture, rows, epochs, earlier)
     print(markdown(lines), end="")
     print(json.dumps({"csv": str(written), "png": str(picture), "rows": lines}))
 

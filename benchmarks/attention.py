@@ -7,8 +7,9 @@ gradients of query, value (and key) and weights. Each mechanism is timed in turn
 one process: `keras.layers.Attention`, or for the additive scores `keras.layers.AdditiveAttention` with the same two
 projections before it, and for several heads `keras.layers.MultiHeadAttention`. A figure is the median of the ratios of
 neighbouring passes. Memory is the rise of a fresh process's peak in its first pass (Linux), beside that of the
-reference. A step is one query over cached keys, forward alone, without
-returning weights. Writes OUTPUT.csv, OUTPUT.md and OUTPUT.png, prints the tables, then one JSON object.
+reference. A step is one query over cached keys, forward alone, without returning weights; steps are timed 20 in a row,
+as a search takes them. Writes OUTPUT.csv, OUTPUT.md and OUTPUT.png, prints the tables, then one JSON object. `--only`
+measures one kind anew and keeps the other kind's rows of OUTPUT.csv.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from keras_attention import LuongAttention, MultiHeadLuongAttention
 
 BATCH, QUERIES, DEPTH, HALF_WIDTH = 16, 32, 256, 10
 LENGTHS = (32, 128, 512, 2048)
-FEWEST_ROUNDS, ENOUGH_SECONDS = 5, 8.0
+FEWEST_ROUNDS, ENOUGH_SECONDS = 5, 5.0
 
 MECHANISMS: dict[str, Callable[[int], keras.Layer]] = {
     "dot": lambda length: LuongAttention("dot"),
@@ -151,7 +152,9 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def compare(ours: Callable[[], Any], reference: Callable[[], Any], rounds: int) -> tuple[float, float]:
+def compare(
+    ours: Callable[[], Any], reference: Callable[[], Any], rounds: int, in_a_row: int = 1
+) -> tuple[float, float]:
     """Median seconds of `ours`, and the median ratio to `reference`, in turn; which goes first alternates."""
     for run in (ours, reference, ours, reference):
         run()
@@ -161,7 +164,7 @@ def compare(ours: Callable[[], Any], reference: Callable[[], Any], rounds: int) 
         if number >= FEWEST_ROUNDS and sum(times) > ENOUGH_SECONDS:
             break
         first, second = (ours, reference) if number % 2 else (reference, ours)
-        pair = {first: seconds(first), second: seconds(second)}
+        pair = {run: sum(seconds(run) for _ in range(in_a_row)) / in_a_row for run in (first, second)}
         times.append(pair[ours])
         ratios.append(pair[ours] / pair[reference])
     return statistics.median(times), statistics.median(ratios)
@@ -189,25 +192,44 @@ def _status(name: str) -> int:
     return int({line.split(":")[0]: line.split()[1] for line in lines if line.split()[1:]}[name])
 
 
-def measure(lengths: Sequence[int], rounds: int) -> list[Row]:
+def measure_training(length: int, rounds: int) -> list[Row]:
     rows = []
-    for length in lengths:
-        memory: dict[str, float] = {}
-        for name in MECHANISMS:
-            reference = reference_name(name)
-            if reference not in memory:
-                memory[reference] = round(peak_rise(name, length, "reference"), 1)
-            elapsed, ratio = compare(*make_pass(name, length), rounds)
-            used = round(peak_rise(name, length, "ours"), 1)
-            rows.append(
-                Row("training", name, length, round(elapsed * 1e3, 2), round(ratio, 3), used, memory[reference])
-            )
-            print(rows[-1], file=sys.stderr, flush=True)
-        dot = make_step("dot", length)
-        for name in STEPPED:
-            elapsed, ratio = compare(make_step(name, length), dot, 10 * rounds)
-            rows.append(Row("step", name, length, round(elapsed * 1e3, 3), round(ratio, 3), None, None))
+    memory: dict[str, float] = {}
+    for name in MECHANISMS:
+        reference = reference_name(name)
+        if reference not in memory:
+            memory[reference] = round(peak_rise(name, length, "reference"), 1)
+        elapsed, ratio = compare(*make_pass(name, length), rounds)
+        used = round(peak_rise(name, length, "ours"), 1)
+        rows.append(Row("training", name, length, round(elapsed * 1e3, 2), round(ratio, 3), used, memory[reference]))
+        print(rows[-1], file=sys.stderr, flush=True)
     return rows
+
+
+def measure_steps(length: int, rounds: int) -> list[Row]:
+    rows, dot = [], make_step("dot", length)
+    for name in STEPPED:
+        elapsed, ratio = compare(make_step(name, length), dot, rounds, in_a_row=20)
+        rows.append(Row("step", name, length, round(elapsed * 1e3, 3), round(ratio, 3), None, None))
+    return rows
+
+
+def read_rows(path: pathlib.Path, kind: str) -> list[Row]:
+    """The rows of one kind that an earlier run wrote."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["kind"] == kind]
+    return [
+        Row(
+            kind,
+            line["mechanism"],
+            int(line["length"]),
+            float(line["milliseconds"]),
+            float(line["ratio"]),
+            float(line["memory_mb"]) if line["memory_mb"] else None,
+            float(line["reference_memory_mb"]) if line["reference_memory_mb"] else None,
+        )
+        for line in lines
+    ]
 
 
 def markdown(rows: Sequence[Row], kind: str) -> str:
@@ -259,20 +281,26 @@ def draw(path: pathlib.Path, rows: Sequence[Row]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Cost of each attention mechanism beside Keras' own.")
     parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("attention-cost"), help="path without ending"
+        "--output", type=pathlib.Path, default=pathlib.Path("docs/images/attention-cost"), help="path without ending"
     )
     parser.add_argument(
         "--memory-of", nargs=3, metavar=("NAME", "PART", "S"), help="one pass in this process: its memory"
     )
+    parser.add_argument("--only", choices=("training", "step"), help="measure one kind, keep the other of OUTPUT.csv")
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
-    parser.add_argument("--rounds", type=int, default=15, help="passes of each mechanism")
+    parser.add_argument("--rounds", type=int, default=101, help="passes of each mechanism")
     options = parser.parse_args(arguments)
     if options.memory_of:
         print_peak_rise(options.memory_of[0], options.memory_of[1], int(options.memory_of[2]))
         return
-    rows = measure(options.lengths, options.rounds)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     table, text, picture = (options.output.with_name(options.output.name + end) for end in (".csv", ".md", ".png"))
+    rows = []
+    for kind, measure in {"training": measure_training, "step": measure_steps}.items():
+        if options.only in (None, kind):
+            rows += [row for length in options.lengths for row in measure(length, options.rounds)]
+        else:
+            rows += read_rows(table, kind)
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(asdict(rows[0])))
         writer.writeheader()

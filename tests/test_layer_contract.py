@@ -16,8 +16,8 @@ from keras_attention import (
 from tests.layer_contract import check_layer
 from tests.mechanisms import SAME_DEPTH
 
-# The orthogonal initializer of Keras' own recurrent layers asks for a QR, which TensorFlow lacks in bfloat16 and PyTorch
-# in float16 too (on a CPU).
+# The orthogonal initializer of Keras' own recurrent layers asks for a QR: TensorFlow has none in bfloat16, PyTorch none
+# in float16 either (on a CPU).
 MIXED = ("mixed_float16", "mixed_bfloat16")
 RECURRENT_DTYPES = MIXED if keras.backend.backend() == "torch" else ("float16", *MIXED)
 
