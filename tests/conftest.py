@@ -12,6 +12,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import pathlib
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -68,3 +69,13 @@ def _seed() -> None:
     import keras
 
     keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs() -> Iterator[None]:
+    """JAX keeps every program that it compiled; those of one file do not help the next, and they fill the memory."""
+    yield
+    if os.environ["KERAS_BACKEND"] == "jax":
+        import jax
+
+        jax.clear_caches()
