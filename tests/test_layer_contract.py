@@ -16,7 +16,7 @@ from keras_attention import (
 from tests.layer_contract import check_layer
 from tests.mechanisms import SAME_DEPTH
 
-# The orthogonal initializer of Keras' own recurrent layers asks for a QR, which on a CPU TensorFlow has in float16 alone
+# The orthogonal initializer of Keras' own recurrent layers asks for a QR, which on a CPU TensorFlow has in float16 only
 # of the short types, JAX and PyTorch in none.
 MIXED = ("mixed_float16", "mixed_bfloat16")
 RECURRENT_DTYPES = ("float16", *MIXED) if keras.backend.backend() == "tensorflow" else MIXED
