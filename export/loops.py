@@ -16,15 +16,20 @@ from keras_attention.mechanism import AttentionMechanism
 from keras_attention.types import Tensor
 
 
+def all_layers(model: keras.Layer) -> list[Any]:
+    """The layers of a model at any depth. Keras has no public way to them; this is the one place that knows another."""
+    return list(model._flatten_layers())
+
+
 def recurrent_layers(model: keras.Layer) -> list[Any]:
     """All LSTM, GRU, SimpleRNN and RNN layers of a model, at any depth."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.RNN)]
 
 
 def stepping_layers(model: keras.Layer) -> list[Any]:
     """All layers of this package that step over time by themselves, at any depth."""
     kinds = (AttentionRNN, AttentionMechanism)
-    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+    return [layer for layer in all_layers(model) if isinstance(layer, kinds)]
 
 
 @contextlib.contextmanager

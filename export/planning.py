@@ -15,6 +15,7 @@ from . import reference
 from .artefact import SPECIAL_IDS
 from .functional import model_graph
 from .graphs import Graph, SearchSettings, translator_graphs
+from .loops import all_layers
 from .reference import Reference
 
 
@@ -57,7 +58,7 @@ def plan_export(
 
 def check_precision(model: keras.Model) -> None:
     """Raises UserError unless every layer computes in float32."""
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if layer.compute_dtype not in ("float32", None) and "float" in layer.compute_dtype:
             raise UserError(
                 f"Layer {layer.name!r} computes in {layer.compute_dtype}. Expected: float32 in every layer. Build the "
@@ -115,5 +116,5 @@ def as_inputs(graph: Graph, sample: Any) -> dict[str, np.ndarray]:
 
 def smallest_vocabulary(model: keras.Model) -> int:
     """A bound that every integer input of a model can bear: the smallest of its embedding tables."""
-    sizes = [layer.input_dim for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+    sizes = [layer.input_dim for layer in all_layers(model) if isinstance(layer, keras.layers.Embedding)]
     return min(sizes, default=2)

@@ -135,8 +135,10 @@ class AttentionMechanism(keras.layers.Layer):
         if use_causal_mask:
             steps = ops.arange(ops.shape(query)[1], dtype="int32")
             mask = both(mask, ops.expand_dims(ops.arange(length, dtype="int32") <= ops.expand_dims(steps, 1), 0))
-        positions, centres = self._centres(query, value, query_mask, value_mask, state)
-        if centres is not None:
+        positions = None
+        if self.window is not None:
+            lengths = alignments.source_lengths(value, value_mask)
+            positions, centres = self._centres(query, lengths, query_mask, state)
             mask = both(mask, alignments.window_mask(centres, self.half_width, length))
         scores = self._scores(query, value, key, state.get("coverage"))
         if self.alignment in MONOTONIC:
@@ -165,8 +167,8 @@ class AttentionMechanism(keras.layers.Layer):
         check_mask("query_mask", query_mask, query)
         check_mask("value_mask", value_mask, value)
         batch, steps, depth = ops.shape(query)
-        positions, centres = self._centres(query, value, query_mask, value_mask, state)
         lengths = alignments.source_lengths(value, value_mask)
+        positions, centres = self._centres(query, lengths, query_mask, state)
         places, mask = window_positions(centres, self.half_width, lengths)
         width = 2 * self.half_width + 1
         if value_mask is not None:
@@ -207,15 +209,11 @@ class AttentionMechanism(keras.layers.Layer):
     def _centres(
         self,
         query: Tensor,
-        value: Tensor,
+        lengths: Tensor,
         query_mask: Tensor | None,
-        value_mask: Tensor | None,
         state: TensorDict,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """The Gaussians' centres, float32 `(B, T)`, and the windows', int32 `(B, T)`; None where there are none."""
-        if self.window is None:
-            return None, None
-        lengths = alignments.source_lengths(value, value_mask)
+    ) -> tuple[Tensor | None, Tensor]:
+        """The Gaussians' centres, float32 `(B, T)`, None for local-m, and the windows', int32 `(B, T)`."""
         last = ops.maximum(lengths - 1, 0)
         if self.window == "local_m":
             if query_mask is None:

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_attention.stepping import RECURRENCES, run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
 CELLS = ("lstm", "gru")
-RECURRENCES = ("layer", "loop")
 
 
 def gather_positions(sequence: Tensor, positions: Tensor) -> Tensor:
@@ -55,21 +55,18 @@ def run_cell(
     Returns:
         outputs `(B, S, U)` and the final states.
     """
-    length = ops.shape(inputs)[1]
-    time_major = ops.transpose(inputs, (1, 0, 2))
-    buffer = ops.zeros((length, ops.shape(inputs)[0], states[0].shape[-1]), dtype=states[0].dtype)
 
-    def body(step: Tensor, buffer: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        output, new_states = cell(ops.take(time_major, step, axis=0), list(states))
+    def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        index, *before = state
+        output, after = cell(inputs[0], before)
         if lengths is not None:
-            running = (step < lengths)[:, None]
-            new_states = [ops.where(running, new, old) for new, old in zip(new_states, states, strict=True)]
-        buffer = ops.scatter_update(buffer, ops.reshape(step, (1, 1)), output[None])
-        return (step + 1, buffer, *new_states)
+            running = ops.expand_dims(index < lengths, 1)
+            after = [ops.where(running, new, old) for new, old in zip(after, before, strict=True)]
+        return [output], [index + 1, *after]
 
-    step = ops.convert_to_tensor(0, dtype="int32")
-    _, buffer, *states = ops.while_loop(lambda step, *_: step < length, body, (step, buffer, *states))
-    return ops.transpose(buffer, (1, 0, 2)), list(states)
+    start = ops.convert_to_tensor(0, dtype="int32")
+    (outputs,), (_, *final) = run_steps(step, [inputs], [start, *states], [states[0].shape[-1]], "loop")
+    return outputs, final
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
