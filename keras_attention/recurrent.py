@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_attention.lstm import run_lstm
 from keras_attention.stepping import RECURRENCES, run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -99,6 +100,9 @@ class RecurrentStack(keras.layers.Layer):
         `c_0` where cell states are returned, `h_1`, and so on, each `(B, units)` or `(B, 2 * units)`.
     """
 
+    products = "float32"
+    """What the operands of a training pass' products are rounded to, one of `lstm.PRODUCTS`; set by trainers."""
+
     def __init__(
         self,
         cell: str,
@@ -170,7 +174,7 @@ class RecurrentStack(keras.layers.Layer):
                 turned = reverse_within_length(outputs, lengths) if backward and lengths is not None else outputs
                 if backward and lengths is None:
                     turned = ops.flip(outputs, axis=1)
-                sequence, final = self._run(layer, turned, lengths, initial, recurrence)
+                sequence, final = self._run(layer, turned, lengths, initial, recurrence, training)
                 finals.append(final)
                 if backward:
                     sequence = ops.flip(sequence, 1) if lengths is None else reverse_within_length(sequence, lengths)
@@ -212,13 +216,18 @@ class RecurrentStack(keras.layers.Layer):
         lengths: Tensor | None,
         initial: list[Tensor] | None,
         recurrence: str,
+        training: bool | None,
     ) -> tuple[Tensor, list[Tensor]]:
         """One direction of one layer: outputs, and `[h]` or `[h, c]` at each row's last real position."""
         masked = lengths if self.return_cell_state else None
-        if recurrence == "loop":
-            if initial is None:
-                zeros = ops.zeros((ops.shape(inputs)[0], self.units), dtype=self.compute_dtype)
-                initial = [zeros] * (2 if self.cell == "lstm" else 1)
+        own_gradient = training and masked is None and self.cell == "lstm" and _best_by_own_gradient(self.compute_dtype)
+        if initial is None and (own_gradient or recurrence == "loop"):
+            zeros = ops.zeros((ops.shape(inputs)[0], self.units), dtype=self.compute_dtype)
+            initial = [zeros] * (2 if self.cell == "lstm" else 1)
+        if own_gradient:
+            weights = layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias
+            outputs, *states = run_lstm(inputs, *initial, *weights, products=self.products)
+        elif recurrence == "loop":
             outputs, states = run_cell(layer.cell, inputs, initial, masked)
         else:
             mask = None
@@ -228,3 +237,10 @@ class RecurrentStack(keras.layers.Layer):
         if lengths is not None:
             states = [last_position(outputs, lengths), *states[1:]]
         return outputs, states if self.return_cell_state else states[:1]
+
+
+def _best_by_own_gradient(dtype: str) -> bool:
+    """TensorFlow on a processor; elsewhere the Keras layer is as fast or faster (cuDNN, XLA)."""
+    if dtype != "float32" or keras.backend.backend() != "tensorflow":
+        return False
+    return not keras.distribution.list_devices("gpu")

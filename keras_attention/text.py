@@ -212,6 +212,29 @@ class SubwordTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return list(self._processor.encode(text))
 
+    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+        """Ids of each text in a segmentation drawn at random, a function of `(texts, alpha, seed)`.
+
+        P(segmentation) is proportional to its unigram probability to the power `alpha`: 0 draws all alike, a great
+        alpha the best one only (subword regularisation with all segmentations, Kudo 2018, section 3.2).
+        """
+        import threading
+
+        import sentencepiece
+
+        rows: list[list[int]] = []
+
+        def draw() -> None:
+            for text in texts:
+                rows.append(list(self._processor.encode(text, enable_sampling=True, alpha=alpha, nbest_size=-1)))
+
+        # Sentencepiece seeds a generator for each thread, at the thread's first draw.
+        sentencepiece.set_random_generator_seed(seed % 2**32)
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+        return rows
+
     def decode(self, ids: Iterable[int]) -> str:
         return str(self._processor.decode([int(index) for index in ids if index >= len(SPECIAL_TOKENS)]))
 

@@ -18,7 +18,7 @@ from .data import BatchDataset, Encoded, Ids, Pairs
 from .evaluation import Evaluator, perplexity
 from .history import write_history
 from .metrics import HIGHER_IS_BETTER, score_outputs
-from .schedules import Plateau, after_epoch, learning_rate
+from .schedules import Plateau, after_epoch, cosine, learning_rate
 from .settings import Settings
 
 
@@ -75,7 +75,7 @@ class Trainer(keras.callbacks.Callback):
         validation: what to judge by.
         tokenizer: of the target side.
         twin: a second model of the same configuration, uncompiled.
-        progress: filled in by `resume`.
+        inner: the model that `twin` is a twin of, where what is fitted is a model around it (see `fuse_loss`).
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Trainer(keras.callbacks.Callback):
         validation: Validation,
         tokenizer: Tokenizer,
         twin: keras.Model,
+        inner: keras.Model | None = None,
     ) -> None:
         super().__init__()
         self.run = run
@@ -94,6 +95,7 @@ class Trainer(keras.callbacks.Callback):
         self.validation = validation
         self.tokenizer = tokenizer
         self.twin = twin
+        self.inner = inner
         self.progress = Progress()
         self.evaluator = Evaluator(twin, max_length=max(100, settings.max_length))
         self.outputs: list[str] = []
@@ -122,6 +124,20 @@ class Trainer(keras.callbacks.Callback):
         # PyTorch's dropout draws from a global state that no variable holds: it starts anew with each epoch.
         keras.utils.set_random_seed((1_000_003 * self.settings.seed + epoch) % 2**32)
 
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        settings = self.settings
+        update = self.progress.epoch * len(self.dataset) + batch
+        if settings.schedule == "plateau" and update > settings.warmup:
+            return
+        rate = learning_rate(self.progress.plateau, settings.learning_rate, settings.smallest_learning_rate)
+        if settings.schedule == "cosine":
+            progress = update / (settings.epochs * len(self.dataset))
+            if settings.time_limit is not None:
+                left = 60.0 * settings.time_limit - self.progress.validation_seconds
+                progress = max(progress, self.seconds() / max(left, 1e-9))
+            rate = cosine(progress, settings.learning_rate, settings.smallest_learning_rate)
+        self.model.optimizer.learning_rate = rate * min(1.0, (update + 1) / max(settings.warmup, 1))
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         limit = self.settings.time_limit
         if limit is not None and self.seconds() + self.progress.validation_seconds >= 60.0 * limit:
@@ -140,9 +156,10 @@ class Trainer(keras.callbacks.Callback):
         plateau = after_epoch(self.progress.plateau, epoch, score, row["val_loss"], higher, self.settings.patience)
         if better or not self.run.model_path.exists():
             write_atomically(self.run.model_path, lambda temporary: self.twin.save(temporary))
-        self.model.optimizer.learning_rate = learning_rate(
-            plateau, self.settings.learning_rate, self.settings.smallest_learning_rate
-        )
+        if self.settings.schedule == "plateau":
+            self.model.optimizer.learning_rate = learning_rate(
+                plateau, self.settings.learning_rate, self.settings.smallest_learning_rate
+            )
         seconds = self.seconds()
         self._clock = time.monotonic()
         row["seconds"] = round(seconds, 3)
@@ -154,7 +171,7 @@ class Trainer(keras.callbacks.Callback):
 
     def validate(self) -> dict[str, float]:
         """Loss, perplexity and scores of the averaged weights on the validation data."""
-        copy_averages(self.model, self.twin)
+        copy_averages(self.model, self.twin, self.inner)
         loss = self.evaluator.loss(self.validation.encoded)
         ids = self.evaluator.greedy(self.validation.sources)
         self.outputs = [self.tokenizer.decode(row) for row in ids]
@@ -170,15 +187,18 @@ def averages(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     return [v for v in optimizer.variables if v.name.endswith("_average")] if optimizer.use_ema else []
 
 
-def copy_averages(model: keras.Model, twin: keras.Model) -> None:
-    """Give `twin` the averaged weights of the compiled `model` (its plain weights where nothing is averaged)."""
+def copy_averages(model: keras.Model, twin: keras.Model, inner: keras.Model | None = None) -> None:
+    """Give `twin` the averaged weights of the compiled `model` (its plain weights where nothing is averaged).
+
+    `inner`: the model of which `twin` is a twin, if not `model` itself; its weights are among those of `model`.
+    """
+    inner = model if inner is None else inner
     sources = averages(model.optimizer) or model.trainable_variables
     if len(sources) != len(twin.trainable_variables):
         raise UserError(
             "The optimiser's averages do not fit the model. "
             f"Expected {len(twin.trainable_variables)}. Received: {len(sources)}"
         )
-    for variable, source in zip(twin.trainable_variables, sources, strict=True):
-        variable.assign(keras.ops.convert_to_numpy(source))  # a copy: JAX gives up the buffers it computes with
-    for variable, source in zip(twin.non_trainable_variables, model.non_trainable_variables, strict=True):
-        variable.assign(keras.ops.convert_to_numpy(source))  # a copy: JAX gives up the buffers it computes with
+    average = {id(variable): source for variable, source in zip(model.trainable_variables, sources, strict=True)}
+    for variable, own in zip(twin.variables, inner.variables, strict=True):
+        variable.assign(keras.ops.convert_to_numpy(average.get(id(own), own)))  # a copy: JAX gives up its buffers

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
-from keras_attention.text import Tokenizer
+from keras_attention.text import SubwordTokenizer, Tokenizer
 from keras_attention.translator import pad_rows
 from keras_attention.types import BOS_ID, EOS_ID
 
@@ -139,6 +140,8 @@ class Encoded:
 
     sources: list[Ids]
     targets: list[Ids]
+    kept: list[int] | None = None
+    """Which of the (source, target) pairs given were kept; None for all."""
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -149,16 +152,38 @@ def encode_pairs(
 ) -> tuple[Encoded, list[str]]:
     """Ids of every (source, target), and the origins of pairs left out for a side of more than `max_length` tokens."""
     sources, targets, origins = pairs.flat()
-    kept: tuple[list[Ids], list[Ids]] = ([], [])
+    kept: tuple[list[Ids], list[Ids], list[int]] = ([], [], [])
     dropped: list[str] = []
-    for source, target, origin in zip(sources, targets, origins, strict=True):
+    for index, (source, target, origin) in enumerate(zip(sources, targets, origins, strict=True)):
         source_ids, target_ids = source_tokenizer.encode(source), target_tokenizer.encode(target)
         if max_length is not None and max(len(source_ids), len(target_ids)) > max_length:
             dropped.append(origin)
         else:
             kept[0].append(source_ids)
             kept[1].append(target_ids)
+            kept[2].append(index)
     return Encoded(*kept), dropped
+
+
+def sample_pairs(
+    text: tuple[Sequence[str], Sequence[str]],
+    best: Encoded,
+    tokenizers: tuple[Tokenizer, Tokenizer],
+    alpha: float,
+    seed: int,
+    max_length: int,
+) -> Encoded:
+    """Ids of every (source, target) in segmentations drawn at random; the best one where the draw is too long.
+
+    A side whose tokenizer has no segmentations to draw (characters, words) stays as it is.
+    """
+    sides: list[list[Ids]] = []
+    for side, (lines, rows, tokenizer) in enumerate(zip(text, (best.sources, best.targets), tokenizers, strict=True)):
+        if isinstance(tokenizer, SubwordTokenizer):
+            drawn = tokenizer.sample(lines, alpha, 2 * seed + side)
+            rows = [new if len(new) <= max_length else old for new, old in zip(drawn, rows, strict=True)]
+        sides.append(rows)
+    return Encoded(*sides)
 
 
 def make_batch(sources: Sequence[Ids], targets: Sequence[Ids], multiple: int = 1) -> Batch:
@@ -193,17 +218,33 @@ def bucket_order(
 class BatchDataset(keras.utils.PyDataset):
     """The batches of an epoch for `keras.Model.fit(dataset, shuffle=False)`; `start_epoch(n)` sets their order.
 
+    Args:
+        data: all pairs.
+        batch_size: pairs of a batch.
+        seed: of the order of pairs and batches.
+        multiple: lengths are padded to a multiple of it.
+        sample: where given, `sample(epoch)` replaces `data` in each epoch by as many pairs.
+        labels_as_input: serve ({..., "labels": labels},) for a model with the loss built in, not (inputs, labels).
+
     Example: `dataset = BatchDataset(Encoded([[4, 5]], [[6]]), batch_size=32, seed=1); inputs, labels = dataset[0]`.
     """
 
-    def __init__(self, data: Encoded, batch_size: int, seed: int, multiple: int = 4) -> None:
+    def __init__(
+        self,
+        data: Encoded,
+        batch_size: int,
+        seed: int,
+        multiple: int = 4,
+        sample: Callable[[int], Encoded] | None = None,
+        labels_as_input: bool = False,
+    ) -> None:
         super().__init__()
         self.data = data
+        self.sample = sample
+        self.labels_as_input = labels_as_input
         self.batch_size = batch_size
         self.seed = seed
         self.multiple = multiple
-        self._source_lengths = np.asarray([len(row) + 1 for row in data.sources], np.int64)
-        self._target_lengths = np.asarray([len(row) + 1 for row in data.targets], np.int64)
         self._batches: list[npt.NDArray[np.int64]] = []
         self._probed = False
         self.start_epoch(0)
@@ -211,8 +252,12 @@ class BatchDataset(keras.utils.PyDataset):
     def start_epoch(self, epoch: int) -> None:
         """Fix the order of batches of one epoch."""
         self._probed = False
+        if self.sample is not None:
+            self.data = self.sample(epoch)
+        self._target_lengths = np.asarray([len(row) + 1 for row in self.data.targets], np.int64)
+        source_lengths = np.asarray([len(row) + 1 for row in self.data.sources], np.int64)
         self._batches = bucket_order(
-            self._source_lengths, self._target_lengths, self.batch_size, self.multiple, self.seed, epoch
+            source_lengths, self._target_lengths, self.batch_size, self.multiple, self.seed, epoch
         )
 
     def probe_shapes(self) -> None:
@@ -226,7 +271,12 @@ class BatchDataset(keras.utils.PyDataset):
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Any:
+        inputs, labels = self.batch(index)
+        return ({**inputs, "labels": labels},) if self.labels_as_input else (inputs, labels)
+
+    def batch(self, index: int) -> Batch:
+        """Inputs and labels of batch `index`."""
         if self._probed:
             return make_batch(
                 [[EOS_ID] * index * self.multiple] * (index + 1),

@@ -14,8 +14,9 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import build_seq2seq
 
 from .callbacks import Trainer, Validation
-from .data import BatchDataset, Encoded, encode_pairs
+from .data import BatchDataset, Encoded, encode_pairs, sample_pairs
 from .display import Display
+from .head import fuse_loss
 from .losses import TokenCrossEntropy
 from .prepare import TextFiles, prepare_run
 from .recipes import Splits, find_recipe
@@ -100,12 +101,22 @@ def fit_run(run: RunDirectory, settings: Settings, splits: Splits, say: Callable
     validation = _validation(run, settings, splits, say)
     model = build_seq2seq(run.config)
     twin = build_seq2seq(run.config)
-    compile_model(model, settings)
+    for layer in (model.get_layer("encoder"), model.get_layer("decoder")):
+        layer.stack.products = settings.products
+    fitted = fuse_loss(model, settings.label_smoothing, settings.products) if settings.fused_loss else model
+    compile_model(fitted, settings)
     # XLA compiles each shape anew: there are fewer of them with coarser lengths.
-    multiple = max(settings.padding_multiple, 8 if model.jit_compile else 1)
-    dataset = BatchDataset(train_data, settings.batch_size, settings.seed, multiple)
-    trainer = Trainer(run, settings, dataset, validation, run.target_tokenizer, twin)
-    resumed = trainer.resume(model)
+    multiple = max(settings.padding_multiple, 8 if fitted.jit_compile else 1)
+    dataset = BatchDataset(
+        train_data,
+        settings.batch_size,
+        settings.seed,
+        multiple,
+        _sampler(run, settings, splits, train_data),
+        labels_as_input=settings.fused_loss,
+    )
+    trainer = Trainer(run, settings, dataset, validation, run.target_tokenizer, twin, model)
+    resumed = trainer.resume(fitted)
     reason = trainer.progress.finished(settings)
     if reason is None:
         say(
@@ -116,7 +127,7 @@ def fit_run(run: RunDirectory, settings: Settings, splits: Splits, say: Callable
         display = Display(dataset, settings.epochs, settings.monitor)
         dataset.probe_shapes()
         try:
-            model.fit(
+            fitted.fit(
                 dataset,
                 epochs=settings.epochs,
                 initial_epoch=trainer.progress.epoch,
@@ -146,7 +157,9 @@ def compile_model(model: keras.Model, settings: Settings) -> None:
         ema_momentum=settings.averaging or 0.99,
     )
     jit = settings.jit or keras.backend.backend() == "jax"
-    model.compile(optimizer=optimizer, loss=TokenCrossEntropy(settings.label_smoothing), jit_compile=jit)
+    # A model with the loss built in has the labels among its inputs.
+    loss = None if "labels" in model.input else TokenCrossEntropy(settings.label_smoothing)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=jit)
     optimizer.build(model.trainable_variables)
 
 
@@ -173,6 +186,21 @@ def _encode(run: RunDirectory, settings: Settings, splits: Splits, part: str, sa
             "Raise --max-length, or shorten the text"
         )
     return encoded
+
+
+def _sampler(run: RunDirectory, settings: Settings, splits: Splits, best: Encoded) -> Callable[[int], Encoded] | None:
+    """What draws the segmentations of an epoch, or None where they never change."""
+    if not settings.sampling:
+        return None
+    sources, targets, _ = splits.train.flat()
+    text = [sources[i] for i in best.kept or []], [targets[i] for i in best.kept or []]
+    tokenizers = run.source_tokenizer, run.target_tokenizer
+
+    def sample(epoch: int) -> Encoded:
+        seed = 1_000_003 * settings.seed + epoch
+        return sample_pairs(text, best, tokenizers, settings.sampling, seed, settings.max_length)
+
+    return sample
 
 
 def _validation(run: RunDirectory, settings: Settings, splits: Splits, say: Callable[[str], None]) -> Validation:

@@ -5,6 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
+SCHEDULES = ("plateau", "cosine")
+
+
+def cosine(progress: float, initial: float, smallest: float) -> float:
+    """Half a cosine from `initial` at progress 0 to `smallest` at 1 (Loshchilov and Hutter 2017, equation 5)."""
+    smallest = min(smallest, initial)
+    return smallest + 0.5 * (initial - smallest) * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:

@@ -6,9 +6,11 @@ import dataclasses
 from typing import Any, ClassVar
 
 from keras_attention.errors import UserError
+from keras_attention.lstm import PRODUCTS
 from keras_attention.text import KINDS
 
 from .metrics import TASK_METRIC
+from .schedules import SCHEDULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,14 @@ class Settings:
         tokenize: sacrebleu's tokenisation for BLEU, "none" or "13a".
         seed: of the weights, dropout, batches and splits.
         padding_multiple: lengths are padded to a multiple of it, which bounds the number of shapes.
+        schedule: "plateau" halves the learning rate after `patience` epochs without a better score; "cosine" lowers it
+            along half a cosine to `smallest_learning_rate`, which it reaches when the epochs or the time limit end.
+        warmup: updates over which the learning rate rises to its value.
+        sampling: segmentations are drawn anew for each epoch, with this alpha (see `SubwordTokenizer.sample`); 0:
+            always the best one.
+        products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
+            products (AVX512-BF16, AMX).
+        fused_loss: project onto the vocabulary and take the loss in one, without holding the logits.
         jit: compile the training step with XLA (always on under JAX).
     """
 
@@ -58,6 +68,11 @@ class Settings:
     tokenize: str = "none"
     seed: int = 1
     padding_multiple: int = 4
+    schedule: str = "plateau"
+    warmup: int = 0
+    sampling: float = 0.0
+    products: str = "float32"
+    fused_loss: bool = True
     jit: bool = False
 
     RESUMABLE: ClassVar[tuple[str, ...]] = ("epochs", "time_limit", "stop_after")
@@ -68,6 +83,15 @@ class Settings:
         _choice("source_tokenizer", self.source_tokenizer, KINDS)
         _choice("target_tokenizer", self.target_tokenizer, KINDS)
         _choice("tokenize", self.tokenize, ("none", "13a"))
+        _choice("schedule", self.schedule, SCHEDULES)
+        _choice("products", self.products, PRODUCTS)
+        _range("warmup", self.warmup, self.warmup >= 0, "0 or more")
+        _range("sampling", self.sampling, self.sampling >= 0, "0 or more")
+        if self.sampling and "subword" not in (self.source_tokenizer, self.target_tokenizer):
+            raise UserError(
+                "sampling draws segmentations into subwords. Expected a subword tokenizer on one side at least. "
+                f"Received: {self.source_tokenizer} and {self.target_tokenizer}"
+            )
         for name in (
             "max_length",
             "batch_size",

@@ -1,0 +1,136 @@
+"""The last layer of a training pass: vocabulary projection and cross-entropy as one, so that no full logits are held.
+
+    L = 1/N sum_n [ log sum_w exp(z_nw) - (1 - e) z_n,label - e mean_w z_nw ],   z_n = E h_n + b
+
+over the N real tokens. The gradient of the first term, p_nw = softmax(z_n)_w, is used up in the very chunk of tokens in
+which it is made: its products with E and h are kept, p itself is not. The two other terms need no logits at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_attention.lstm import product
+from keras_attention.types import PAD_ID, Tensor
+
+CHUNK_OF_VOCABULARY = 4000
+"""A batch is cut into one chunk of tokens for each so many words of the vocabulary."""
+
+
+def log_partition(
+    hidden: Tensor, weights: Tensor, bias: Tensor, scale: Tensor, chunks: int = 1, products: str = "float32"
+) -> Tensor:
+    """`sum_n scale_n log sum_w exp(z_nw)`, a scalar, with `z = hidden weights^T + bias`.
+
+    Args:
+        hidden: float32 `(N, E)`. weights: `(V, E)`. bias: `(V,)`.
+        scale: `(N,)`; no gradient reaches it.
+        chunks: into how many parts the N rows are cut; never more than one part of the logits is held.
+        products: one of `lstm.PRODUCTS`.
+    """
+
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def run(hidden: Tensor, weights: Tensor, bias: Tensor, scale: Tensor) -> Any:
+        size = (ops.shape(hidden)[0] + chunks - 1) // chunks
+        rounded = ops.cast(weights, products)
+        turned = ops.transpose(rounded)
+        total, d_weights, d_bias, d_hidden = 0.0, 0.0, 0.0, []
+        for chunk in range(chunks):
+            rows = hidden[chunk * size : (chunk + 1) * size]
+            if chunk:  # one after the other: TensorFlow would make all chunks' logits at once
+                rows = rows + 0.0 * d_weights[0, 0]
+            logits = product(rows, turned, products) + bias
+            top = ops.max(logits, axis=-1, keepdims=True)
+            exponentials = ops.exp(logits - top)
+            sums = ops.sum(exponentials, axis=-1, keepdims=True)
+            share = ops.expand_dims(scale[chunk * size : (chunk + 1) * size], 1)
+            total = total + ops.sum(share * (ops.log(sums) + top))
+            share = share / sums
+            exponentials = ops.cast(exponentials, products)
+            d_hidden.append(product(exponentials, rounded, products) * share)
+            d_weights = d_weights + product(ops.transpose(exponentials), rows * share, products)
+            d_bias = d_bias + product(ops.transpose(share), exponentials, products)[0]
+        joined = ops.concatenate(d_hidden, axis=0)
+
+        def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
+            up = upstream[0][0] if isinstance(upstream[0], tuple | list) else upstream[0]
+            return up * joined, up * d_weights, up * d_bias, ops.zeros_like(scale)
+
+        return total, gradient
+
+    total: Tensor = run(hidden, weights, bias, scale)
+    return total
+
+
+class FusedCrossEntropy(keras.layers.Layer):
+    """Hidden states and labels in, loss out: the numbers of `TokenCrossEntropy` on the projected states.
+
+    The projection's own layer is shared with the model. The loss is added by `add_loss`; compile without a loss.
+
+    Args:
+        projection: a built `keras.layers.Dense`, or a `keras.layers.ReversibleEmbedding` used in reverse.
+        label_smoothing: e above.
+        products: one of `lstm.PRODUCTS`.
+
+    Call arguments:
+        hidden: float `(B, T, E)`. labels: int `(B, T)`, padded with 0.
+
+    Returns:
+        The number of real labels of each row, int32 `(B,)`.
+    """
+
+    def __init__(
+        self, projection: keras.Layer, label_smoothing: float = 0.0, products: str = "float32", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.projection = projection
+        self.label_smoothing = label_smoothing
+        self.products = products
+        self.built = True
+
+    def call(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        self.add_loss(self.loss(hidden, labels))
+        return ops.sum(ops.cast(ops.not_equal(labels, PAD_ID), "int32"), axis=1)
+
+    def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """The scalar loss; 0 without any real label."""
+        if isinstance(self.projection, keras.layers.ReversibleEmbedding):
+            # Reshaped, a variable is a plain tensor, which is what TensorFlow's custom gradients take when eager.
+            weights, bias = ops.reshape(self.projection.embeddings, self.projection.embeddings.shape), None
+        else:
+            weights, bias = ops.transpose(self.projection.kernel), self.projection.bias
+        words = int(weights.shape[0])
+        bias = ops.zeros((words,)) if bias is None else ops.reshape(bias, (words,))
+        hidden = ops.reshape(ops.cast(hidden, "float32"), (-1, hidden.shape[-1]))
+        labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
+        real = ops.cast(ops.not_equal(labels, PAD_ID), "float32")
+        scale = real / ops.maximum(ops.sum(real), 1.0)
+        chunks = -(-words // CHUNK_OF_VOCABULARY)
+        partition = log_partition(hidden, weights, bias, scale, chunks, self.products)
+        label = ops.sum(hidden * ops.take(weights, labels, axis=0), axis=-1) + ops.take(bias, labels, axis=0)
+        e = self.label_smoothing
+        wanted = (1.0 - e) * label
+        if e:
+            mean = ops.matmul(hidden, ops.expand_dims(ops.mean(weights, axis=0), 1))[:, 0] + ops.mean(bias)
+            wanted = wanted + e * mean
+        return partition - ops.sum(scale * wanted)
+
+
+def fuse_loss(model: keras.Model, label_smoothing: float = 0.0, products: str = "float32") -> keras.Model:
+    """A training model around a model of `build_seq2seq`: inputs `source`, `target` and `labels`, the loss built in.
+
+    All weights are the model's own: fit this one, use that one.
+
+    Example: `fuse_loss(model, 0.1).compile("adam")`, then `fit({"source": …, "target": …, "labels": …})`.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    embedding = layers.get("embedding") or layers["target_embedding"]
+    tied = isinstance(embedding, keras.layers.ReversibleEmbedding)
+    projection = embedding if tied else layers["output"]
+    hidden = layers["output"].output if tied else layers["output"].input
+    labels = keras.Input((None,), dtype="int32", name="labels")
+    head = FusedCrossEntropy(projection, label_smoothing, products, name="loss")
+    return keras.Model({**model.input, "labels": labels}, head(hidden, labels), name="training")
