@@ -106,6 +106,17 @@ def train(
     tokenize: Annotated[str | None, typer.Option(help="BLEU's tokenisation: none or 13a.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, dropout, batches and splits.")] = None,
     padding_multiple: Annotated[int | None, typer.Option(help="Lengths are padded to a multiple of it.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Of the learning rate: plateau or cosine.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Updates over which the learning rate rises.")] = None,
+    sampling: Annotated[
+        float | None, typer.Option(metavar="ALPHA", help="Draw segmentations into subwords anew for each epoch.")
+    ] = None,
+    products: Annotated[
+        str | None, typer.Option(help="float32, or bfloat16 where the processor has such products.")
+    ] = None,
+    fused_loss: Annotated[
+        bool | None, typer.Option("--fused-loss/--stock-loss", help="Projection and loss in one, without logits.")
+    ] = None,
     jit: Annotated[bool | None, typer.Option("--jit/--no-jit", help="Compile the training step with XLA.")] = None,
 ) -> None:
     """Train a model on parallel text; started again after a kill, the same command goes on where it was."""

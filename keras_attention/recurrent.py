@@ -225,9 +225,12 @@ class RecurrentStack(keras.layers.Layer):
             zeros = ops.zeros((ops.shape(inputs)[0], self.units), dtype=self.compute_dtype)
             initial = [zeros] * (2 if self.cell == "lstm" else 1)
         if own_gradient:
+            assert initial is not None
+            hidden, memory = initial
             weights = layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias
-            outputs, *states = run_lstm(inputs, *initial, *weights, products=self.products)
+            outputs, *states = run_lstm(inputs, hidden, memory, *weights, self.products)
         elif recurrence == "loop":
+            assert initial is not None
             outputs, states = run_cell(layer.cell, inputs, initial, masked)
         else:
             mask = None

@@ -183,7 +183,7 @@ def sample_pairs(
             drawn = tokenizer.sample(lines, alpha, 2 * seed + side)
             rows = [new if len(new) <= max_length else old for new, old in zip(drawn, rows, strict=True)]
         sides.append(rows)
-    return Encoded(*sides)
+    return Encoded(sides[0], sides[1])
 
 
 def make_batch(sources: Sequence[Ids], targets: Sequence[Ids], multiple: int = 1) -> Batch:

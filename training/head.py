@@ -37,13 +37,17 @@ def log_partition(
         size = (ops.shape(hidden)[0] + chunks - 1) // chunks
         rounded = ops.cast(weights, products)
         turned = ops.transpose(rounded)
-        total, d_weights, d_bias, d_hidden = 0.0, 0.0, 0.0, []
+        total: Any = 0.0
+        d_weights: Any = 0.0
+        d_bias: Any = 0.0
+        d_hidden: list[Tensor] = []
         for chunk in range(chunks):
             rows = hidden[chunk * size : (chunk + 1) * size]
             if chunk:  # one after the other: TensorFlow would make all chunks' logits at once
                 rows = rows + 0.0 * d_weights[0, 0]
             logits = product(rows, turned, products) + bias
-            top = ops.max(logits, axis=-1, keepdims=True)
+            # With an initial value Keras does not insist on rows: the last chunks of a tiny batch have none.
+            top = ops.max(logits, axis=-1, keepdims=True, initial=float("-inf"))
             exponentials = ops.exp(logits - top)
             sums = ops.sum(exponentials, axis=-1, keepdims=True)
             share = ops.expand_dims(scale[chunk * size : (chunk + 1) * size], 1)

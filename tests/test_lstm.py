@@ -1,0 +1,114 @@
+"""The LSTM with a gradient of its own: numbers of a NumPy loop, gradients of Keras' layer, rounding of products."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_attention.lstm import product, run_lstm
+from keras_attention.recurrent import RecurrentStack
+from tests.gradients import gradients
+
+BATCH, STEPS, DEPTH, UNITS = 3, 5, 4, 6
+
+
+def draw(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype("float32")
+
+
+@pytest.fixture
+def tensors() -> list[np.ndarray]:
+    shapes = [
+        (BATCH, STEPS, DEPTH),
+        (BATCH, UNITS),
+        (BATCH, UNITS),
+        (DEPTH, 4 * UNITS),
+        (UNITS, 4 * UNITS),
+        (4 * UNITS,),
+    ]
+    return [draw(*shape, seed=index) for index, shape in enumerate(shapes)]
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_lstm(x, h, c, kernel, recurrent, bias):
+    """One step after the other, in float64."""
+    x, h, c, kernel, recurrent, bias = (np.asarray(value, "float64") for value in (x, h, c, kernel, recurrent, bias))
+    outputs = []
+    for step in range(x.shape[1]):
+        i, f, g, o = np.split(x[:, step] @ kernel + h @ recurrent + bias, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        outputs.append(h)
+    return np.stack(outputs, 1), h, c
+
+
+def test_the_numbers_are_those_of_the_formulas(tensors) -> None:
+    for got, expected in zip(run_lstm(*tensors), numpy_lstm(*tensors), strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(got), expected, rtol=1e-5, atol=1e-6)  # float32, 5 steps
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0, 0.0), (0.3, 1.0, -2.0)], ids=["outputs", "outputs and last states"])
+def test_the_gradients_are_numeric_ones(tensors, weights) -> None:
+    upstream = draw(BATCH, STEPS, UNITS, seed=9)
+
+    def loss(*values) -> float:
+        outputs, h, c = numpy_lstm(*values)
+        return float(
+            weights[0] * np.sum(outputs * upstream) + weights[1] * np.sum(h**2) + weights[2] * np.sum(np.sin(c))
+        )
+
+    def loss_of_tensors(*values):
+        outputs, h, c = run_lstm(*values)
+        total = weights[0] * ops.sum(outputs * upstream) + weights[1] * ops.sum(ops.square(h))
+        return total + weights[2] * ops.sum(ops.sin(c))
+
+    found = gradients(loss_of_tensors, tensors)
+    for place, gradient in enumerate(found):
+        assert gradient.shape == tensors[place].shape
+        direction = draw(*tensors[place].shape, seed=20 + place).astype("float64")
+        sides = []
+        for sign in (1, -1):
+            values = [np.asarray(value, "float64") for value in tensors]
+            values[place] = values[place] + sign * 1e-5 * direction
+            sides.append(loss(*values))
+        # A float64 central difference is exact to about 1e-9; the gradient is float32.
+        assert np.sum(gradient * direction) == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=2e-4, abs=1e-4)
+
+
+def test_bfloat16_products_are_close_and_not_the_same(tensors) -> None:
+    exact, rounded = run_lstm(*tensors)[0], run_lstm(*tensors, "bfloat16")[0]
+    difference = np.abs(ops.convert_to_numpy(exact) - ops.convert_to_numpy(rounded)).max()
+    assert 0 < difference < 0.1  # 8 bits of mantissa, gates of size 1, five steps
+    assert keras.backend.standardize_dtype(rounded.dtype) == "float32"
+
+
+def test_a_product_rounds_its_operands() -> None:
+    one = np.asarray([[1.0 + 2.0**-12]], "float32")
+    assert float(ops.convert_to_numpy(product(one, one))[0, 0]) > 1
+    assert float(ops.convert_to_numpy(product(one, one, "bfloat16"))[0, 0]) == 1
+
+
+def test_an_unknown_dtype_of_products_is_refused(tensors) -> None:
+    with pytest.raises(ValueError, match=r"Expected: products in .*bfloat16.*Received: products='int8'"):
+        run_lstm(*tensors, "int8")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends train Keras' own layer")
+@pytest.mark.parametrize("given", [False, True], ids=["zeros", "initial state"])
+def test_training_takes_it_and_gives_what_inference_gives(given) -> None:
+    stack = RecurrentStack("lstm", UNITS, 2, bidirectional=not given)
+    x, lengths = draw(BATCH, STEPS, DEPTH), np.asarray([5, 2, 4], "int32")
+    state = None
+    if given:
+        state = {name: draw(BATCH, UNITS, seed=index) for index, name in enumerate(stack.state_names)}
+    results = [stack(x, lengths, initial_state=state, training=training) for training in (True, False)]
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)  # float32 sums in another order
+    for name in results[0][1]:
+        np.testing.assert_allclose(results[0][1][name], results[1][1][name], rtol=1e-5, atol=1e-6)
+    stack.products = "bfloat16"
+    rounded = stack(x, lengths, initial_state=state, training=True)[0]
+    assert np.abs(rounded - results[0][0]).max() > 0, "the training pass goes through run_lstm"
+    np.testing.assert_array_equal(stack(x, lengths, initial_state=state, training=False)[0], results[1][0])

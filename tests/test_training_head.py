@@ -1,0 +1,90 @@
+"""Vocabulary projection and loss in one: the numbers and gradients of the stock loss, whatever the chunks."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_attention import Seq2SeqConfig, build_seq2seq
+from keras_attention.training.head import fuse_loss, log_partition
+from keras_attention.training.losses import TokenCrossEntropy
+from tests.gradients import gradients
+
+ROWS, DEPTH, WORDS = 7, 3, 11
+
+
+def draw(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).normal(size=shape).astype("float32")
+
+
+def arrays() -> list[np.ndarray]:
+    return [draw(ROWS, DEPTH), draw(WORDS, DEPTH), draw(WORDS)]
+
+
+SCALE = np.asarray([0.3, 0.0, 0.2, 0.1, 0.0, 0.3, 0.1], "float32")
+
+
+def partition(hidden, weights, bias):
+    logits = ops.matmul(hidden, ops.transpose(weights)) + bias
+    return ops.sum(ops.convert_to_tensor(SCALE) * ops.logsumexp(logits, axis=-1))
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 3, 7, 9])
+def test_chunks_change_neither_value_nor_gradients(chunks) -> None:
+    def chunked(*tensors):
+        return log_partition(*tensors, ops.convert_to_tensor(SCALE), chunks)
+
+    assert float(chunked(*map(ops.convert_to_tensor, arrays()))) == pytest.approx(float(partition(*arrays())), rel=1e-6)
+    for got, expected in zip(gradients(chunked, arrays()), gradients(partition, arrays()), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)  # float32 sums of 11 terms in another order
+
+
+def test_the_gradient_is_scaled_by_what_comes_from_above() -> None:
+    def tripled(*tensors):
+        return 3.0 * log_partition(*tensors, ops.convert_to_tensor(SCALE), 2)
+
+    for got, expected in zip(gradients(tripled, arrays()), gradients(partition, arrays()), strict=True):
+        np.testing.assert_allclose(got, 3 * expected, rtol=1e-5, atol=3e-6)
+
+
+def test_great_logits_do_not_overflow() -> None:
+    hidden, weights, bias = arrays()
+    value = log_partition(*map(ops.convert_to_tensor, (1e4 * hidden, weights, bias, SCALE)), 2)
+    assert float(value) == pytest.approx(float(partition(1e4 * hidden, weights, bias)), rel=1e-6)
+
+
+@pytest.mark.parametrize("tie", ["all", "target", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_fused_model_fits_as_one_with_the_stock_loss(tie, smoothing) -> None:
+    """Two updates of plain gradient descent leave the same weights."""
+    config = Seq2SeqConfig(
+        13, 13, embedding_size=4, encoder_units=3, decoder_units=5, attention="general", tie_embeddings=tie
+    )
+    keras.utils.set_random_seed(1)
+    model, twin = build_seq2seq(config), build_seq2seq(config)
+    twin.set_weights(model.get_weights())
+    fused = fuse_loss(model, smoothing)
+    assert {id(v) for v in fused.trainable_variables} == {id(v) for v in model.trainable_variables}
+    generator = np.random.default_rng(2)
+    inputs = {name: generator.integers(3, 13, size=(4, 5)).astype("int32") for name in ("source", "target")}
+    labels = generator.integers(3, 13, size=(4, 5)).astype("int32")
+    labels[1, 2:] = 0
+    fused.compile(keras.optimizers.SGD(0.5))
+    twin.compile(keras.optimizers.SGD(0.5), loss=TokenCrossEntropy(smoothing))
+    for _ in range(2):
+        loss = fused.train_on_batch({**inputs, "labels": labels})
+        expected = twin.train_on_batch(inputs, labels)
+        assert float(np.asarray(loss).ravel()[0]) == pytest.approx(float(np.asarray(expected).ravel()[0]), rel=1e-5)
+    for one, other in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)  # two float32 updates
+
+
+def test_a_batch_without_a_label_has_no_loss_and_no_gradient() -> None:
+    model = build_seq2seq(Seq2SeqConfig(13, 13, embedding_size=4, encoder_units=3, decoder_units=5))
+    fused = fuse_loss(model, 0.1)
+    fused.compile(keras.optimizers.SGD(0.5))
+    before = model.get_weights()
+    ids = np.full((2, 3), 5, "int32")
+    assert float(np.asarray(fused.train_on_batch({"source": ids, "target": ids, "labels": 0 * ids})).ravel()[0]) == 0
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

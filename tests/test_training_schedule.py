@@ -1,0 +1,128 @@
+"""What changes from update to update and from epoch to epoch: learning rate, and the segmentations drawn."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_attention.errors import UserError
+from keras_attention.text import SubwordTokenizer, train_tokenizer
+from keras_attention.training.callbacks import Progress, Trainer
+from keras_attention.training.data import BatchDataset, Encoded, sample_pairs
+from keras_attention.training.schedules import cosine
+from keras_attention.training.settings import Settings
+
+LINES = ["the cat sat on the mat", "a cat and a mat", "the mat and the cat", "on and on and on"] * 5
+
+
+@pytest.fixture(scope="module")
+def subwords() -> SubwordTokenizer:
+    tokenizer = train_tokenizer("subword", LINES, 40)
+    assert isinstance(tokenizer, SubwordTokenizer)
+    return tokenizer
+
+
+def test_a_cosine_goes_from_the_first_rate_to_the_last() -> None:
+    assert cosine(0.0, 2e-3, 1e-5) == pytest.approx(2e-3)
+    assert cosine(0.5, 2e-3, 1e-5) == pytest.approx((2e-3 + 1e-5) / 2)
+    assert cosine(1.0, 2e-3, 1e-5) == cosine(7.0, 2e-3, 1e-5) == pytest.approx(1e-5)
+    assert cosine(1.0, 1e-6, 1e-5) == pytest.approx(1e-6), "the smallest rate is no greater than the first"
+    rates = [cosine(step / 50, 1.0, 0.0) for step in range(51)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def rates_of(settings: Settings, batches: int) -> list[float]:
+    """The rate of every update of all epochs, as the trainer sets it."""
+
+    class Model:
+        optimizer = keras.optimizers.SGD(settings.learning_rate)
+
+    rows = [[4, 5]] * batches
+    dataset = BatchDataset(Encoded(rows, rows), 1, seed=1)
+    trainer = Trainer.__new__(Trainer)
+    trainer.settings, trainer.dataset, trainer.progress = settings, dataset, Progress()
+    trainer.set_model(Model())
+    trainer.on_train_begin()
+    rates = []
+    for epoch in range(settings.epochs):
+        trainer.progress.epoch = epoch
+        for batch in range(batches):
+            trainer.on_train_batch_begin(batch)
+            rates.append(float(keras.ops.convert_to_numpy(Model.optimizer.learning_rate)))
+    return rates
+
+
+def test_the_rate_warms_up_and_then_follows_the_cosine() -> None:
+    settings = Settings(schedule="cosine", warmup=4, epochs=2, learning_rate=1e-2, smallest_learning_rate=1e-4)
+    expected = [
+        min(1.0, (update + 1) / 4) * (1e-4 + 0.5 * (1e-2 - 1e-4) * (1 + math.cos(math.pi * update / 20)))
+        for update in range(20)
+    ]
+    np.testing.assert_allclose(rates_of(settings, 10), expected, rtol=1e-5)  # the variable is float32
+
+
+def test_on_plateau_the_rate_warms_up_and_stays() -> None:
+    rates = rates_of(Settings(warmup=4, epochs=1, learning_rate=1e-2), 8)
+    np.testing.assert_allclose(rates, [0.0025, 0.005, 0.0075] + [0.01] * 5, rtol=1e-5)
+
+
+def test_segmentations_differ_by_seed_and_spell_the_same_text(subwords) -> None:
+    one, same, other = (subwords.sample(LINES, 0.1, seed) for seed in (3, 3, 4))
+    assert one == same
+    assert one != other
+    assert len({tuple(row) for row in one[::4]}) > 1, "one sentence in several segmentations"
+    for row, line in zip(one, LINES, strict=True):
+        assert subwords.decode(row) == line
+
+
+def test_a_great_alpha_draws_the_best_segmentation(subwords) -> None:
+    assert subwords.sample(LINES, 500.0, 1) == [subwords.encode(line) for line in LINES]
+
+
+def test_only_subwords_are_drawn_and_a_long_draw_is_replaced(subwords) -> None:
+    words = train_tokenizer("word", LINES)
+    best = Encoded([subwords.encode(line) for line in LINES], [words.encode(line) for line in LINES])
+    longest = max(map(len, best.sources))
+    drawn = sample_pairs((LINES, LINES), best, (subwords, words), 0.1, 1, longest)
+    assert drawn.targets == best.targets
+    assert drawn.sources != best.sources
+    assert max(map(len, drawn.sources)) <= longest
+    free = sample_pairs((LINES, LINES), best, (subwords, words), 0.1, 1, 100)
+    assert max(map(len, free.sources)) > longest
+
+
+def test_each_epoch_has_draws_of_its_own(subwords) -> None:
+    best = Encoded([subwords.encode(line) for line in LINES], [subwords.encode(line) for line in LINES])
+
+    def sample(epoch: int) -> Encoded:
+        return sample_pairs((LINES, LINES), best, (subwords, subwords), 0.1, epoch, 100)
+
+    dataset = BatchDataset(best, 7, seed=1, sample=sample, labels_as_input=True)
+    seen = []
+    for epoch in (0, 1, 0):
+        dataset.start_epoch(epoch)
+        batches = [dataset[index][0] for index in range(len(dataset))]
+        tokens = sum(dataset.target_tokens(index) for index in range(len(dataset)))
+        assert tokens == sum(int((batch["labels"] != 0).sum()) for batch in batches)
+        seen.append([batch["source"].tolist() for batch in batches])
+    assert seen[0] == seen[2]
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"schedule": "linear"}, r"Unknown schedule. Expected one of plateau, cosine. Received: 'linear'"),
+        ({"products": "float8"}, r"Unknown products. Expected one of float32, bfloat16. Received: 'float8'"),
+        ({"warmup": -1}, r"warmup is out of range. Expected 0 or more. Received: -1"),
+        ({"sampling": -0.1}, r"sampling is out of range"),
+        (
+            {"sampling": 0.1, "source_tokenizer": "char", "target_tokenizer": "char"},
+            r"Expected a subword tokenizer on one side at least. Received: char and char",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_refused(choice, message) -> None:
+    with pytest.raises(UserError, match=message):
+        Settings(**choice)
