@@ -112,7 +112,7 @@ def train(
         float | None, typer.Option(metavar="ALPHA", help="Draw segmentations into subwords anew for each epoch.")
     ] = None,
     products: Annotated[
-        str | None, typer.Option(help="float32, or bfloat16 where the processor has such products.")
+        str | None, typer.Option(help="float32, bfloat16 or auto: bfloat16 where the processor has it.")
     ] = None,
     fused_loss: Annotated[
         bool | None, typer.Option("--fused-loss/--stock-loss", help="Projection and loss in one, without logits.")

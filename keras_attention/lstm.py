@@ -1,8 +1,8 @@
 """An LSTM over a whole sequence with a gradient of its own: what does not depend on time is one large product.
 
 Differentiating a loop step by step adds to the gradient of the weights at every step: T products of a few rows each,
-and T additions to matrices of the size of the weights. Here the backward loop finds only the gradients of the gates; the
-gradients of both kernels, of the bias and of the inputs follow from all steps at once.
+and T additions to matrices of the size of the weights. Here the backward loop finds only the gradients of the gates;
+those of both kernels, of the bias and of the inputs follow from all steps at once.
 """
 
 from typing import Any

@@ -10,6 +10,7 @@ from keras_attention.errors import UserError
 from keras_attention.text import SubwordTokenizer, train_tokenizer
 from keras_attention.training.callbacks import Progress, Trainer
 from keras_attention.training.data import BatchDataset, Encoded, sample_pairs
+from keras_attention.training.processor import choose_products
 from keras_attention.training.schedules import cosine
 from keras_attention.training.settings import Settings
 
@@ -114,7 +115,7 @@ def test_each_epoch_has_draws_of_its_own(subwords) -> None:
     ("choice", "message"),
     [
         ({"schedule": "linear"}, r"Unknown schedule. Expected one of plateau, cosine. Received: 'linear'"),
-        ({"products": "float8"}, r"Unknown products. Expected one of float32, bfloat16. Received: 'float8'"),
+        ({"products": "float8"}, r"Unknown products. Expected one of auto, float32, bfloat16. Received: 'float8'"),
         ({"warmup": -1}, r"warmup is out of range. Expected 0 or more. Received: -1"),
         ({"sampling": -0.1}, r"sampling is out of range"),
         (
@@ -126,3 +127,13 @@ def test_each_epoch_has_draws_of_its_own(subwords) -> None:
 def test_settings_out_of_range_are_refused(choice, message) -> None:
     with pytest.raises(UserError, match=message):
         Settings(**choice)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fma avx512_bf16 vaes", "bfloat16"), ("amx_bf16", "bfloat16"), ("fma avx2", "float32")]
+)
+def test_products_are_chosen_by_the_processor(tmp_path, flags, expected) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: fpu {flags}\n")
+    assert choose_products("auto", tmp_path / "cpuinfo") == expected
+    assert choose_products("auto", tmp_path / "missing") == "float32"
+    assert choose_products("bfloat16", tmp_path / "missing") == "bfloat16"

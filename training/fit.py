@@ -19,6 +19,7 @@ from .display import Display
 from .head import fuse_loss
 from .losses import TokenCrossEntropy
 from .prepare import TextFiles, prepare_run
+from .processor import choose_products
 from .recipes import Splits, find_recipe
 from .report import write_reports
 from .settings import Settings
@@ -101,9 +102,10 @@ def fit_run(run: RunDirectory, settings: Settings, splits: Splits, say: Callable
     validation = _validation(run, settings, splits, say)
     model = build_seq2seq(run.config)
     twin = build_seq2seq(run.config)
+    products = choose_products(settings.products)
     for layer in (model.get_layer("encoder"), model.get_layer("decoder")):
-        layer.stack.products = settings.products
-    fitted = fuse_loss(model, settings.label_smoothing, settings.products) if settings.fused_loss else model
+        layer.stack.products = products
+    fitted = fuse_loss(model, settings.label_smoothing, products) if settings.fused_loss else model
     compile_model(fitted, settings)
     # XLA compiles each shape anew: there are fewer of them with coarser lengths.
     multiple = max(settings.padding_multiple, 8 if fitted.jit_compile else 1)

@@ -43,7 +43,7 @@ class Settings:
         sampling: segmentations are drawn anew for each epoch, with this alpha (see `SubwordTokenizer.sample`); 0:
             always the best one.
         products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
-            products (AVX512-BF16, AMX).
+            products (AVX512-BF16, AMX); "auto" does so on these.
         fused_loss: project onto the vocabulary and take the loss in one, without holding the logits.
         jit: compile the training step with XLA (always on under JAX).
     """
@@ -84,7 +84,7 @@ class Settings:
         _choice("target_tokenizer", self.target_tokenizer, KINDS)
         _choice("tokenize", self.tokenize, ("none", "13a"))
         _choice("schedule", self.schedule, SCHEDULES)
-        _choice("products", self.products, PRODUCTS)
+        _choice("products", self.products, ("auto", *PRODUCTS))
         _range("warmup", self.warmup, self.warmup >= 0, "0 or more")
         _range("sampling", self.sampling, self.sampling >= 0, "0 or more")
         if self.sampling and "subword" not in (self.source_tokenizer, self.target_tokenizer):
