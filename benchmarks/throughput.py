@@ -155,15 +155,25 @@ def make_torch(options: argparse.Namespace) -> Callable[[int], None]:
     return run
 
 
+def make_contender(name: str, options: argparse.Namespace) -> Callable[[int], None]:
+    """`run(n)`, which takes n training steps."""
+    if name == "PyTorch":
+        return make_torch(options)
+    if name == "stock Keras":
+        return make_stock(options)
+    return make_ours(options, "feeding" in name, "bfloat16" if "bfloat16" in name else "float32")
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Options of one contender."""
+    defaults = {"steps": 8, "batch": 64, "length": 16, "vocabulary": 8000, "threads": 2}
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+
+
 def work(options: argparse.Namespace) -> None:
     """A contender's process: a line with the seconds of its steps for each line that it reads."""
-    name = options.worker
-    if name == "PyTorch":
-        run = make_torch(options)
-    elif name == "stock Keras":
-        run = make_stock(options)
-    else:
-        run = make_ours(options, "feeding" in name, "bfloat16" if "bfloat16" in name else "float32")
+    run = make_contender(options.worker, options)
     run(3)
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -225,15 +235,8 @@ def main() -> None:
     parser.add_argument("--torch", help="a Python interpreter that has PyTorch; without it PyTorch is left out")
     parser.add_argument("--output", type=pathlib.Path, help="write PREFIX.csv", metavar="PREFIX")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="contenders")
-    for name, value in (
-        ("rounds", 7),
-        ("steps", 5),
-        ("batch", 64),
-        ("length", 16),
-        ("vocabulary", 8000),
-        ("threads", 2),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--rounds", type=int, default=7)
+    add_sizes(parser)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

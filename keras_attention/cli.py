@@ -43,6 +43,19 @@ def parse_fields(assignments: list[str]) -> dict[str, Any]:
     return fields
 
 
+def parse_sets(values: list[str]) -> dict[str, list[str]]:
+    """`["news=news.en,news.de"]` -> `{"news": ["news.en", "news.de"]}`."""
+    sets = {}
+    for value in values:
+        name, sign, files = value.partition("=")
+        if not sign or not files:
+            raise UserError(
+                f"--also-validate takes NAME=SOURCE,TARGET or NAME=TSV. Expected e.g. news=n.tsv. Received: {value!r}"
+            )
+        sets[name] = files.split(",")
+    return sets
+
+
 @app.callback()
 def root() -> None:
     """Luong attention, from parallel text to verified SavedModel, TFLite and ONNX artefacts."""
@@ -58,14 +71,32 @@ def train(
     source: Annotated[Path | None, typer.Option(help="Source text, one sentence per line.")] = None,
     target: Annotated[Path | None, typer.Option(help="Target text, parallel to the source.")] = None,
     tsv: Annotated[Path | None, typer.Option(help="SOURCE<TAB>TARGET lines instead of two files.")] = None,
+    shards: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of TSV files, for a corpus larger than memory.")
+    ] = None,
     val_source: Annotated[Path | None, typer.Option(help="Validation source.")] = None,
     val_target: Annotated[Path | None, typer.Option(help="Validation target.")] = None,
     val_tsv: Annotated[Path | None, typer.Option(help="Validation text as SOURCE<TAB>TARGET lines.")] = None,
     val_fraction: Annotated[
         float | None, typer.Option(help="Share of the pairs held out without validation files.")
     ] = None,
+    also_validate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SOURCE,TARGET", help="More text to report scores of (or NAME=TSV); again for more."),
+    ] = None,
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Leave out pairs with an empty side.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run directory first.")] = False,
+    start_from: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Begin with the vocabularies and weights of a trained run.")
+    ] = None,
+    source_vectors: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Word vectors to begin with: a word and its numbers on a line.")
+    ] = None,
+    target_vectors: Annotated[Path | None, typer.Option(metavar="FILE", help="The same for the target.")] = None,
+    find_learning_rate: Annotated[
+        bool,
+        typer.Option("--find-learning-rate", help="Only raise the learning rate over 200 updates and suggest one."),
+    ] = False,
     task: Annotated[
         str | None, typer.Option(help="translation (BLEU), g2p (word error rate) or exact (exact match).")
     ] = None,
@@ -118,12 +149,20 @@ def train(
         bool | None, typer.Option("--fused-loss/--stock-loss", help="Projection and loss in one, without logits.")
     ] = None,
     jit: Annotated[bool | None, typer.Option("--jit/--no-jit", help="Compile the training step with XLA.")] = None,
+    accumulation: Annotated[int | None, typer.Option(help="Batches whose gradients make one update.")] = None,
+    distribute: Annotated[
+        str | None, typer.Option(help="none, mirrored (all devices of TensorFlow) or data_parallel (of JAX).")
+    ] = None,
+    tensorboard: Annotated[
+        bool | None, typer.Option("--tensorboard/--no-tensorboard", help="Also write RUN/tensorboard.")
+    ] = None,
 ) -> None:
     """Train a model on parallel text; started again after a kill, the same command goes on where it was."""
     choices = dict(locals())
     from keras_attention.training import train as run_training
 
     fields = parse_fields(choices.pop("set_") or [])
+    choices["also_validate"] = parse_sets(choices["also_validate"] or [])
     if choices.pop("attention") is not None:
         fields["attention"] = attention
     kind = choices.pop("tokenizer")

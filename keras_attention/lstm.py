@@ -64,7 +64,8 @@ def run_lstm(
         repeated = ops.cast(recurrent, products)
 
         def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-            i, f, g, o = ops.split(inputs[0] + product(state[0], repeated, products), 4, axis=-1)
+            z = inputs[0] + product(state[0], repeated, products)
+            i, f, g, o = (z[:, gate * units : (gate + 1) * units] for gate in range(4))
             i, f, g, o = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)
             new_cell = f * state[1] + i * g
             new_hidden = o * ops.tanh(new_cell)

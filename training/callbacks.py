@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -13,13 +15,17 @@ from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory, write_atomically
 from keras_attention.text import Tokenizer
 
-from .checkpoints import load_checkpoint, save_checkpoint
+from .checkpoints import NAMES, find_checkpoints, load_checkpoint, save_checkpoint
 from .data import BatchDataset, Encoded, Ids, Pairs
+from .distribution import on_one_device
 from .evaluation import Evaluator, perplexity
 from .history import write_history
 from .metrics import HIGHER_IS_BETTER, score_outputs
 from .schedules import Plateau, after_epoch, cosine, learning_rate
 from .settings import Settings
+
+EXPLODED = 1.5
+"""A training loss of so many times the lowest one before is worth a warning."""
 
 
 @dataclasses.dataclass
@@ -27,7 +33,7 @@ class Progress:
     """How far a training has come; JSON data, saved with every checkpoint.
 
     `seconds` of training so far, of which the last validation took `validation_seconds`: time is up when there is none
-    left for another one.
+    left for another one. `cut`: where in its epoch the limit on time ended it, if in the middle.
     """
 
     epoch: int = 0
@@ -35,6 +41,7 @@ class Progress:
     validation_seconds: float = 0.0
     plateau: Plateau = dataclasses.field(default_factory=Plateau)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    cut: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -50,7 +57,7 @@ class Progress:
         if self.epoch >= settings.epochs:
             return f"{settings.epochs} epochs done"
         if settings.time_limit is not None and self.seconds + self.validation_seconds >= 60.0 * settings.time_limit:
-            return f"{settings.time_limit:g} minutes used"
+            return f"{settings.time_limit:g} minutes used{self.cut}"
         return None
 
 
@@ -76,6 +83,8 @@ class Trainer(keras.callbacks.Callback):
         tokenizer: of the target side.
         twin: a second model of the same configuration, uncompiled.
         inner: the model that `twin` is a twin of, where what is fitted is a model around it (see `fuse_loss`).
+        also: more text to validate on, by name; it is reported and decides nothing.
+        say: where warnings go.
     """
 
     def __init__(
@@ -87,8 +96,12 @@ class Trainer(keras.callbacks.Callback):
         tokenizer: Tokenizer,
         twin: keras.Model,
         inner: keras.Model | None = None,
+        also: Mapping[str, Validation] | None = None,
+        say: Callable[[str], None] = print,
     ) -> None:
         super().__init__()
+        self.also = dict(also or {})
+        self.say = say
         self.run = run
         self.settings = settings
         self.dataset = dataset
@@ -100,17 +113,32 @@ class Trainer(keras.callbacks.Callback):
         self.evaluator = Evaluator(twin, max_length=max(100, settings.max_length))
         self.outputs: list[str] = []
         self._clock = 0.0
+        self._cut = ""
 
     @property
     def checkpoint_path(self) -> pathlib.Path:
-        return self.run.path / "checkpoints" / "last.npz"
+        return self.run.path / "checkpoints" / NAMES[0]
 
     def resume(self, model: keras.Model) -> bool:
-        """Load the last checkpoint into the compiled `model`; False when there is none."""
-        if not self.checkpoint_path.exists():
-            return False
-        self.progress = Progress.from_dict(load_checkpoint(self.checkpoint_path, model))
-        return True
+        """Load the newest whole checkpoint into the compiled `model`; False when there is none at all.
+
+        Raises UserError where all that there are are damaged.
+        """
+        paths = find_checkpoints(self.run.path)
+        damage: UserError | None = None
+        for path in paths:
+            try:
+                self.progress = Progress.from_dict(load_checkpoint(path, model))
+            except UserError as error:
+                damage = damage or error
+                continue
+            if path != self.checkpoint_path:
+                reason = "is missing" if damage is None else "is damaged"
+                self.say(f"{self.checkpoint_path} {reason}: going on from the one before, epoch {self.progress.epoch}")
+            return True
+        if damage is not None:
+            raise damage
+        return False
 
     def seconds(self) -> float:
         """Seconds of training so far, over all resumed parts."""
@@ -121,6 +149,7 @@ class Trainer(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.dataset.start_epoch(epoch)
+        self._cut = ""
         # PyTorch's dropout draws from a global state that no variable holds: it starts anew with each epoch.
         keras.utils.set_random_seed((1_000_003 * self.settings.seed + epoch) % 2**32)
 
@@ -139,15 +168,40 @@ class Trainer(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = rate * min(1.0, (update + 1) / max(settings.warmup, 1))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        epoch, batches = self.progress.epoch + 1, len(self.dataset)
+        self._require_finite("loss", float((logs or {}).get("loss", 0.0)), f"epoch {epoch}, batch {batch + 1}")
         limit = self.settings.time_limit
         if limit is not None and self.seconds() + self.progress.validation_seconds >= 60.0 * limit:
+            if batch + 1 < batches and not self._cut:
+                self._cut = f", in epoch {epoch} after batch {batch + 1} of {batches}"
             self.model.stop_training = True
+
+    def _require_finite(self, name: str, value: float, where: str) -> None:
+        """Raises UserError, before anything is saved, for a loss that is NaN or infinite."""
+        if math.isfinite(value):
+            return
+        kept = f"The checkpoint of epoch {self.progress.epoch} and the best model are kept in {self.run.path}. "
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        raise UserError(
+            f"The {name} became {value} ({where}, learning rate {rate:.2g}): the training has diverged. "
+            + (kept if self.progress.epoch else "")
+            + "Train with a lower --learning-rate or --clip-norm, or a longer --warmup"
+            + (f", if you like from here on: --start-from {self.run.path}" if self.progress.epoch else "")
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
         started = time.monotonic()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self._require_finite("loss", float(logs["loss"]), f"epoch {epoch + 1}")
         row = {"epoch": epoch + 1, "loss": float(logs["loss"]), **self.validate(), "learning_rate": rate}
+        self._require_finite("validation loss", row["val_loss"], f"epoch {epoch + 1}")
+        lowest = min((before["loss"] for before in self.progress.history), default=math.inf)
+        if row["loss"] > EXPLODED * lowest:
+            self.say(
+                f"warning: the training loss rose from {lowest:.3f} to {row['loss']:.3f}: gradients explode, though "
+                f"their norm is bounded by {self.settings.clip_norm:g}. Lower --learning-rate or --clip-norm"
+            )
         logs.update(row)
         validation_seconds = time.monotonic() - started
         score = row[f"val_{self.settings.monitor}"]
@@ -163,23 +217,31 @@ class Trainer(keras.callbacks.Callback):
         seconds = self.seconds()
         self._clock = time.monotonic()
         row["seconds"] = round(seconds, 3)
-        self.progress = Progress(epoch + 1, seconds, validation_seconds, plateau, [*self.progress.history, row])
+        history = [*self.progress.history, row]
+        self.progress = Progress(epoch + 1, seconds, validation_seconds, plateau, history, self._cut)
         save_checkpoint(self.checkpoint_path, self.model, self.progress.to_dict())
         write_history(self.run.path / "history.csv", self.progress.history)
         if self.progress.finished(self.settings) is not None:
             self.model.stop_training = True
 
     def validate(self) -> dict[str, float]:
-        """Loss, perplexity and scores of the averaged weights on the validation data."""
+        """Loss, perplexity and scores of the averaged weights on the validation text, and on what is `also` watched."""
+
+        def all_scores() -> dict[str, float]:
+            numbers, self.outputs = self._scores(self.validation, "val_")
+            for name, text in self.also.items():
+                numbers.update(self._scores(text, f"val_{name}_")[0])
+            return numbers
+
         copy_averages(self.model, self.twin, self.inner)
-        loss = self.evaluator.loss(self.validation.encoded)
-        ids = self.evaluator.greedy(self.validation.sources)
-        self.outputs = [self.tokenizer.decode(row) for row in ids]
-        scores = score_outputs(
-            self.settings.task, self.outputs, self.validation.pairs.references, self.settings.tokenize
-        )
-        numbers = {f"val_{name}": value for name, value in scores.items() if isinstance(value, float)}
-        return {"val_loss": loss, "val_perplexity": perplexity(loss), **numbers}
+        return on_one_device(all_scores)
+
+    def _scores(self, text: Validation, prefix: str) -> tuple[dict[str, float], list[str]]:
+        loss = self.evaluator.loss(text.encoded)
+        outputs = [self.tokenizer.decode(row) for row in self.evaluator.greedy(text.sources)]
+        scores = score_outputs(self.settings.task, outputs, text.pairs.references, self.settings.tokenize)
+        numbers = {f"{prefix}{name}": value for name, value in scores.items() if isinstance(value, float)}
+        return {f"{prefix}loss": loss, f"{prefix}perplexity": perplexity(loss), **numbers}, outputs
 
 
 def averages(optimizer: keras.optimizers.Optimizer) -> list[Any]:

@@ -1,8 +1,12 @@
-"""The state of a training in one file, written atomically: weights, optimiser, averages, seeds, schedule, history."""
+"""The state of a training in one file, written atomically: weights, optimiser, averages, seeds, schedule, history.
+
+The newest two are kept: RUN/checkpoints/last.npz and previous.npz.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import zipfile
 from typing import Any
@@ -13,6 +17,14 @@ import numpy as np
 from keras_attention.errors import UserError
 from keras_attention.run_directory import write_atomically
 
+NAMES = ("last.npz", "previous.npz")
+"""Of the checkpoints, the newest first."""
+
+
+def find_checkpoints(run: str | pathlib.Path) -> list[pathlib.Path]:
+    """The checkpoints that there are in a run directory, the newest first."""
+    return [path for name in NAMES if (path := pathlib.Path(run) / "checkpoints" / name).exists()]
+
 
 def state_variables(model: keras.Model) -> list[Any]:
     """Every variable that a training step reads or writes: weights, dropout's seeds, moments, averages, step, rate."""
@@ -20,13 +32,18 @@ def state_variables(model: keras.Model) -> list[Any]:
 
 
 def save_checkpoint(path: str | pathlib.Path, model: keras.Model, progress: dict[str, Any]) -> None:
-    """Write all variables and `progress` (JSON data) to one file; the former one stays until the new one is whole."""
+    """Write all variables and `progress` (JSON data) to one file; the former one is kept beside it as previous.npz."""
     arrays = {f"v{index:04d}": keras.ops.convert_to_numpy(v) for index, v in enumerate(state_variables(model))}
     content = np.frombuffer(json.dumps(progress).encode("utf-8"), np.uint8)
 
     def write(temporary: pathlib.Path) -> None:
         with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, progress=content, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        # The new one is whole and on the disk. A kill between the two renamings leaves the former one, as previous.npz.
+        if pathlib.Path(path).exists():
+            pathlib.Path(path).replace(pathlib.Path(path).with_name(NAMES[1]))
 
     write_atomically(path, write)
 

@@ -19,7 +19,7 @@ from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
 from keras_attention.text import SubwordTokenizer, Tokenizer
 from keras_attention.translator import pad_rows
-from keras_attention.types import BOS_ID, EOS_ID
+from keras_attention.types import BOS_ID, EOS_ID, PAD_ID
 
 Ids = list[int]
 Batch = tuple[dict[str, npt.NDArray[np.int32]], npt.NDArray[np.int32]]
@@ -138,8 +138,8 @@ def split_pairs(pairs: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]
 class Encoded:
     """Ids of pairs, without BOS and EOS."""
 
-    sources: list[Ids]
-    targets: list[Ids]
+    sources: Sequence[Ids]
+    targets: Sequence[Ids]
     kept: list[int] | None = None
     """Which of the (source, target) pairs given were kept; None for all."""
 
@@ -177,7 +177,7 @@ def sample_pairs(
 
     A side whose tokenizer has no segmentations to draw (characters, words) stays as it is.
     """
-    sides: list[list[Ids]] = []
+    sides: list[Sequence[Ids]] = []
     for side, (lines, rows, tokenizer) in enumerate(zip(text, (best.sources, best.targets), tokenizers, strict=True)):
         if isinstance(tokenizer, SubwordTokenizer):
             drawn = tokenizer.sample(lines, alpha, 2 * seed + side)
@@ -215,6 +215,13 @@ def bucket_order(
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
+def _add_rows(rows: npt.NDArray[np.int32], count: int, first: int) -> npt.NDArray[np.int32]:
+    """`count` more rows of one token `first` and padding."""
+    more = np.zeros((count, rows.shape[1]), rows.dtype)
+    more[:, :1] = first
+    return np.concatenate([rows, more])
+
+
 class BatchDataset(keras.utils.PyDataset):
     """The batches of an epoch for `keras.Model.fit(dataset, shuffle=False)`; `start_epoch(n)` sets their order.
 
@@ -225,6 +232,7 @@ class BatchDataset(keras.utils.PyDataset):
         multiple: lengths are padded to a multiple of it.
         sample: where given, `sample(epoch)` replaces `data` in each epoch by as many pairs.
         labels_as_input: serve ({..., "labels": labels},) for a model with the loss built in, not (inputs, labels).
+        row_multiple: batches are filled up to a multiple of so many rows, with rows that have no label.
 
     Example: `dataset = BatchDataset(Encoded([[4, 5]], [[6]]), batch_size=32, seed=1); inputs, labels = dataset[0]`.
     """
@@ -237,8 +245,10 @@ class BatchDataset(keras.utils.PyDataset):
         multiple: int = 4,
         sample: Callable[[int], Encoded] | None = None,
         labels_as_input: bool = False,
+        row_multiple: int = 1,
     ) -> None:
         super().__init__()
+        self.row_multiple = row_multiple
         self.data = data
         self.sample = sample
         self.labels_as_input = labels_as_input
@@ -273,6 +283,9 @@ class BatchDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         inputs, labels = self.batch(index)
+        if lacking := -len(labels) % self.row_multiple:
+            inputs = {name: _add_rows(rows, lacking, EOS_ID) for name, rows in inputs.items()}
+            labels = _add_rows(labels, lacking, PAD_ID)
         return ({**inputs, "labels": labels},) if self.labels_as_input else (inputs, labels)
 
     def batch(self, index: int) -> Batch:

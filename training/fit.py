@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,15 +15,20 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import build_seq2seq
 
 from .callbacks import Trainer, Validation
-from .data import BatchDataset, Encoded, encode_pairs, sample_pairs
+from .data import BatchDataset, Encoded, Pairs, encode_pairs, sample_pairs
 from .display import Display
+from .distribution import Adam, Devices
 from .head import fuse_loss
 from .losses import TokenCrossEntropy
-from .prepare import TextFiles, prepare_run
+from .prepare import TextFiles, prepare_run, read_also
 from .processor import choose_products
+from .rate_finder import rising_rates
 from .recipes import Splits, find_recipe
 from .report import write_reports
 from .settings import Settings
+from .shards import ShardedDataset
+from .start import Start
+from .tensorboard import TensorBoard
 
 
 def train(
@@ -33,13 +39,19 @@ def train(
     source: str | pathlib.Path | None = None,
     target: str | pathlib.Path | None = None,
     tsv: str | pathlib.Path | None = None,
+    shards: str | pathlib.Path | None = None,
     val_source: str | pathlib.Path | None = None,
     val_target: str | pathlib.Path | None = None,
     val_tsv: str | pathlib.Path | None = None,
     val_fraction: float | None = None,
+    also_validate: Mapping[str, Sequence[str | pathlib.Path]] | None = None,
     skip_empty: bool = False,
     model: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    start_from: str | pathlib.Path | None = None,
+    source_vectors: str | pathlib.Path | None = None,
+    target_vectors: str | pathlib.Path | None = None,
+    find_learning_rate: bool = False,
     **settings: Any,
 ) -> RunDirectory:
     """Train an encoder-decoder on parallel text and leave the best model in a run directory.
@@ -51,13 +63,20 @@ def train(
         output: the run directory; made if need be.
         recipe: a name of `RECIPES`, which gives text, model and settings; or
         source, target: two parallel files, one sentence per line; or
-        tsv: one file of SOURCE<TAB>TARGET lines; lines of the same source are several accepted outputs.
+        tsv: one file of SOURCE<TAB>TARGET lines; lines of the same source are several accepted outputs; or
+        shards: a folder of such files, for a corpus larger than memory; needs validation text of its own.
         data: the folder of the recipe's data set, where it is not to be fetched.
         val_source, val_target, val_tsv: validation text; else `val_fraction` (0.05, at most 2000) of the pairs is held
             out.
+        also_validate: more text to report scores of: name -> one TSV file, or two parallel files.
         skip_empty: leave out pairs with an empty side instead of refusing them.
         model: fields of `Seq2SeqConfig` that replace the recipe's or the default ones.
         overwrite: delete a run directory that is in the way.
+        start_from: a trained run whose vocabularies and weights a new training begins with; the model must be of the
+            same form.
+        source_vectors, target_vectors: word vectors to begin with, in the text form of word2vec, GloVe and fastText.
+        find_learning_rate: do not train, but raise the learning rate over 200 updates and write learning-rate.csv and
+            plots/learning-rate.png (see `rate_finder`).
         **settings: fields of `Settings` that replace the recipe's or the default ones.
 
     Returns:
@@ -65,11 +84,11 @@ def train(
 
     Raises:
         UserError: for files that are missing, not parallel, not UTF-8; unknown names; a full disk; a run that does not
-            fit.
+            fit; a loss that is no longer finite.
 
     Example: `train("runs/dates", recipe="dates", epochs=1)`.
     """
-    files = TextFiles(source, target, tsv, val_source, val_target, val_tsv, val_fraction, skip_empty)
+    files = TextFiles(source, target, tsv, val_source, val_target, val_tsv, val_fraction, skip_empty, shards)
     fields = {name: value for name, value in (model or {}).items() if value is not None}
     if recipe is None:
         if data is not None:
@@ -86,8 +105,13 @@ def train(
         chosen = Settings.make(dict(plan.settings), settings)
         splits = plan.load(None if data is None else pathlib.Path(data), chosen.seed)
         fields = {**plan.model, **fields}
-    run = prepare_run(pathlib.Path(output), recipe, chosen, fields, splits, overwrite)
-    fit_run(run, chosen, splits)
+    splits = dataclasses.replace(splits, also=read_also(also_validate or {}, skip_empty))
+    start = Start(None if start_from is None else RunDirectory.open(start_from), source_vectors, target_vectors)
+    run = prepare_run(pathlib.Path(output), recipe, chosen, fields, splits, overwrite, start.parent)
+    if find_learning_rate:
+        find_rate(run, chosen, splits, start)
+    else:
+        fit_run(run, chosen, splits, start)
     return run
 
 
@@ -95,48 +119,99 @@ DEFAULT_MODEL: dict[str, Any] = {"embedding_size": 128, "encoder_units": 128, "d
 """The model for plain files: small enough for a laptop's processor."""
 
 
-def fit_run(run: RunDirectory, settings: Settings, splits: Splits, say: Callable[[str], None] = print) -> None:
-    """Train the model of `run` until its settings say stop; resumes from its checkpoint."""
+@dataclasses.dataclass(frozen=True)
+class Fitting:
+    """What `fit` is called with.
+
+    Attributes:
+        model: the encoder-decoder. fitted: itself, or a model around it with the loss built in; compiled.
+        dataset: the batches.
+        devices: what shares them.
+    """
+
+    model: keras.Model
+    fitted: keras.Model
+    dataset: BatchDataset | ShardedDataset
+    devices: Devices
+
+
+def make_fitting(
+    run: RunDirectory, settings: Settings, splits: Splits, start: Start, say: Callable[[str], None]
+) -> Fitting:
+    """Seeds every generator and makes the model of `run`, compiled, and its batches."""
     make_deterministic(settings.seed)
-    train_data = _encode(run, settings, splits, "train", say)
-    validation = _validation(run, settings, splits, say)
-    model = build_seq2seq(run.config)
+    devices = Devices(settings.distribute)
+    options: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        # XLA compiles each shape anew: there are fewer of them with coarser lengths.
+        "multiple": max(settings.padding_multiple, 8 if _compiled(settings) else 1),
+        "labels_as_input": settings.fused_loss,
+        "row_multiple": devices.count,
+    }
+    dataset: BatchDataset | ShardedDataset
+    if splits.shards is None:
+        train_data = _encode(run, settings, splits.train, "train", say)
+        dataset = BatchDataset(train_data, sample=_sampler(run, settings, splits, train_data), **options)
+    else:
+        tokenizers = run.source_tokenizer, run.target_tokenizer
+        paths = splits.shards.encode(run.path / "shards", *tokenizers, settings.max_length, say)
+        dataset = ShardedDataset(paths, **options)
+    with devices.scope():
+        model = build_seq2seq(run.config)
+        start.apply(model, run, say)
+        products = choose_products(settings.products)
+        for layer in (model.get_layer("encoder"), model.get_layer("decoder")):
+            layer.stack.products = products
+        fitted = fuse_loss(model, settings.label_smoothing, products) if settings.fused_loss else model
+        compile_model(fitted, settings)
+    return Fitting(model, fitted, dataset, devices)
+
+
+def fit_run(
+    run: RunDirectory,
+    settings: Settings,
+    splits: Splits,
+    start: Start | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Train the model of `run` until its settings say stop; resumes from its checkpoint.
+
+    A new training begins as `start` says.
+    """
+    fitting = make_fitting(run, settings, splits, start or Start(), say)
+    model, fitted, dataset = fitting.model, fitting.fitted, fitting.dataset
+    validation = _validation(run, settings, splits.validation, "validation", say)
+    also = {name: _validation(run, settings, pairs, name, say) for name, pairs in splits.also.items()}
     twin = build_seq2seq(run.config)
-    products = choose_products(settings.products)
-    for layer in (model.get_layer("encoder"), model.get_layer("decoder")):
-        layer.stack.products = products
-    fitted = fuse_loss(model, settings.label_smoothing, products) if settings.fused_loss else model
-    compile_model(fitted, settings)
-    # XLA compiles each shape anew: there are fewer of them with coarser lengths.
-    multiple = max(settings.padding_multiple, 8 if fitted.jit_compile else 1)
-    dataset = BatchDataset(
-        train_data,
-        settings.batch_size,
-        settings.seed,
-        multiple,
-        _sampler(run, settings, splits, train_data),
-        labels_as_input=settings.fused_loss,
-    )
-    trainer = Trainer(run, settings, dataset, validation, run.target_tokenizer, twin, model)
+    trainer = Trainer(run, settings, dataset, validation, run.target_tokenizer, twin, model, also, say)
     resumed = trainer.resume(fitted)
     reason = trainer.progress.finished(settings)
     if reason is None:
         say(
             f"{'resuming after epoch ' + str(trainer.progress.epoch) if resumed else 'training'}: "
-            f"{len(train_data)} pairs, {model.count_params():,} weights, vocabularies "
+            f"{run.metadata['training']['data']['train']} pairs, {model.count_params():,} weights, vocabularies "
             f"{run.config.source_vocabulary} and {run.config.target_vocabulary}, {keras.backend.backend()}"
+            + (f", {fitting.devices.count} devices" if settings.distribute != "none" else "")
         )
         display = Display(dataset, settings.epochs, settings.monitor)
+        watchers = [TensorBoard(trainer)] if settings.tensorboard else []
         dataset.probe_shapes()
         try:
-            fitted.fit(
-                dataset,
-                epochs=settings.epochs,
-                initial_epoch=trainer.progress.epoch,
-                shuffle=False,
-                verbose=0,
-                callbacks=[trainer, display],
-            )
+            with fitting.devices.scope():
+                fitted.fit(
+                    dataset,
+                    epochs=settings.epochs,
+                    initial_epoch=trainer.progress.epoch,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[trainer, *watchers, display],
+                )
+        except Exception as error:
+            # TensorFlow wraps, or only prints, what went wrong in the thread that feeds it.
+            if isinstance(dataset, ShardedDataset) and dataset.failure is not None:
+                raise dataset.failure from error
+            raise
         finally:
             display.close()
             # An epoch that was cut short leaves an iterator that TensorFlow must not find at the interpreter's end.
@@ -150,18 +225,37 @@ def fit_run(run: RunDirectory, settings: Settings, splits: Splits, say: Callable
     )
 
 
+def find_rate(
+    run: RunDirectory, settings: Settings, splits: Splits, start: Start, say: Callable[[str], None] = print
+) -> float:
+    """The learning rate at which the loss of a new model falls fastest; writes learning-rate.csv and a picture."""
+    fitting = make_fitting(run, settings, splits, start, say)
+    with fitting.devices.scope():
+        result = rising_rates(fitting.fitted, fitting.dataset)
+    result.save(run.path)
+    say(
+        f"suggested: --learning-rate {result.suggestion:.1e} (steepest fall of the loss over {len(result.rates)} "
+        f"updates). Curve: {run.path / 'plots' / 'learning-rate.png'}"
+    )
+    return result.suggestion
+
+
+def _compiled(settings: Settings) -> bool:
+    return settings.jit or keras.backend.backend() == "jax"
+
+
 def compile_model(model: keras.Model, settings: Settings) -> None:
     """Adam with the gradient's norm bounded, averaged weights kept by the optimiser, and the token loss."""
-    optimizer = keras.optimizers.Adam(
+    optimizer = Adam(
         learning_rate=settings.learning_rate,
         global_clipnorm=settings.clip_norm,
         use_ema=settings.averaging > 0,
         ema_momentum=settings.averaging or 0.99,
+        gradient_accumulation_steps=settings.accumulation if settings.accumulation > 1 else None,
     )
-    jit = settings.jit or keras.backend.backend() == "jax"
     # A model with the loss built in has the labels among its inputs.
     loss = None if "labels" in model.input else TokenCrossEntropy(settings.label_smoothing)
-    model.compile(optimizer=optimizer, loss=loss, jit_compile=jit)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=_compiled(settings))
     optimizer.build(model.trainable_variables)
 
 
@@ -174,8 +268,7 @@ def make_deterministic(seed: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _encode(run: RunDirectory, settings: Settings, splits: Splits, part: str, say: Callable[[str], None]) -> Encoded:
-    pairs = splits.train if part == "train" else splits.validation
+def _encode(run: RunDirectory, settings: Settings, pairs: Pairs, part: str, say: Callable[[str], None]) -> Encoded:
     encoded, dropped = encode_pairs(pairs, run.source_tokenizer, run.target_tokenizer, settings.max_length)
     if dropped:
         say(
@@ -205,8 +298,10 @@ def _sampler(run: RunDirectory, settings: Settings, splits: Splits, best: Encode
     return sample
 
 
-def _validation(run: RunDirectory, settings: Settings, splits: Splits, say: Callable[[str], None]) -> Validation:
-    encoded = _encode(run, settings, splits, "validation", say)
-    pairs = splits.validation.head(settings.validation_sentences)
+def _validation(
+    run: RunDirectory, settings: Settings, pairs: Pairs, part: str, say: Callable[[str], None]
+) -> Validation:
+    encoded = _encode(run, settings, pairs, part, say)
+    pairs = pairs.head(settings.validation_sentences)
     sources = [run.source_tokenizer.encode(text)[: settings.max_length] for text in pairs.sources]
     return Validation(encoded, pairs, sources)

@@ -9,6 +9,8 @@ from keras import ops
 
 from keras_attention.types import PAD_ID, Tensor
 
+from .distribution import as_one_loss, over_devices
+
 
 def token_losses(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of each position against the smoothed one-hot label.
@@ -34,7 +36,8 @@ def token_losses(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -
 def token_mean(labels: Tensor, losses: Tensor) -> Tensor:
     """Scalar: the sum of `losses (B, T)` over real labels (not padding, id 0) over their number; 0 without any."""
     weights = ops.cast(ops.not_equal(labels, PAD_ID), "float32")
-    return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1.0)
+    tokens, devices = over_devices(ops.sum(weights))
+    return as_one_loss(ops.sum(losses * weights) * devices / ops.maximum(tokens, 1.0))
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_attention.config import Seq2SeqConfig
@@ -16,9 +16,11 @@ from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory, remove_partial_files, storage_message, write_json, write_text
 from keras_attention.text import Tokenizer, train_tokenizer
 
+from .checkpoints import find_checkpoints
 from .data import Pairs, read_parallel, read_tsv, split_pairs
 from .recipes import Splits
 from .settings import Settings
+from .shards import Shards
 
 SAMPLES = 500
 """Held-out sentences kept in the run directory, for verification of exports and for pictures."""
@@ -37,13 +39,17 @@ class TextFiles:
     val_tsv: str | pathlib.Path | None = None
     val_fraction: float | None = None
     skip_empty: bool = False
+    shards: str | pathlib.Path | None = None
 
     def read(self, seed: int) -> Splits:
         """The text. Raises UserError for files that are missing, contradict each other or hold bad lines."""
+        if self.shards is not None:
+            return self._read_shards(self.shards)
         train = self._pairs(self.source, self.target, self.tsv, "")
         if train is None:
             raise UserError(
-                "There is nothing to train on. Expected --recipe NAME, --source FILE --target FILE, or --tsv FILE"
+                "There is nothing to train on. Expected --recipe NAME, --source FILE --target FILE, --tsv FILE, "
+                "or --shards FOLDER"
             )
         validation = self._pairs(self.val_source, self.val_target, self.val_tsv, "val-")
         if validation is None:
@@ -54,6 +60,14 @@ class TextFiles:
         elif self.val_fraction is not None:
             raise UserError("Validation text is given twice. Expected validation files or --val-fraction, not both")
         return Splits(train, validation)
+
+    def _read_shards(self, folder: str | pathlib.Path) -> Splits:
+        if self.source is not None or self.target is not None or self.tsv is not None:
+            raise UserError("Text is given twice. Expected --shards, or --source and --target, or --tsv")
+        validation = self._pairs(self.val_source, self.val_target, self.val_tsv, "val-")
+        if validation is None:
+            raise UserError("--shards needs text of its own to validate on. Expected --val-tsv or --val-source")
+        return Splits(Pairs([], [], []), validation, shards=Shards.find(folder, self.skip_empty))
 
     def _pairs(
         self,
@@ -85,9 +99,24 @@ def make_tokenizers(settings: Settings, text: Pairs) -> dict[str, Tokenizer]:
     }
 
 
+def read_also(sets: Mapping[str, Sequence[str | pathlib.Path]], skip_empty: bool = False) -> dict[str, Pairs]:
+    """More text to validate on: a name and one TSV file, or a name and two parallel files."""
+    found = {}
+    for name, files in sets.items():
+        if not name.isidentifier() or name in ("loss", "perplexity") or len(files) not in (1, 2):
+            raise UserError(
+                "A validation set has a name (letters, digits, underscores) and one TSV or two parallel files. "
+                f"Expected e.g. news=news.en,news.de. Received: {name}={','.join(map(str, files))}"
+            )
+        found[name] = (
+            read_tsv(files[0], skip_empty) if len(files) == 1 else read_parallel(files[0], files[1], skip_empty)
+        )
+    return found
+
+
 def fingerprint(splits: Splits) -> str:
-    """SHA-256 of the training and validation text."""
-    digest = hashlib.sha256()
+    """SHA-256 of the training and validation text; of shards, of their names and sizes."""
+    digest = hashlib.sha256((splits.shards.fingerprint if splits.shards else "").encode())
     for pairs in (splits.train, splits.validation):
         digest.update(
             json.dumps([pairs.sources, pairs.references], ensure_ascii=False).encode("utf-8", "surrogatepass")
@@ -102,8 +131,11 @@ def prepare_run(
     model: Mapping[str, Any],
     splits: Splits,
     overwrite: bool,
+    parent: RunDirectory | None = None,
 ) -> RunDirectory:
     """A new run directory, or the one at `output` when it was begun with the same text, model and settings.
+
+    The vocabularies of a new one are those of `parent`, where one is given.
 
     Raises UserError when something else is there, or when the model's fields do not make a configuration.
     """
@@ -112,13 +144,19 @@ def prepare_run(
     remove_partial_files(output)
     if (output / "config.json").exists():
         run = RunDirectory.open(output)
-        if (output / "checkpoints" / "last.npz").exists():
+        if find_checkpoints(output):
             return _reopen(run, recipe, settings, model, splits)
     elif output.is_dir() and (foreign := [p.name for p in output.iterdir() if not _is_ours(p.name)]):
         raise UserError(
             f"{output}: holds other files ({foreign[0]}, …). Expected a new or empty folder, or a run directory"
         )
-    tokenizers = make_tokenizers(settings, splits.train)
+    text, count = splits.train, len(splits.train)
+    if splits.shards is not None:
+        if settings.sampling:
+            raise UserError("sampling draws from text in memory. Expected --sampling 0 with --shards")
+        shutil.rmtree(output / "shards", ignore_errors=True)
+        text, count = splits.shards.sample(settings.seed)
+    tokenizers = make_tokenizers(settings, text) if parent is None else tokenizers_of(parent, settings)
     config = make_config(model, tokenizers)
     files: dict[str, str] = {}
     try:
@@ -136,9 +174,28 @@ def prepare_run(
         "model": config.to_dict(),
         "source_tokenizer": files.get("source", files.get("joint")),
         "target_tokenizer": files.get("target", files.get("joint")),
-        "training": {"recipe": recipe, "settings": settings.to_dict(), "data": _describe(splits)},
+        "training": {
+            "recipe": recipe,
+            "settings": settings.to_dict(),
+            "data": {"sha256": fingerprint(splits), "train": count, "validation": len(splits.validation)},
+            "also_validate": {name: len(pairs) for name, pairs in splits.also.items()},
+            "vocabularies": vocabulary_fingerprint(output, tokenizers),
+        },
     }
     return RunDirectory.create(output, metadata)
+
+
+def tokenizers_of(parent: RunDirectory, settings: Settings) -> dict[str, Tokenizer]:
+    """The vocabularies of another run. Raises UserError where they are not of the kinds asked for."""
+    asked = settings.source_tokenizer, settings.target_tokenizer, settings.joint
+    source, target = parent.source_tokenizer, parent.target_tokenizer
+    joint = parent.metadata["source_tokenizer"] == parent.metadata["target_tokenizer"]
+    kinds = source.kind, target.kind, joint
+    if asked != kinds:
+        raise UserError(
+            f"{parent.path}: its vocabularies (source, target, joint) are {kinds}. Expected, as set, {asked}"
+        )
+    return {"joint": source} if joint else {"source": source, "target": target}
 
 
 def make_config(model: Mapping[str, Any], tokenizers: Mapping[str, Tokenizer]) -> Seq2SeqConfig:
@@ -162,17 +219,31 @@ def write_lines(path: pathlib.Path, lines: list[str]) -> None:
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def _describe(splits: Splits) -> dict[str, Any]:
-    return {"sha256": fingerprint(splits), "train": len(splits.train), "validation": len(splits.validation)}
+def vocabulary_fingerprint(folder: pathlib.Path, names: Iterable[str]) -> str:
+    """SHA-256 of the tokenizers' files in a run directory."""
+    paths = [path for name in sorted(names) for path in sorted(folder.glob(f"{name}.tok.*"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def _reopen(
     run: RunDirectory, recipe: str | None, settings: Settings, model: Mapping[str, Any], splits: Splits
 ) -> RunDirectory:
     before = run.metadata.get("training", {})
+    names = {run.metadata[f"{side}_tokenizer"].removesuffix(".tok.json") for side in ("source", "target")}
+    vocabularies = vocabulary_fingerprint(run.path, names)
+    if vocabularies != before.get("vocabularies", vocabularies):
+        raise UserError(
+            f"{run.path}: the vocabularies are not those that the training began with: its weights mean other words. "
+            f"Restore {' and '.join(f'{name}.tok.*' for name in sorted(names))}, or use --overwrite to start anew"
+        )
     config = make_config(model, {"source": run.source_tokenizer, "target": run.target_tokenizer})
+    also = {name: len(pairs) for name, pairs in splits.also.items()}
     now: dict[str, Any] = {"recipe": recipe, **settings.to_dict(), **config.to_dict(), "text": fingerprint(splits)}
+    now["also_validate"] = also
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
     then = {
+        **defaults,  # of settings that were not there when the run began
+        "also_validate": before.get("also_validate", {}),
         "recipe": before.get("recipe"),
         **before.get("settings", {}),
         **run.metadata["model"],

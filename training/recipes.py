@@ -11,15 +11,21 @@ from keras_attention.errors import UserError
 
 from . import datasets, dates
 from .data import Pairs, read_parallel, read_tsv
+from .shards import Shards
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Text to train on, to validate with, and (where the recipe makes or knows one) to test with."""
+    """Text to train on, to validate with, and (where the recipe makes or knows one) to test with.
+
+    `shards`: text to train on that stays on the disk; `train` is empty then. `also`: more text to validate on.
+    """
 
     train: Pairs
     validation: Pairs
     test: Pairs | None = None
+    shards: Shards | None = None
+    also: Mapping[str, Pairs] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from keras_attention.errors import UserError
 from keras_attention.lstm import PRODUCTS
 from keras_attention.text import KINDS
 
+from .distribution import DISTRIBUTIONS
 from .metrics import TASK_METRIC
 from .schedules import SCHEDULES
 
@@ -46,6 +47,10 @@ class Settings:
             products (AVX512-BF16, AMX); "auto" does so on these.
         fused_loss: project onto the vocabulary and take the loss in one, without holding the logits.
         jit: compile the training step with XLA (always on under JAX).
+        accumulation: batches whose gradients are averaged for one update; each batch's loss is a mean over its own
+            tokens.
+        distribute: share each batch among devices: "mirrored" (TensorFlow), "data_parallel" (JAX) or "none".
+        tensorboard: write RUN/tensorboard: scores, weights as histograms, attention as pictures.
     """
 
     task: str = "translation"
@@ -74,9 +79,12 @@ class Settings:
     products: str = "float32"
     fused_loss: bool = True
     jit: bool = False
+    accumulation: int = 1
+    distribute: str = "none"
+    tensorboard: bool = False
 
-    RESUMABLE: ClassVar[tuple[str, ...]] = ("epochs", "time_limit", "stop_after")
-    """Settings that may change when a training is resumed: they say when to stop, not what to do."""
+    RESUMABLE: ClassVar[tuple[str, ...]] = ("epochs", "time_limit", "stop_after", "distribute", "tensorboard")
+    """Settings that may change when a training is resumed: they say when to stop and where to run, not what to do."""
 
     def __post_init__(self) -> None:
         _choice("task", self.task, tuple(TASK_METRIC))
@@ -85,6 +93,9 @@ class Settings:
         _choice("tokenize", self.tokenize, ("none", "13a"))
         _choice("schedule", self.schedule, SCHEDULES)
         _choice("products", self.products, ("auto", *PRODUCTS))
+        _choice("distribute", self.distribute, DISTRIBUTIONS)
+        if self.distribute == "mirrored" and self.accumulation > 1:
+            raise UserError("Keras accumulates no gradients under MirroredStrategy. Expected accumulation 1, or JAX")
         _range("warmup", self.warmup, self.warmup >= 0, "0 or more")
         _range("sampling", self.sampling, self.sampling >= 0, "0 or more")
         if self.sampling and "subword" not in (self.source_tokenizer, self.target_tokenizer):
@@ -100,6 +111,7 @@ class Settings:
             "stop_after",
             "validation_sentences",
             "padding_multiple",
+            "accumulation",
         ):
             _range(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         _range("vocabulary", self.vocabulary, self.vocabulary is None or self.vocabulary >= 5, "5 or more")

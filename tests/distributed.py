@@ -1,0 +1,52 @@
+"""Trains the toy task in a process of its own on two devices of one processor; `python -m tests.distributed` does it.
+
+Arguments: a folder with the toy pairs, the run directory, the distribution, the number of epochs.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+from . import toy
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEVICES = 2
+
+
+def train_in_process(folder: pathlib.Path, output: pathlib.Path, distribute: str, epochs: int = 2) -> str:
+    """What the training printed. Raises CalledProcessError, with its standard error, if it failed."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.distributed", str(folder), str(output), distribute, str(epochs)],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags.strip()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def main(folder: str, output: str, distribute: str, epochs: str) -> None:
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * DEVICES
+        )
+    from keras_attention.training import train
+
+    settings = {**toy.SETTINGS, "epochs": int(epochs), "distribute": distribute}
+    # Without dropout: devices draw numbers of their own. A norm that every gradient of this task exceeds.
+    model = {**toy.MODEL, "dropout": 0.0}
+    paths = pathlib.Path(folder) / "source.txt", pathlib.Path(folder) / "target.txt"
+    train(output, source=paths[0], target=paths[1], model=model, **settings, clip_norm=0.1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

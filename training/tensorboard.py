@@ -1,0 +1,85 @@
+"""TensorBoard's files, written by TensorFlow's own writer: scores, weights as histograms, attention as pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_attention.errors import UserError
+from keras_attention.seq2seq import EncoderDecoder
+
+from .callbacks import Trainer
+from .data import make_batch
+
+PICTURES = 2
+BUCKETS = 30
+CELL = 16
+"""Pixels of a position in a picture of an alignment."""
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Writes RUN/tensorboard at each epoch's end, from what `trainer` validated; stands after it among the callbacks.
+
+    Show it with `tensorboard --logdir RUN/tensorboard`. Raises UserError where TensorFlow is not installed.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        self.trainer = trainer
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise UserError(
+                "--tensorboard needs TensorFlow's writer. Expected the package tensorflow: "
+                "pip install 'keras-luong[tensorflow]'"
+            ) from error
+        self._tf = tf
+        self._writer = tf.summary.create_file_writer(str(trainer.run.path / "tensorboard"))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        row = self.trainer.progress.history[-1]
+        with self._writer.as_default():
+            for name, value in row.items():
+                if name != "epoch":
+                    self._write(name, np.float32(value), "scalars", epoch + 1)
+            for variable in self.trainer.twin.trainable_variables:
+                values = keras.ops.convert_to_numpy(variable)
+                self._write(f"weights/{variable.path}", histogram(values), "histograms", epoch + 1)
+            for number, picture in enumerate(self._pictures(), 1):
+                self._write(f"attention/{number}", picture, "images", epoch + 1)
+        self._writer.flush()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._writer.close()
+
+    def _write(self, tag: str, value: Any, plugin: str, step: int) -> None:
+        metadata = self._tf.compat.v1.SummaryMetadata(
+            plugin_data=self._tf.compat.v1.SummaryMetadata.PluginData(plugin_name=plugin)
+        )
+        with self._tf.device("cpu:0"):
+            self._tf.summary.write(tag, value, step=step, metadata=metadata)
+
+    def _pictures(self) -> list[Any]:
+        """Of the first validation pairs: width, height and PNG, which is how TensorBoard stores a picture."""
+        if self.trainer.run.config.attention == "none":
+            return []
+        data = self.trainer.validation.encoded
+        pictures = []
+        for source, target in list(zip(data.sources, data.targets, strict=True))[:PICTURES]:
+            inputs, _ = make_batch([source], [target])
+            _, alignment = EncoderDecoder(self.trainer.twin).align(inputs["source"], inputs["target"])
+            shades = 255 - np.round(255 * keras.ops.convert_to_numpy(alignment)[0]).astype(np.uint8)
+            pixels = np.kron(shades, np.ones((CELL, CELL), np.uint8))[:, :, None]
+            png = self._tf.io.encode_png(pixels).numpy()
+            height, width = pixels.shape[:2]
+            pictures.append(self._tf.constant([str(width).encode(), str(height).encode(), png]))
+        return pictures
+
+
+def histogram(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Rows of (left edge, right edge, count)."""
+    counts, edges = np.histogram(values.astype(np.float64), BUCKETS)
+    return np.stack([edges[:-1], edges[1:], counts.astype(np.float64)], axis=1)
