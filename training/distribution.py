@@ -38,6 +38,8 @@ class Devices:
     def __init__(self, name: str = "none") -> None:
         self.name = name
         self.count = 1
+        # Under MirroredStrategy Keras mixes up what the devices pass to `add_loss`: it reports a sum over some of them.
+        self.allow_added_losses = name != "mirrored"
         self._engine: Any = None
         needed = _BACKENDS.get(name)
         if needed is None:
@@ -80,31 +82,17 @@ def on_one_device(function: Callable[[], Result]) -> Result:
         keras.distribution.set_distribution(before)
 
 
-def over_devices(value: Tensor) -> tuple[Tensor, float]:
-    """The sum of a scalar over the devices of a TensorFlow strategy, and their number; elsewhere (value, 1).
+def over_devices(value: Tensor) -> Tensor:
+    """The sum of a scalar over the devices of a TensorFlow strategy; elsewhere the scalar itself.
 
-    Keras divides each device's loss by their number and adds up the gradients; who divides by a sum over all devices
-    multiplies by the number. On JAX a batch is one array whatever the number of devices.
+    Keras adds up the devices' gradients. On JAX a batch is one array whatever the number of devices.
     """
     context = _replica()
     if context is None:
-        return value, 1.0
+        return value
     import tensorflow as tf
 
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value), float(context.num_replicas_in_sync)
-
-
-def as_one_loss(loss: Tensor) -> Tensor:
-    """Each device's loss with the value of the mean over all devices, which is what is reported, and its own gradient.
-
-    Keras reports the first device's value alone, and a batch is sorted by length.
-    """
-    context = _replica()
-    if context is None:
-        return loss
-    import tensorflow as tf
-
-    return loss + ops.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.MEAN, loss) - loss)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def _replica() -> Any:

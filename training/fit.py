@@ -141,12 +141,13 @@ def make_fitting(
     """Seeds every generator and makes the model of `run`, compiled, and its batches."""
     make_deterministic(settings.seed)
     devices = Devices(settings.distribute)
+    fuse = settings.fused_loss and devices.allow_added_losses
     options: dict[str, Any] = {
         "batch_size": settings.batch_size,
         "seed": settings.seed,
         # XLA compiles each shape anew: there are fewer of them with coarser lengths.
         "multiple": max(settings.padding_multiple, 8 if _compiled(settings) else 1),
-        "labels_as_input": settings.fused_loss,
+        "labels_as_input": fuse,
         "row_multiple": devices.count,
     }
     dataset: BatchDataset | ShardedDataset
@@ -163,7 +164,7 @@ def make_fitting(
         products = choose_products(settings.products)
         for layer in (model.get_layer("encoder"), model.get_layer("decoder")):
             layer.stack.products = products
-        fitted = fuse_loss(model, settings.label_smoothing, products) if settings.fused_loss else model
+        fitted = fuse_loss(model, settings.label_smoothing, products) if fuse else model
         compile_model(fitted, settings)
     return Fitting(model, fitted, dataset, devices)
 

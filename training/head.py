@@ -16,8 +16,6 @@ from keras import ops
 from keras_attention.lstm import product
 from keras_attention.types import PAD_ID, Tensor
 
-from .distribution import as_one_loss, over_devices
-
 CHUNK_OF_VOCABULARY = 4000
 """A batch is cut into one chunk of tokens for each so many words of the vocabulary."""
 
@@ -113,8 +111,7 @@ class FusedCrossEntropy(keras.layers.Layer):
         hidden = ops.reshape(ops.cast(hidden, "float32"), (-1, hidden.shape[-1]))
         labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
         real = ops.cast(ops.not_equal(labels, PAD_ID), "float32")
-        tokens, devices = over_devices(ops.sum(real))
-        scale = real * devices / ops.maximum(tokens, 1.0)
+        scale = real / ops.maximum(ops.sum(real), 1.0)
         chunks = -(-words // CHUNK_OF_VOCABULARY)
         partition = log_partition(hidden, weights, bias, scale, chunks, self.products)
         label = ops.sum(hidden * ops.take(weights, labels, axis=0), axis=-1) + ops.take(bias, labels, axis=0)
@@ -123,7 +120,7 @@ class FusedCrossEntropy(keras.layers.Layer):
         if e:
             mean = ops.matmul(hidden, ops.expand_dims(ops.mean(weights, axis=0), 1))[:, 0] + ops.mean(bias)
             wanted = wanted + e * mean
-        return as_one_loss(partition - ops.sum(scale * wanted))
+        return partition - ops.sum(scale * wanted)
 
 
 def fuse_loss(model: keras.Model, label_smoothing: float = 0.0, products: str = "float32") -> keras.Model:

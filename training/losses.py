@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_attention.types import PAD_ID, Tensor
 
-from .distribution import as_one_loss, over_devices
+from .distribution import over_devices
 
 
 def token_losses(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -34,10 +34,12 @@ def token_losses(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -
 
 
 def token_mean(labels: Tensor, losses: Tensor) -> Tensor:
-    """Scalar: the sum of `losses (B, T)` over real labels (not padding, id 0) over their number; 0 without any."""
+    """Scalar: the sum of `losses (B, T)` over real labels (not padding, id 0) over their number; 0 without any.
+
+    Where several devices share a batch it is the number of all devices' labels: their losses add up to the batch's.
+    """
     weights = ops.cast(ops.not_equal(labels, PAD_ID), "float32")
-    tokens, devices = over_devices(ops.sum(weights))
-    return as_one_loss(ops.sum(losses * weights) * devices / ops.maximum(tokens, 1.0))
+    return ops.sum(losses * weights) / ops.maximum(over_devices(ops.sum(weights)), 1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")

@@ -45,7 +45,8 @@ class Settings:
             always the best one.
         products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
             products (AVX512-BF16, AMX); "auto" does so on these.
-        fused_loss: project onto the vocabulary and take the loss in one, without holding the logits.
+        fused_loss: project onto the vocabulary and take the loss in one, without holding the logits (not where
+            `distribute` is "mirrored").
         jit: compile the training step with XLA (always on under JAX).
         accumulation: batches whose gradients are averaged for one update; each batch's loss is a mean over its own
             tokens.
