@@ -9,13 +9,13 @@ tiny batch was taken, then its peak during one step on the real batch. The rise 
 from __future__ import annotations
 
 import argparse
-import csv
 import pathlib
 import resource
 import subprocess
 import sys
 
 import numpy as np
+from tables import add_outputs, report
 
 KINDS = ("stock loss", "fused loss")
 
@@ -61,7 +61,7 @@ def rise(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Peak memory of a training step.")
-    parser.add_argument("--output", type=pathlib.Path, metavar="PREFIX", help="write PREFIX.csv")
+    add_outputs(parser)
     for name, value in (("vocabulary", 32000), ("batch", 64), ("length", 50), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -78,15 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
             )
             rows.append({"round": number + 1, "loss": kind, "megabytes": int(done.stdout.split()[-1]) / 1e6})
     means = {kind: float(np.median([row["megabytes"] for row in rows if row["loss"] == kind])) for kind in KINDS}
-    print("| | peak rise, MB | of the stock loss |\n|---|---|---|")
-    for kind, value in means.items():
-        print(f"| {kind} | {value:,.0f} | {100 * value / means[KINDS[0]]:.0f} % |")
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    lines = ["| | peak rise, MB | of the stock loss |", "|---|---|---|"]
+    lines += [f"| {kind} | {value:,.0f} | {100 * value / means[KINDS[0]]:.0f} % |" for kind, value in means.items()]
+    report(options, "memory", "\n".join(lines), rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ shards, shuffling, batching. Random ids of real lengths (5 to 20 words): speed d
 from __future__ import annotations
 
 import argparse
-import csv
 import pathlib
 import resource
 import shutil
@@ -20,6 +19,7 @@ import tempfile
 import time
 
 import numpy as np
+from tables import add_outputs, report
 
 PAIRS_OF_A_SHARD = 10_000
 WORDS = 8000
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=pathlib.Path, metavar="PREFIX", help="write PREFIX.csv")
+    add_outputs(parser)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
@@ -114,22 +114,16 @@ def main(arguments: list[str] | None = None) -> None:
         disk = {pairs: sum(p.stat().st_size for p in (folder / str(pairs)).iterdir()) for pairs in options.pairs}
     finally:
         shutil.rmtree(folder)
-    print(
-        "| pairs | on the disk, MB | microseconds a token | of the smallest | peak memory, MB |\n|---|---|---|---|---|"
-    )
+    lines = ["| pairs | on the disk, MB | microseconds a token | of the smallest | peak memory, MB |"]
+    lines.append("|---|---|---|---|---|")
     first = None
     for pairs in options.pairs:
         own = [row for row in rows if row["pairs"] == pairs]
         cost = statistics.median(row["microseconds_per_token"] for row in own)
         first = first or cost
         memory = statistics.median(row["peak"] for row in own) / 1e6
-        print(f"| {pairs:,} | {disk[pairs] / 1e6:,.0f} | {cost:.1f} | {cost / first:.2f} | {memory:,.0f} |")
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        lines.append(f"| {pairs:,} | {disk[pairs] / 1e6:,.0f} | {cost:.1f} | {cost / first:.2f} | {memory:,.0f} |")
+    report(options, "scale", "\n".join(lines), rows)
 
 
 if __name__ == "__main__":

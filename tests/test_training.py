@@ -35,6 +35,7 @@ def test_the_run_directory_holds_what_it_promises(toy_run) -> None:
     assert names == {
         "README.md",
         "checkpoints/last.npz",
+        "checkpoints/previous.npz",
         "config.json",
         "history.csv",
         "metrics.json",

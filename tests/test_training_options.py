@@ -1,0 +1,285 @@
+"""Options of a training: shards, gradient accumulation, first weights, rates, more validation text, TensorBoard."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_attention.config import Seq2SeqConfig
+from keras_attention.errors import UserError
+from keras_attention.run_directory import RunDirectory
+from keras_attention.seq2seq import build_seq2seq
+from keras_attention.text import CharacterTokenizer, WordTokenizer
+from keras_attention.training import train
+from keras_attention.training.data import BatchDataset, Encoded, make_batch
+from keras_attention.training.fit import compile_model
+from keras_attention.training.history import read_history
+from keras_attention.training.rate_finder import RateTest
+from keras_attention.training.settings import Settings
+from keras_attention.training.shards import Rows, ShardedDataset, Shards, read_shard, write_shard
+from keras_attention.training.start import read_vectors, set_vectors
+
+from . import toy
+from .command import run_command
+from .toy_run import train_toy
+
+OPTIONS = {"batch_size": 4, "seed": 1, "multiple": 2}
+
+
+def pairs_of(dataset) -> list[tuple]:
+    """Every (source, target) that an epoch serves, padding and special ids taken off."""
+    found = []
+    for index in range(len(dataset)):
+        inputs, labels = dataset[index]
+        for source, target in zip(inputs["source"], labels, strict=True):
+            found.append(tuple(tuple(int(i) for i in row if i > 3) for row in (source, target)))
+    return found
+
+
+@pytest.fixture
+def shards(tmp_path) -> list:
+    """Three files of 5, 9 and 2 pairs, all different."""
+    paths = []
+    for number, count in enumerate((5, 9, 2)):
+        rows = [[4 + number] * (1 + index) for index in range(count)]
+        write_shard(tmp_path / f"{number}.npz", Encoded(rows, [row[::-1] for row in rows]))
+        paths.append(tmp_path / f"{number}.npz")
+    return paths
+
+
+def test_shards_hold_what_was_written(shards) -> None:
+    data = read_shard(shards[1])
+    assert list(data.sources) == [[5] * (1 + index) for index in range(9)]
+    assert len(data) == 9
+    assert list(Rows.of([[], [7], []])) == [[], [7], []]
+
+
+def test_an_epoch_of_shards_serves_every_pair_once_in_an_order_of_its_own(shards) -> None:
+    dataset = ShardedDataset(shards, **OPTIONS)
+    assert len(dataset) == 2 + 3 + 1
+    epochs = []
+    for epoch in (0, 1, 0):
+        dataset.start_epoch(epoch)
+        epochs.append(pairs_of(dataset))
+    everything = [((4 + n,) * k, (4 + n,) * k) for n, count in enumerate((5, 9, 2)) for k in range(1, count + 1)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(everything)
+    assert epochs[0] != epochs[1], "shuffled anew"
+    assert epochs[0] == epochs[2], "a function of the epoch"
+
+
+def test_batches_of_shards_can_be_asked_for_in_any_order_and_count_tokens(shards) -> None:
+    dataset = ShardedDataset(shards, **OPTIONS)
+    forward = [dataset[index][1].tolist() for index in range(len(dataset))]
+    tokens = sum(dataset.target_tokens(index) for index in range(len(dataset)))
+    assert tokens == sum(k + 1 for count in (5, 9, 2) for k in range(1, count + 1))
+    assert [dataset[index][1].tolist() for index in reversed(range(len(dataset)))] == forward[::-1]
+
+
+def test_a_shard_that_vanishes(shards) -> None:
+    dataset = ShardedDataset(shards, **OPTIONS)
+    for path in shards:
+        path.unlink()
+    dataset.start_epoch(1)
+    with pytest.raises(UserError, match=r"the encoded shard vanished.*start the same command again"):
+        pairs_of(dataset)
+    assert dataset.failure is not None
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder of three TSV files, and validation text."""
+    source, target = toy.write_pairs(tmp_path, 60)
+    lines = [f"{a}\t{b}\n" for a, b in zip(source.read_text().split(), target.read_text().split(), strict=True)]
+    (tmp_path / "shards").mkdir()
+    for number in range(3):
+        (tmp_path / "shards" / f"{number}.tsv").write_text("".join(lines[20 * number : 20 * number + 20]))
+    (tmp_path / "val.tsv").write_text("".join(lines[:10]))
+    return tmp_path
+
+
+def train_shards(corpus, **changes):
+    settings = {**toy.SETTINGS, **changes}
+    return train(corpus / "run", shards=corpus / "shards", val_tsv=corpus / "val.tsv", model=toy.MODEL, **settings)
+
+
+def test_training_on_shards_resumes(corpus, capsys) -> None:
+    run = train_shards(corpus, epochs=1)
+    assert run.metadata["training"]["data"]["train"] == 60
+    assert len(list((run.path / "shards").iterdir())) == 3
+    (run.path / "shards" / "1.npz").unlink()  # encoded again
+    train_shards(corpus, epochs=2)
+    assert "resuming after epoch 1" in capsys.readouterr().out
+    assert len(read_history(run.path / "history.csv")) == 2
+
+
+def test_a_shard_that_vanishes_during_training_is_one_message(corpus, monkeypatch) -> None:
+    def vanish(self, batch, logs=None):
+        for path in (corpus / "run" / "shards").glob("*.npz"):
+            path.unlink()
+
+    monkeypatch.setattr("keras_attention.training.display.Display.on_epoch_begin", vanish)
+    with pytest.raises(UserError, match="the encoded shard vanished"):
+        train_shards(corpus)
+
+
+def test_shards_that_do_not_fit_are_refused(corpus, tmp_path) -> None:
+    train_shards(corpus, epochs=1)
+    (corpus / "shards" / "2.tsv").unlink()
+    with pytest.raises(UserError, match=r"holds a training with other choices \(text"):
+        train_shards(corpus, epochs=2)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match=r"no shards. Expected a folder with files \*.tsv"):
+        Shards.find(empty)
+    with pytest.raises(UserError, match="--shards needs text of its own to validate on"):
+        train(tmp_path / "other", shards=corpus / "shards")
+
+
+def test_a_sample_of_shards_is_even(corpus) -> None:
+    """Each of 60 pairs is in a sample of 20 with probability 1/3; over 300 seeds the count is within 6 deviations."""
+    shards = Shards.find(corpus / "shards")
+    counts: dict[str, int] = {}
+    for seed in range(300):
+        sample, total = shards.sample(seed, 20)
+        assert (len(sample), total) == (20, 60)
+        for source in sample.origins:
+            counts[source] = counts.get(source, 0) + 1
+    assert len(counts) == 60
+    deviation = (300 * (1 / 3) * (2 / 3)) ** 0.5
+    assert all(abs(count - 100) < 6 * deviation for count in counts.values())
+
+
+def test_accumulated_gradients_are_those_of_the_batches_together() -> None:
+    """Two batches with as many tokens each, one update; the same as one batch of both."""
+    config = Seq2SeqConfig(9, 9, embedding_size=5, encoder_units=4, decoder_units=8, attention="general")
+    rows = np.random.default_rng(3).integers(4, 9, (4, 6)).tolist()
+
+    def updated(accumulation: int, size: int) -> list[np.ndarray]:
+        keras.utils.set_random_seed(5)
+        model = build_seq2seq(config)
+        compile_model(model, Settings(accumulation=accumulation, learning_rate=1e-2, averaging=0.0))
+        for start in range(0, 4, size):
+            inputs, labels = make_batch(rows[start : start + size], rows[start : start + size])
+            model.train_on_batch(inputs, labels)
+        return [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+
+    # Adam's first step divides a gradient by its own size: where that is near epsilon, rounding shows.
+    for one, other in zip(updated(2, 2), updated(1, 4), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+def test_rows_without_labels_fill_up_a_batch() -> None:
+    rows = [[4, 5], [6], [7, 8, 9]]
+    plain = BatchDataset(Encoded(rows, rows), 8, seed=1)[0]
+    filled = BatchDataset(Encoded(rows, rows), 8, seed=1, row_multiple=5)[0]
+    assert filled[1].shape[0] == filled[0]["source"].shape[0] == filled[0]["target"].shape[0] == 5
+    np.testing.assert_array_equal(filled[1][:3], plain[1])
+    assert not filled[1][3:].any()
+
+
+def test_a_training_starts_from_the_weights_of_another(toy_run, toy_folder, tmp_path) -> None:
+    run = train_toy(tmp_path / "run", toy_folder, start_from=toy_run.path, epochs=1, learning_rate=1e-12)
+    for one, other in zip(run.load_model().weights, toy_run.load_model().weights, strict=True):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other), rtol=1e-5, atol=1e-9
+        )
+    with pytest.raises(UserError, match="its model has another form"):
+        train_toy(tmp_path / "other", toy_folder, start_from=toy_run.path, model={"decoder_units": 8})
+    with pytest.raises(UserError, match=r"its vocabularies \(source, target, joint\) are \('char', 'char', False\)"):
+        train_toy(tmp_path / "joint", toy_folder, start_from=toy_run.path, joint=True)
+
+
+def test_word_vectors_fill_the_rows_of_their_words(tmp_path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text("3 2\ncat 1 2\ndog 3 4\nmat -5.5 6e-1\n", encoding="utf-8")
+    tokenizer = WordTokenizer(["<pad>", "<s>", "</s>", "<unk>", "mat", "the", "cat"])
+    table = keras.Variable(np.full((7, 2), 9.0, "float32"))
+    assert set_vectors(table, tokenizer, path) == 2
+    expected = np.full((7, 2), 9.0, "float32")
+    expected[4], expected[6] = (-5.5, 0.6), (1, 2)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(table), expected)
+    path.write_text("cat 1 2\nmat 1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"vectors.txt:2: the vector of 'mat' does not fit. Expected 2 numbers"):
+        read_vectors(path, {"mat": 4}, 2)
+
+
+def test_subwords_take_the_vectors_of_words(tmp_path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text("a 1\nb 2\n", encoding="utf-8")
+
+    class Subwords(CharacterTokenizer):
+        pass
+
+    tokenizer = Subwords(["<pad>", "<s>", "</s>", "<unk>", "\u2581a", "b", "\u2581"])
+    table = keras.Variable(np.zeros((7, 1), "float32"))
+    assert set_vectors(table, tokenizer, path) == 1, "b goes on with a word, it is none"
+    assert keras.ops.convert_to_numpy(table)[:, 0].tolist() == [0, 0, 0, 0, 1, 0, 0]
+
+
+def test_word_vectors_by_the_command_line(toy_folder, tmp_path) -> None:
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("a 1 1 1 1 1 1 1\n", encoding="utf-8")
+    files = [f"--{side}={toy_folder / f'{side}.txt'}" for side in ("source", "target")]
+    options = [*toy.OPTIONS, "--epochs=1", f"--source-vectors={vectors}"]
+    done = run_command("train", *files, *options, "--output", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert "source vectors: 1 of 10 tokens" in done.out
+
+
+def test_the_suggested_rate_is_that_of_the_steepest_fall() -> None:
+    rates = [10.0 ** (-6 + 6 * step / 99) for step in range(100)]
+    # Falls around 1e-3, lowest at 1e-2, then rises.
+    losses = [3.0 - 2.0 / (1 + (1e-3 / rate) ** 3) + max(0.0, np.log10(rate) + 2) ** 2 for rate in rates]
+    assert RateTest(rates, losses).suggestion == pytest.approx(1e-3, rel=0.4)
+
+
+def test_the_rate_finder_leaves_a_curve_and_no_training(toy_folder, tmp_path, capsys) -> None:
+    run = train_toy(tmp_path / "run", toy_folder, find_learning_rate=True)
+    assert "suggested: --learning-rate" in capsys.readouterr().out
+    lines = (run.path / "learning-rate.csv").read_text().splitlines()
+    assert lines[0] == "learning_rate,loss"
+    rates = [float(line.split(",")[0]) for line in lines[1:]]
+    assert len(rates) > 50
+    assert rates == sorted(rates)
+    assert rates[0] == pytest.approx(1e-6)
+    assert (run.path / "plots" / "learning-rate.png").read_bytes().startswith(b"\x89PNG")
+    assert not run.model_path.exists()
+    train_toy(tmp_path / "run", toy_folder, epochs=1)
+    assert run.model_path.exists()
+
+
+def test_more_validation_text_is_reported(corpus) -> None:
+    files = {"more": [corpus / "source.txt", corpus / "target.txt"], "same": [corpus / "val.tsv"]}
+    run = train_shards(corpus, epochs=1, also_validate=files)
+    (row,) = read_history(run.path / "history.csv")
+    assert row["val_same_loss"] == row["val_loss"] != row["val_more_loss"]
+    assert {"val_more_perplexity", "val_more_exact_match"} <= set(row)
+    with pytest.raises(UserError, match=r"other choices \(also_validate"):
+        train_shards(corpus, epochs=2)
+    with pytest.raises(UserError, match="A validation set has a name"):
+        train_shards(corpus, also_validate={"no name": ["x"]})
+
+
+def test_tensorboard_files_hold_scalars_histograms_and_pictures(toy_folder, tmp_path) -> None:
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorBoard's files are read by TensorFlow here")
+    import tensorflow as tf
+
+    run = train_toy(tmp_path / "run", toy_folder, tensorboard=True)
+    found: dict[str, list] = {}
+    for path in (run.path / "tensorboard").iterdir():
+        for record in tf.data.TFRecordDataset(str(path)):
+            for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
+                plugin = value.metadata.plugin_data.plugin_name or found[value.tag][0]
+                found.setdefault(value.tag, [plugin]).append(tf.make_ndarray(value.tensor))
+    rows = read_history(RunDirectory.open(run.path).path / "history.csv")
+    assert [float(value) for value in found["val_loss"][1:]] == pytest.approx([row["val_loss"] for row in rows])
+    assert found["val_loss"][0] == "scalars"
+    width, height, png = found["attention/1"][1]
+    assert found["attention/1"][0] == "images"
+    assert tf.io.decode_png(png).shape == (int(height), int(width), 1)
+    histograms = {tag: values for tag, values in found.items() if values[0] == "histograms"}
+    weights = run.load_model().trainable_variables
+    assert {f"weights/{variable.path}" for variable in weights} == set(histograms)
+    for variable in weights:
+        table = histograms[f"weights/{variable.path}"][1]
+        assert table[:, 2].sum() == np.prod(variable.shape)
