@@ -40,12 +40,12 @@ def trace(folder: pathlib.Path) -> collections.Counter[str]:
     return total
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Time of a training step by kind of operation.")
     parser.add_argument("contender", choices=CONTENDERS[:-1])
     parser.add_argument("--rows", type=int, default=20, help="kinds to list")
     add_sizes(parser)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for variable in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ[variable] = str(options.threads)
     run = make_contender(options.contender, options)

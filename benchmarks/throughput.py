@@ -230,7 +230,7 @@ def summary(rows: list[dict[str, Any]], options: argparse.Namespace, peak: float
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Training throughput against stock Keras and PyTorch.")
     parser.add_argument("--torch", help="a Python interpreter that has PyTorch; without it PyTorch is left out")
     parser.add_argument("--output", type=pathlib.Path, help="write PREFIX.csv", metavar="PREFIX")
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     add_sizes(parser)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.worker:
         work(options)
         return

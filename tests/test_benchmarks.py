@@ -139,3 +139,78 @@ def test_cost_of_attention(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == len(rows)
     ours, reference = cost.make_pass("general, cached keys", 5)
     assert len(ours()) == len(reference()) == 3  # query, value, key
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts import each other, as they do when one of them is run."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def test_throughput_and_its_profile_on_a_tiny_network(
+    scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    throughput = load("throughput")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- throughput 1 -->\nold\n<!-- end of throughput 1 -->\nafter\n", encoding="utf-8")
+    sizes = ["--batch=2", "--length=3", "--vocabulary=20", "--threads=1", "--steps=1"]
+    arguments = [
+        *sizes,
+        "--rounds=1",
+        "--only",
+        "stock Keras",
+        "--output",
+        str(tmp_path / "speed"),
+        "--into",
+        str(page),
+    ]
+    throughput.main(arguments)
+    printed = capsys.readouterr().out
+    assert "| ours |" in printed
+    assert "| stock Keras |" in printed
+    assert printed.strip() in page.read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8").endswith("<!-- end of throughput 1 -->\nafter\n")
+    assert "old" not in page.read_text(encoding="utf-8")
+    with (tmp_path / "speed.csv").open(encoding="utf-8") as file:
+        assert [row["contender"] for row in csv.DictReader(file)] == ["ours", "stock Keras"]
+    load("profile_step").main(["ours", *sizes])
+    assert "MatMul" in capsys.readouterr().out
+
+
+def test_memory_and_scale_on_tiny_sizes(scripts: None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load("memory").main(
+        ["--vocabulary=30", "--batch=2", "--length=4", "--rounds=1", "--output", str(tmp_path / "memory")]
+    )
+    with (tmp_path / "memory.csv").open(encoding="utf-8") as file:
+        assert [row["loss"] for row in csv.DictReader(file)] == ["stock loss", "fused loss"]
+    load("scale").main(["--pairs", "10000", "20000", "--steps=5", "--rounds=1", "--output", str(tmp_path / "scale")])
+    with (tmp_path / "scale.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["pairs"] for row in rows] == ["10000", "20000"]
+    assert all(float(row["microseconds_per_token"]) > 0 for row in rows)
+
+
+def test_quality_and_curves(
+    scripts: None, toy_run, toy_folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quality = load("quality")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- quality translation -->\n<!-- end of quality translation -->\n", encoding="utf-8")
+    files = ["--source", str(toy_folder / "source.txt"), "--target", str(toy_folder / "target.txt")]
+    scores = iter([10.0, 12.0])
+
+    def evaluate(run: str, **options: object) -> dict[str, float]:
+        assert options["beam_size"] == 3
+        return {"bleu": next(scores)}
+
+    runs = [f"ours={toy_run.path}"] * 2
+    quality.main([*files, "--beam=3", "--into", str(page), *runs], evaluate)
+    assert "**11.00** ± 1.41 (2 seeds)" in page.read_text(encoding="utf-8")
+    assert "41.02" in page.read_text(encoding="utf-8")
+    quality.main([*files, "--beam=2", f"ours={toy_run.path}"])
+    assert "| ours | 0.00 M |" in capsys.readouterr().out
+    curves = load("curves")
+    curves.main(["--monitor=val_exact_match", "--output", str(tmp_path / "curves"), f"ours={toy_run.path}"])
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="has no val_bleu"):
+        curves.main(["--output", str(tmp_path / "curves"), f"ours={toy_run.path}"])
