@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None, evaluate: Callable[..., dict[str, A
         label, _, folder = argument.rpartition("=")
         scores = evaluate(
             folder,
+            task=options.task,
             source=options.source,
             target=options.target,
             tsv=options.tsv,

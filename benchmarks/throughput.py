@@ -11,7 +11,6 @@ The share of the roofline is the time that the step's products would take at the
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import pathlib
 import statistics
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tables import add_outputs, report
 
 EMBEDDING, ENCODER, DECODER = 256, 256, 512
 CONTENDERS = ("ours", "ours, bfloat16 products", "ours, input feeding", "stock Keras", "PyTorch")
@@ -233,7 +233,7 @@ def summary(rows: list[dict[str, Any]], options: argparse.Namespace, peak: float
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Training throughput against stock Keras and PyTorch.")
     parser.add_argument("--torch", help="a Python interpreter that has PyTorch; without it PyTorch is left out")
-    parser.add_argument("--output", type=pathlib.Path, help="write PREFIX.csv", metavar="PREFIX")
+    add_outputs(parser)
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="contenders")
     parser.add_argument("--rounds", type=int, default=7)
     add_sizes(parser)
@@ -247,14 +247,8 @@ def main(arguments: list[str] | None = None) -> None:
         names.insert(0, "ours")
     peak = peak_flops()
     rows = measure(options, names)
-    print(f"float32 products: {peak / 1e9:.0f} GFLOP/s at most; {options.threads} threads, {options.rounds} rounds\n")
-    print(summary(rows, options, peak))
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    head = f"float32 products: {peak / 1e9:.0f} GFLOP/s at most; {options.threads} threads, {options.rounds} rounds"
+    report(options, f"throughput {options.threads}", f"{head}\n\n{summary(rows, options, peak)}", rows)
 
 
 if __name__ == "__main__":
