@@ -24,7 +24,8 @@ ONCE = {
     for name in MODULES
     if name.startswith("keras_attention.export")
 }
-SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+SHARED = ROOT / "benchmarks" / "tables.py"  # no command of its own
+SCRIPTS = sorted({*(ROOT / "examples").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")} - {SHARED})
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=ONCE.get(name, ())) for name in MODULES])

@@ -164,7 +164,7 @@ def make_fitting(
         products = choose_products(settings.products)
         for layer in (model.get_layer("encoder"), model.get_layer("decoder")):
             layer.stack.products = products
-        fitted = fuse_loss(model, settings.label_smoothing, products) if fuse else model
+        fitted = fuse_loss(model, settings.label_smoothing, products, settings.consistency) if fuse else model
         compile_model(fitted, settings)
     return Fitting(model, fitted, dataset, devices)
 

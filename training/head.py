@@ -16,6 +16,8 @@ from keras import ops
 from keras_attention.lstm import product
 from keras_attention.types import PAD_ID, Tensor
 
+from .consistency import consistent_partition
+
 CHUNK_OF_VOCABULARY = 4000
 """A batch is cut into one chunk of tokens for each so many words of the vocabulary."""
 
@@ -78,21 +80,29 @@ class FusedCrossEntropy(keras.layers.Layer):
         projection: a built `keras.layers.Dense`, or a `keras.layers.ReversibleEmbedding` used in reverse.
         label_smoothing: e above.
         products: one of `lstm.PRODUCTS`.
+        consistency: weight of the divergence of R-Drop (see `consistency`), 0 for one pass without it.
 
     Call arguments:
-        hidden: float `(B, T, E)`. labels: int `(B, T)`, padded with 0.
+        hidden: float `(B, T, E)`; with a consistency `(2 B, T, E)`, a second pass of the same rows after the first.
+        labels: int `(B, T)`, padded with 0.
 
     Returns:
         The number of real labels of each row, int32 `(B,)`.
     """
 
     def __init__(
-        self, projection: keras.Layer, label_smoothing: float = 0.0, products: str = "float32", **kwargs: Any
+        self,
+        projection: keras.Layer,
+        label_smoothing: float = 0.0,
+        products: str = "float32",
+        consistency: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.projection = projection
         self.label_smoothing = label_smoothing
         self.products = products
+        self.consistency = consistency
         self.built = True
 
     def call(self, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -108,12 +118,18 @@ class FusedCrossEntropy(keras.layers.Layer):
             weights, bias = ops.transpose(self.projection.kernel), self.projection.bias
         words = int(weights.shape[0])
         bias = ops.zeros((words,)) if bias is None else ops.reshape(bias, (words,))
-        hidden = ops.reshape(ops.cast(hidden, "float32"), (-1, hidden.shape[-1]))
+        hidden = ops.cast(hidden, "float32")
         labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
         real = ops.cast(ops.not_equal(labels, PAD_ID), "float32")
         scale = real / ops.maximum(ops.sum(real), 1.0)
         chunks = -(-words // CHUNK_OF_VOCABULARY)
-        partition = log_partition(hidden, weights, bias, scale, chunks, self.products)
+        if self.consistency:
+            pair = ops.reshape(hidden, (2, -1, hidden.shape[-1]))
+            partition = consistent_partition(pair, weights, bias, scale, self.consistency, chunks, self.products)
+            hidden = ops.mean(pair, axis=0)  # what follows is linear in the states
+        else:
+            hidden = ops.reshape(hidden, (-1, hidden.shape[-1]))
+            partition = log_partition(hidden, weights, bias, scale, chunks, self.products)
         label = ops.sum(hidden * ops.take(weights, labels, axis=0), axis=-1) + ops.take(bias, labels, axis=0)
         e = self.label_smoothing
         wanted = (1.0 - e) * label
@@ -123,10 +139,12 @@ class FusedCrossEntropy(keras.layers.Layer):
         return partition - ops.sum(scale * wanted)
 
 
-def fuse_loss(model: keras.Model, label_smoothing: float = 0.0, products: str = "float32") -> keras.Model:
+def fuse_loss(
+    model: keras.Model, label_smoothing: float = 0.0, products: str = "float32", consistency: float = 0.0
+) -> keras.Model:
     """A training model around a model of `build_seq2seq`: inputs `source`, `target` and `labels`, the loss built in.
 
-    All weights are the model's own: fit this one, use that one.
+    All weights are the model's own: fit this one, use that one. With a `consistency` each row is read twice (R-Drop).
 
     Example: `fuse_loss(model, 0.1).compile("adam")`, then `fit({"source": …, "target": …, "labels": …})`.
     """
@@ -136,5 +154,8 @@ def fuse_loss(model: keras.Model, label_smoothing: float = 0.0, products: str = 
     projection = embedding if tied else layers["output"]
     hidden = layers["output"].output if tied else layers["output"].input
     labels = keras.Input((None,), dtype="int32", name="labels")
-    head = FusedCrossEntropy(projection, label_smoothing, products, name="loss")
+    head = FusedCrossEntropy(projection, label_smoothing, products, consistency, name="loss")
+    if consistency:
+        states = keras.Model(model.input, hidden, name="states")
+        hidden = states({name: ops.concatenate([ids, ids], axis=0) for name, ids in model.input.items()})
     return keras.Model({**model.input, "labels": labels}, head(hidden, labels), name="training")

@@ -45,6 +45,8 @@ class Settings:
             always the best one.
         products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
             products (AVX512-BF16, AMX); "auto" does so on these.
+        consistency: weight of R-Drop: each pair is read twice, under two dropout masks, and the divergence of the two
+            predictions is added to the loss; 0: one reading. It needs `fused_loss`.
         fused_loss: project onto the vocabulary and take the loss in one, without holding the logits (not where
             `distribute` is "mirrored").
         jit: compile the training step with XLA (always on under JAX).
@@ -78,6 +80,7 @@ class Settings:
     warmup: int = 0
     sampling: float = 0.0
     products: str = "float32"
+    consistency: float = 0.0
     fused_loss: bool = True
     jit: bool = False
     accumulation: int = 1
@@ -103,6 +106,11 @@ class Settings:
             raise UserError(
                 "sampling draws segmentations into subwords. Expected a subword tokenizer on one side at least. "
                 f"Received: {self.source_tokenizer} and {self.target_tokenizer}"
+            )
+        _range("consistency", self.consistency, self.consistency >= 0, "0 or more")
+        if self.consistency and (not self.fused_loss or self.distribute == "mirrored"):
+            raise UserError(
+                "consistency is part of the fused loss. Expected fused_loss, and distribute none or data_parallel"
             )
         for name in (
             "max_length",
