@@ -167,6 +167,18 @@ def test_accumulated_gradients_are_those_of_the_batches_together() -> None:
         np.testing.assert_allclose(one, other, atol=2e-4)
 
 
+def test_a_training_with_two_readings_of_each_pair_resumes(tmp_path, toy_folder) -> None:
+    """One epoch and then another leave the history of two; the run's model is an ordinary one."""
+    whole = train_toy(tmp_path / "whole", toy_folder, consistency=2.0)
+    train_toy(tmp_path / "parts", toy_folder, consistency=2.0, epochs=1)
+    parts = train_toy(tmp_path / "parts", toy_folder, consistency=2.0, epochs=2)
+    losses = [[row["loss"] for row in read_history(run.path / "history.csv")] for run in (whole, parts)]
+    assert len(losses[0]) == 2
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)  # not all backends give the same bits twice
+    assert losses[0][1] < losses[0][0]
+    assert len(whole.load_model().inputs) == 2
+
+
 def test_rows_without_labels_fill_up_a_batch() -> None:
     rows = [[4, 5], [6], [7, 8, 9]]
     plain = BatchDataset(Encoded(rows, rows), 8, seed=1)[0]

@@ -109,6 +109,10 @@ class FusedCrossEntropy(keras.layers.Layer):
         self.add_loss(self.loss(hidden, labels))
         return ops.sum(ops.cast(ops.not_equal(labels, PAD_ID), "int32"), axis=1)
 
+    def compute_output_spec(self, hidden: Tensor, labels: Tensor) -> keras.KerasTensor:
+        """Without it JAX would trace `call` with rows of unknown number, which do not divide into two passes."""
+        return keras.KerasTensor((labels.shape[0],), "int32")
+
     def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """The scalar loss; 0 without any real label."""
         if isinstance(self.projection, keras.layers.ReversibleEmbedding):
