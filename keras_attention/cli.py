@@ -146,7 +146,8 @@ def train(
         str | None, typer.Option(help="float32, bfloat16 or auto: bfloat16 where the processor has it.")
     ] = None,
     consistency: Annotated[
-        float | None, typer.Option(metavar="WEIGHT", help="R-Drop: read each pair twice and pull the readings together.")
+        float | None,
+        typer.Option(metavar="WEIGHT", help="R-Drop: read each pair twice and pull the readings together."),
     ] = None,
     fused_loss: Annotated[
         bool | None, typer.Option("--fused-loss/--stock-loss", help="Projection and loss in one, without logits.")

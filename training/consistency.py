@@ -32,7 +32,7 @@ def consistent_partition(
 ) -> Tensor:
     """The part of L above that needs the logits: log partitions and divergence, a scalar.
 
-        sum_n scale_n [ (log sum_w exp(y_nw) + log sum_w exp(z_nw)) / 2 + a/4 sum_w (p_nw - q_nw) (log p_nw - log q_nw) ]
+        sum_n scale_n [ (log sum_w exp y_nw + log sum_w exp z_nw) / 2 + a/4 sum_w (p_nw - q_nw) (log p_nw - log q_nw) ]
 
     Args:
         hidden: float32 `(2, N, E)`: states under the first and the second mask, of logits y and z.
