@@ -21,6 +21,15 @@ from keras_attention.lstm import product
 from keras_attention.types import Tensor
 
 
+def exponentiate(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`exp(z - max z)` `(N, V)`, its sums `(N, 1)` and `log sum exp z` `(N, 1)`, without overflow."""
+    # With an initial value Keras does not insist on rows: the last chunks of a tiny batch have none.
+    top = ops.max(logits, axis=-1, keepdims=True, initial=float("-inf"))
+    exponentials = ops.exp(logits - top)
+    sums = ops.sum(exponentials, axis=-1, keepdims=True)
+    return exponentials, sums, ops.log(sums) + top
+
+
 def consistent_partition(
     hidden: Tensor,
     weights: Tensor,
@@ -39,7 +48,7 @@ def consistent_partition(
         weights: `(V, E)`. bias: `(V,)`.
         scale: `(N,)`; no gradient reaches it.
         consistency: a.
-        chunks: into how many parts the N rows are cut; never more than one part of the logits is held.
+        chunks: into how many parts the N rows are cut; never more than one part of both passes' logits is held.
         products: one of `lstm.PRODUCTS`.
     """
 
@@ -61,11 +70,7 @@ def consistent_partition(
             logs, probabilities = [], []
             for row in rows:
                 logits = product(row, turned, products) + bias
-                # With an initial value Keras does not insist on rows: the last chunks of a tiny batch have none.
-                top = ops.max(logits, axis=-1, keepdims=True, initial=float("-inf"))
-                exponentials = ops.exp(logits - top)
-                sums = ops.sum(exponentials, axis=-1, keepdims=True)
-                partition = ops.log(sums) + top
+                exponentials, sums, partition = exponentiate(logits)
                 total = total + 0.5 * ops.sum(share * partition)
                 logs.append(logits - partition)
                 probabilities.append(exponentials / sums)

@@ -16,7 +16,7 @@ from keras import ops
 from keras_attention.lstm import product
 from keras_attention.types import PAD_ID, Tensor
 
-from .consistency import consistent_partition
+from .consistency import consistent_partition, exponentiate
 
 CHUNK_OF_VOCABULARY = 4000
 """A batch is cut into one chunk of tokens for each so many words of the vocabulary."""
@@ -48,12 +48,9 @@ def log_partition(
             if chunk:  # one after the other: TensorFlow would make all chunks' logits at once
                 rows = rows + 0.0 * d_weights[0, 0]
             logits = product(rows, turned, products) + bias
-            # With an initial value Keras does not insist on rows: the last chunks of a tiny batch have none.
-            top = ops.max(logits, axis=-1, keepdims=True, initial=float("-inf"))
-            exponentials = ops.exp(logits - top)
-            sums = ops.sum(exponentials, axis=-1, keepdims=True)
+            exponentials, sums, partition = exponentiate(logits)
             share = ops.expand_dims(scale[chunk * size : (chunk + 1) * size], 1)
-            total = total + ops.sum(share * (ops.log(sums) + top))
+            total = total + ops.sum(share * partition)
             share = share / sums
             exponentials = ops.cast(exponentials, products)
             d_hidden.append(product(exponentials, rounded, products) * share)
