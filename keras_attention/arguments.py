@@ -79,7 +79,7 @@ def check_alignment(
         )
 
 
-def check_dropout(dropout: float) -> None:
+def check_dropout(dropout: float, name: str = "dropout") -> None:
     """Raises ValueError unless it is a share below 1."""
     if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"Expected: 0 <= dropout < 1. Received: dropout={dropout}")
+        raise ValueError(f"Expected: 0 <= {name} < 1. Received: {name}={dropout}")

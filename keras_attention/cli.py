@@ -84,6 +84,14 @@ def train(
         list[str] | None,
         typer.Option(metavar="NAME=SOURCE,TARGET", help="More text to report scores of (or NAME=TSV); again for more."),
     ] = None,
+    synthetic: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE,TARGET",
+            help="Pairs that a share of each epoch is drawn from (or a TSV; see synthesize); again for more.",
+        ),
+    ] = None,
+    synthetic_share: Annotated[float | None, typer.Option(help="Share of each epoch drawn from --synthetic.")] = None,
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Leave out pairs with an empty side.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run directory first.")] = False,
     start_from: Annotated[
@@ -167,6 +175,7 @@ def train(
 
     fields = parse_fields(choices.pop("set_") or [])
     choices["also_validate"] = parse_sets(choices["also_validate"] or [])
+    choices["synthetic"] = [files.split(",") for files in choices["synthetic"] or []]
     if choices.pop("attention") is not None:
         fields["attention"] = attention
     kind = choices.pop("tokenizer")
@@ -177,6 +186,34 @@ def train(
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last whole epoch", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+@app.command()
+def synthesize(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    source: Annotated[Path, typer.Option(help="Text in the language that the run reads, one sentence per line.")],
+    output: Annotated[Path, typer.Option(help="SOURCE<TAB>TARGET lines to write, for train --synthetic.")],
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="Back-translation: what the run writes becomes the source.")
+    ] = False,
+    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
+    n_best: Annotated[int, typer.Option(help="Most pairs for each sentence.")] = 4,
+    length_penalty: Annotated[float, typer.Option(help="GNMT alpha; 0 for none.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 64,
+) -> None:
+    """Translate training text into more training text; a killed command goes on where it was."""
+    from keras_attention.training.synthesis import synthesize_and_print
+
+    synthesize_and_print(
+        run,
+        source=source,
+        output=output,
+        reverse=reverse,
+        beam_size=beam,
+        n_best=n_best,
+        length_penalty=length_penalty,
+        batch_size=batch_size,
+    )
 
 
 @app.command()

@@ -73,6 +73,8 @@ class Seq2SeqConfig:
         tie_embeddings: `"none"`; `"target"`: the output layer is the transposed target embedding; `"all"`: the source
             shares that matrix too, which needs one joint vocabulary.
         dropout: share dropped in training of embedded words, memory, decoder states and attentional vectors.
+        word_dropout: share of words dropped as a whole in training, of the source and of the target inputs.
+        weight_dropout: share of the recurrent kernels' weights dropped in training, see `RecurrentStack`.
 
     Raises:
         ValueError: where values are out of range or do not fit together.
@@ -106,6 +108,8 @@ class Seq2SeqConfig:
     bridge_input: str = "mean"
     tie_embeddings: str = "none"
     dropout: float = 0.0
+    word_dropout: float = 0.0
+    weight_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.bridge is None:
@@ -125,8 +129,16 @@ class Seq2SeqConfig:
             smallest = 5 if field.name.endswith("vocabulary") else 1
             if isinstance(value, int) and not isinstance(value, bool) and value < smallest:
                 raise ValueError(f"Expected: {field.name} >= {smallest}. Received: {field.name}={value}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"Expected: 0 <= dropout < 1. Received: dropout={self.dropout}")
+        for name in ("dropout", "word_dropout", "weight_dropout"):
+            check_dropout(getattr(self, name), name)
+        if self.weight_dropout and (
+            self.cell != "lstm" or self.bridge == "copy" or self.input_feeding or self.style == "bahdanau"
+        ):
+            raise ValueError(
+                "weight_dropout is drawn for a whole pass of an LSTM. Expected: cell='lstm', bridge='dense', "
+                f"input_feeding=False and style='luong' with it. Received: cell={self.cell!r}, bridge={self.bridge!r}, "
+                f"input_feeding={self.input_feeding}, style={self.style!r}"
+            )
         self._check_attention()
         self._check_depths()
 

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_attention import recurrent
 from keras_attention.attention import LuongAttention
 from keras_attention.attention_rnn import AttentionRNN
 from keras_attention.bridge import Bridge
@@ -38,6 +39,8 @@ class Decoder(keras.layers.Layer):
         bridge_input: `"mean"` or `"final"`, see `Bridge`.
         dropout: share of the embedded words, of `h_t` without input feeding, and of the outputs dropped in training.
         style: `"luong"` or `"bahdanau"`, see `AttentionCell`.
+        weight_dropout: see `RecurrentStack`; only where the recurrence runs before attention, without input feeding.
+        word_dropout: share of the words, as a whole, dropped in training.
 
     Call arguments:
         embedded: float `(B, T, E)`, the target words one step behind the labels.
@@ -64,6 +67,8 @@ class Decoder(keras.layers.Layer):
         bridge_input: str = "mean",
         dropout: float = 0.0,
         style: str = "luong",
+        weight_dropout: float = 0.0,
+        word_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,10 +77,22 @@ class Decoder(keras.layers.Layer):
                 "Input feeding and the attentional vector belong to attention. Expected: input_feeding=False and "
                 f"attentional_size=None where attention=None. Received: {input_feeding=}, {attentional_size=}"
             )
+        if weight_dropout and (input_feeding or style == "bahdanau"):
+            raise ValueError(
+                "Expected: weight_dropout=0 where each step is fed the attention of the one before. "
+                f"Received: {weight_dropout=}, {input_feeding=}, {style=}"
+            )
         policy = self.dtype_policy
         # With the cell states, which cost nothing where no lengths are given: a decoder's rows are run to the end.
         self.stack = RecurrentStack(
-            cell, units, num_layers, dropout=dropout, return_cell_state=True, name="stack", dtype=policy
+            cell,
+            units,
+            num_layers,
+            dropout=dropout,
+            return_cell_state=True,
+            weight_dropout=weight_dropout,
+            name="stack",
+            dtype=policy,
         )
         self.stepper = None
         if attention is not None:
@@ -100,7 +117,9 @@ class Decoder(keras.layers.Layer):
         self.input_feeding = input_feeding
         self.style = style
         self.dropout = dropout
+        self.word_dropout = word_dropout
         self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=policy)
+        self._word_dropout = recurrent.word_dropout(word_dropout, policy)
 
     def build(self, embedded_shape: Shape, encoded_shape: dict[str, Any]) -> None:
         self.bridge.build(encoded_shape)
@@ -148,7 +167,7 @@ class Decoder(keras.layers.Layer):
         training: bool | None = None,
     ) -> Any:
         state, memory = self.start(encoded)
-        embedded = self._dropout(embedded, training=training)
+        embedded = self._word_dropout(self._dropout(embedded, training=training), training=training)
         if self.stepper is None:
             hidden, _ = self.stack(embedded, initial_state=state, training=training)
             outputs = self._dropout(hidden, training=training)
@@ -183,6 +202,8 @@ class Decoder(keras.layers.Layer):
             "bridge_input": self.bridge.source,
             "dropout": self.dropout,
             "style": self.style,
+            "weight_dropout": self.stack.weight_dropout,
+            "word_dropout": self.word_dropout,
         }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_attention import recurrent
 from keras_attention.recurrent import RecurrentStack
 from keras_attention.types import Shape, Tensor
 
@@ -20,6 +21,8 @@ class Encoder(keras.layers.Layer):
         bidirectional: whether rows are also read backwards.
         dropout: share of the embedded words, of the inputs of each further layer and of the memory dropped in training.
         return_cell_state: whether the final LSTM cell states are returned (for `bridge="copy"`).
+        weight_dropout: see `RecurrentStack`.
+        word_dropout: share of the words, as a whole, dropped in training.
 
     Call arguments:
         embedded: float `(B, S, E)`.
@@ -40,6 +43,8 @@ class Encoder(keras.layers.Layer):
         bidirectional: bool = True,
         dropout: float = 0.0,
         return_cell_state: bool = False,
+        weight_dropout: float = 0.0,
+        word_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -50,11 +55,14 @@ class Encoder(keras.layers.Layer):
             bidirectional=bidirectional,
             dropout=dropout,
             return_cell_state=return_cell_state,
+            weight_dropout=weight_dropout,
             name="stack",
             dtype=self.dtype_policy,
         )
         self.dropout = dropout
+        self.word_dropout = word_dropout
         self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+        self._word_dropout = recurrent.word_dropout(word_dropout, self.dtype_policy)
 
     def build(self, embedded_shape: Shape) -> None:
         self.stack.build(embedded_shape)
@@ -64,7 +72,7 @@ class Encoder(keras.layers.Layer):
         self, embedded: Tensor, mask: Tensor, recurrence: str = "layer", training: bool | None = None
     ) -> dict[str, Any]:
         lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
-        embedded = self._dropout(embedded, training=training)
+        embedded = self._word_dropout(self._dropout(embedded, training=training), training=training)
         values, state = self.stack(embedded, lengths, recurrence=recurrence, training=training)
         values = self._dropout(values, training=training) * ops.expand_dims(ops.cast(mask, values.dtype), 2)
         return {"values": values, "mask": mask, "state": state}
@@ -79,4 +87,6 @@ class Encoder(keras.layers.Layer):
             "bidirectional": stack.bidirectional,
             "dropout": self.dropout,
             "return_cell_state": stack.return_cell_state,
+            "weight_dropout": stack.weight_dropout,
+            "word_dropout": self.word_dropout,
         }

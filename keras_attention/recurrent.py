@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_attention.arguments import check_dropout
 from keras_attention.lstm import run_lstm
 from keras_attention.stepping import RECURRENCES, run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
@@ -37,6 +38,13 @@ def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
 def last_position(sequence: Tensor, lengths: Tensor) -> Tensor:
     """`sequence[b, lengths[b] - 1]`: `(B, S, D)` gives `(B, D)`; a row of length 0 gives its position 0."""
     return gather_positions(sequence, ops.maximum(lengths - 1, 0)[:, None])[:, 0]
+
+
+def word_dropout(share: float, dtype: Any) -> keras.layers.Dropout:
+    """Drops whole positions of `(B, T, E)` in training, and scales the others up (Gal and Ghahramani 2016,
+    arXiv 1512.05287, section 4.2, there for word types)."""
+    check_dropout(share, "word_dropout")
+    return keras.layers.Dropout(share, noise_shape=(None, None, 1), name="word_dropout", dtype=dtype)
 
 
 def run_cell(
@@ -84,6 +92,9 @@ class RecurrentStack(keras.layers.Layer):
         num_layers: number of layers.
         bidirectional: whether each layer also reads every row backwards.
         dropout: share of a layer's inputs dropped in training, from the second layer on.
+        weight_dropout: share of the recurrent kernels' weights dropped in training, drawn once for all steps of a batch
+            (DropConnect on hidden-to-hidden matrices: Merity, Keskar and Socher 2018, arXiv 1708.02182). LSTM only, and
+            not in a stack that is stepped or whose cell states are returned at lengths.
         return_cell_state: whether the final LSTM cell states are returned too. They exist only at the end of a masked
             pass, which is slower and keeps an exported encoder from becoming one `LSTM` node.
 
@@ -111,6 +122,7 @@ class RecurrentStack(keras.layers.Layer):
         bidirectional: bool = False,
         dropout: float = 0.0,
         return_cell_state: bool = False,
+        weight_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -118,6 +130,9 @@ class RecurrentStack(keras.layers.Layer):
             raise ValueError(f"Unknown recurrent cell. Expected: one of {CELLS}. Received: cell={cell!r}")
         if units < 1 or num_layers < 1:
             raise ValueError(f"Expected: units >= 1 and num_layers >= 1. Received: {units=}, {num_layers=}")
+        check_dropout(weight_dropout, "weight_dropout")
+        if weight_dropout and cell != "lstm":
+            raise ValueError(f"Expected: cell='lstm' with weight_dropout. Received: {cell=}, {weight_dropout=}")
         self.cell = cell
         self.units = units
         self.num_layers = num_layers
@@ -133,7 +148,9 @@ class RecurrentStack(keras.layers.Layer):
             ]
             for index in range(num_layers)
         ]
+        self.weight_dropout = weight_dropout
         self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+        self._weight_dropout = keras.layers.Dropout(weight_dropout, name="weight_dropout", dtype=self.dtype_policy)
 
     @property
     def output_depth(self) -> int:
@@ -204,6 +221,7 @@ class RecurrentStack(keras.layers.Layer):
             "bidirectional": self.bidirectional,
             "dropout": self.dropout,
             "return_cell_state": self.return_cell_state,
+            "weight_dropout": self.weight_dropout,
         }
 
     def _layer_state(self, state: TensorDict, index: int) -> list[Tensor]:
@@ -220,15 +238,25 @@ class RecurrentStack(keras.layers.Layer):
     ) -> tuple[Tensor, list[Tensor]]:
         """One direction of one layer: outputs, and `[h]` or `[h, c]` at each row's last real position."""
         masked = lengths if self.return_cell_state else None
-        own_gradient = training and masked is None and self.cell == "lstm" and _best_by_own_gradient(self.compute_dtype)
+        own_gradient = False
+        if training and masked is None and self.cell == "lstm":
+            own_gradient = self.weight_dropout > 0 or _best_by_own_gradient(self.compute_dtype)
+        if training and self.weight_dropout and not own_gradient:
+            raise ValueError(
+                "Expected: weight_dropout=0 where cell states are returned at each row's length. "
+                f"Received: weight_dropout={self.weight_dropout}"
+            )
         if initial is None and (own_gradient or recurrence == "loop"):
             zeros = ops.zeros((ops.shape(inputs)[0], self.units), dtype=self.compute_dtype)
             initial = [zeros] * (2 if self.cell == "lstm" else 1)
         if own_gradient:
             assert initial is not None
             hidden, memory = initial
-            weights = layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias
-            outputs, *states = run_lstm(inputs, hidden, memory, *weights, self.products)
+            cell = layer.cell
+            recurrent = cell.recurrent_kernel
+            if self.weight_dropout:
+                recurrent = self._weight_dropout(ops.convert_to_tensor(recurrent), training=training)
+            outputs, *states = run_lstm(inputs, hidden, memory, cell.kernel, recurrent, cell.bias, self.products)
         elif recurrence == "loop":
             assert initial is not None
             outputs, states = run_cell(layer.cell, inputs, initial, masked)

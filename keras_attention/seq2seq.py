@@ -42,6 +42,8 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
         bidirectional=config.bidirectional,
         dropout=config.dropout,
         return_cell_state=config.cell == "lstm" and config.bridge == "copy",
+        weight_dropout=config.weight_dropout,
+        word_dropout=config.word_dropout,
         name="encoder",
     )
     decoder = Decoder(
@@ -55,6 +57,8 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
         bridge_input=config.bridge_input,
         dropout=config.dropout,
         style=config.style,
+        weight_dropout=config.weight_dropout,
+        word_dropout=config.word_dropout,
         name="decoder",
     )
     output_size = config.target_vocabulary if config.tie_embeddings == "none" else size
@@ -125,6 +129,8 @@ class EncoderDecoder:
             bridge_input=decoder["bridge_input"],
             tie_embeddings="all" if shared else "target" if self.tied else "none",
             dropout=decoder["dropout"],
+            word_dropout=decoder["word_dropout"],
+            weight_dropout=decoder["weight_dropout"],
         )
 
     def encode(self, source: Tensor, recurrence: str = "layer") -> tuple[TensorDict, TensorDict]:

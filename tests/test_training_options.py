@@ -1,5 +1,7 @@
 """Options of a training: shards, gradient accumulation, first weights, rates, more validation text, TensorBoard."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -295,3 +297,11 @@ def test_tensorboard_files_hold_scalars_histograms_and_pictures(toy_folder, tmp_
     for variable in weights:
         table = histograms[f"weights/{variable.path}"][1]
         assert table[:, 2].sum() == np.prod(variable.shape)
+
+
+def test_a_run_begun_before_a_field_was_known_resumes(toy_folder, tmp_path) -> None:
+    run = train_toy(tmp_path / "run", toy_folder, epochs=1)
+    metadata = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
+    del metadata["model"]["word_dropout"], metadata["training"]["settings"]["synthetic_share"]
+    (run.path / "config.json").write_text(json.dumps(metadata), encoding="utf-8")
+    assert len(read_history(train_toy(run.path, toy_folder, epochs=2).path / "history.csv")) == 2

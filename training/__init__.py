@@ -2,5 +2,6 @@
 
 from .evaluate import evaluate
 from .fit import train
+from .synthesis import synthesize
 
-__all__ = ["evaluate", "train"]
+__all__ = ["evaluate", "synthesize", "train"]

@@ -166,7 +166,7 @@ def encode_pairs(
 
 
 def sample_pairs(
-    text: tuple[Sequence[str], Sequence[str]],
+    text: Sequence[Sequence[str]],
     best: Encoded,
     tokenizers: tuple[Tokenizer, Tokenizer],
     alpha: float,

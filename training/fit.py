@@ -28,6 +28,7 @@ from .report import write_reports
 from .settings import Settings
 from .shards import ShardedDataset
 from .start import Start
+from .synthesis import draw_mixture, read_synthetic
 from .tensorboard import TensorBoard
 
 
@@ -45,6 +46,7 @@ def train(
     val_tsv: str | pathlib.Path | None = None,
     val_fraction: float | None = None,
     also_validate: Mapping[str, Sequence[str | pathlib.Path]] | None = None,
+    synthetic: Sequence[Sequence[str | pathlib.Path]] | None = None,
     skip_empty: bool = False,
     model: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -69,6 +71,8 @@ def train(
         val_source, val_target, val_tsv: validation text; else `val_fraction` (0.05, at most 2000) of the pairs is held
             out.
         also_validate: more text to report scores of: name -> one TSV file, or two parallel files.
+        synthetic: more pairs, of which each epoch takes the share `synthetic_share` in place of real ones: sets of one
+            TSV file or two parallel files each (see `synthesize`).
         skip_empty: leave out pairs with an empty side instead of refusing them.
         model: fields of `Seq2SeqConfig` that replace the recipe's or the default ones.
         overwrite: delete a run directory that is in the way.
@@ -105,7 +109,9 @@ def train(
         chosen = Settings.make(dict(plan.settings), settings)
         splits = plan.load(None if data is None else pathlib.Path(data), chosen.seed)
         fields = {**plan.model, **fields}
-    splits = dataclasses.replace(splits, also=read_also(also_validate or {}, skip_empty))
+    splits = dataclasses.replace(
+        splits, also=read_also(also_validate or {}, skip_empty), synthetic=read_synthetic(synthetic or [])
+    )
     start = Start(None if start_from is None else RunDirectory.open(start_from), source_vectors, target_vectors)
     run = prepare_run(pathlib.Path(output), recipe, chosen, fields, splits, overwrite, start.parent)
     if find_learning_rate:
@@ -153,7 +159,7 @@ def make_fitting(
     dataset: BatchDataset | ShardedDataset
     if splits.shards is None:
         train_data = _encode(run, settings, splits.train, "train", say)
-        dataset = BatchDataset(train_data, sample=_sampler(run, settings, splits, train_data), **options)
+        dataset = BatchDataset(train_data, sample=_sampler(run, settings, splits, train_data, say), **options)
     else:
         tokenizers = run.source_tokenizer, run.target_tokenizer
         paths = splits.shards.encode(run.path / "shards", *tokenizers, settings.max_length, say)
@@ -284,19 +290,37 @@ def _encode(run: RunDirectory, settings: Settings, pairs: Pairs, part: str, say:
     return encoded
 
 
-def _sampler(run: RunDirectory, settings: Settings, splits: Splits, best: Encoded) -> Callable[[int], Encoded] | None:
-    """What draws the segmentations of an epoch, or None where they never change."""
-    if not settings.sampling:
-        return None
-    sources, targets, _ = splits.train.flat()
-    text = [sources[i] for i in best.kept or []], [targets[i] for i in best.kept or []]
+def _sampler(
+    run: RunDirectory, settings: Settings, splits: Splits, best: Encoded, say: Callable[[str], None]
+) -> Callable[[int], Encoded] | None:
+    """What draws the pairs and segmentations of an epoch, or None where they never change."""
     tokenizers = run.source_tokenizer, run.target_tokenizer
+    text, real = _kept_text(splits.train, best), len(best)
+    if splits.synthetic is not None:
+        more = _encode(run, settings, splits.synthetic, "synthetic", say)
+        text = tuple(own + other for own, other in zip(text, _kept_text(splits.synthetic, more), strict=True))
+        best = Encoded([*best.sources, *more.sources], [*best.targets, *more.targets])
+    elif not settings.sampling:
+        return None
 
     def sample(epoch: int) -> Encoded:
+        rows, lines = best, text
+        if len(best) > real:
+            chosen = draw_mixture(real, len(best) - real, settings.synthetic_share, settings.seed, epoch)
+            rows = Encoded([best.sources[i] for i in chosen], [best.targets[i] for i in chosen])
+            lines = tuple([side[i] for i in chosen] for side in text)
+        if not settings.sampling:
+            return rows
         seed = 1_000_003 * settings.seed + epoch
-        return sample_pairs(text, best, tokenizers, settings.sampling, seed, settings.max_length)
+        return sample_pairs(lines, rows, tokenizers, settings.sampling, seed, settings.max_length)
 
     return sample
+
+
+def _kept_text(pairs: Pairs, encoded: Encoded) -> tuple[list[str], ...]:
+    """Sources and targets of the pairs that were not left out."""
+    sources, targets, _ = pairs.flat()
+    return [sources[i] for i in encoded.kept or []], [targets[i] for i in encoded.kept or []]
 
 
 def _validation(

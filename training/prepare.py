@@ -117,7 +117,7 @@ def read_also(sets: Mapping[str, Sequence[str | pathlib.Path]], skip_empty: bool
 def fingerprint(splits: Splits) -> str:
     """SHA-256 of the training and validation text; of shards, of their names and sizes."""
     digest = hashlib.sha256((splits.shards.fingerprint if splits.shards else "").encode())
-    for pairs in (splits.train, splits.validation):
+    for pairs in (splits.train, splits.validation, *([splits.synthetic] if splits.synthetic else [])):
         digest.update(
             json.dumps([pairs.sources, pairs.references], ensure_ascii=False).encode("utf-8", "surrogatepass")
         )
@@ -154,6 +154,8 @@ def prepare_run(
     if splits.shards is not None:
         if settings.sampling:
             raise UserError("sampling draws from text in memory. Expected --sampling 0 with --shards")
+        if splits.synthetic is not None:
+            raise UserError("Synthetic text is mixed with text in memory. Expected no --synthetic with --shards")
         shutil.rmtree(output / "shards", ignore_errors=True)
         text, count = splits.shards.sample(settings.seed)
     tokenizers = make_tokenizers(settings, text) if parent is None else tokenizers_of(parent, settings)
@@ -240,9 +242,9 @@ def _reopen(
     also = {name: len(pairs) for name, pairs in splits.also.items()}
     now: dict[str, Any] = {"recipe": recipe, **settings.to_dict(), **config.to_dict(), "text": fingerprint(splits)}
     now["also_validate"] = also
-    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
+    known = (*dataclasses.fields(Settings), *dataclasses.fields(Seq2SeqConfig))
     then = {
-        **defaults,  # of settings that were not there when the run began
+        **{field.name: field.default for field in known},  # of choices that were not there when the run began
         "also_validate": before.get("also_validate", {}),
         "recipe": before.get("recipe"),
         **before.get("settings", {}),

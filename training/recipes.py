@@ -19,6 +19,7 @@ class Splits:
     """Text to train on, to validate with, and (where the recipe makes or knows one) to test with.
 
     `shards`: text to train on that stays on the disk; `train` is empty then. `also`: more text to validate on.
+    `synthetic`: pairs that take the place of a share of the real ones in each epoch.
     """
 
     train: Pairs
@@ -26,6 +27,7 @@ class Splits:
     test: Pairs | None = None
     shards: Shards | None = None
     also: Mapping[str, Pairs] = dataclasses.field(default_factory=dict)
+    synthetic: Pairs | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,7 @@ class Settings:
         warmup: updates over which the learning rate rises to its value.
         sampling: segmentations are drawn anew for each epoch, with this alpha (see `SubwordTokenizer.sample`); 0:
             always the best one.
+        synthetic_share: share of each epoch's pairs that is drawn from synthetic text, where there is any.
         products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
             products (AVX512-BF16, AMX); "auto" does so on these.
         consistency: weight of R-Drop: each pair is read twice, under two dropout masks, and the divergence of the two
@@ -79,6 +80,7 @@ class Settings:
     schedule: str = "plateau"
     warmup: int = 0
     sampling: float = 0.0
+    synthetic_share: float = 0.5
     products: str = "float32"
     consistency: float = 0.0
     fused_loss: bool = True
@@ -127,7 +129,7 @@ class Settings:
         _range("time_limit", self.time_limit, self.time_limit is None or self.time_limit > 0, "more than 0 minutes")
         for name in ("learning_rate", "smallest_learning_rate", "clip_norm"):
             _range(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
-        for name in ("label_smoothing", "averaging"):
+        for name in ("label_smoothing", "averaging", "synthetic_share"):
             _range(name, getattr(self, name), 0 <= getattr(self, name) < 1, "0 or more, below 1")
         _range("seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
         if self.joint and self.source_tokenizer != self.target_tokenizer:
