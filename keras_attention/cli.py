@@ -1,4 +1,4 @@
-"""The command line: `keras-attention train | translate | evaluate | attention | export | verify | benchmark`.
+"""The command line `keras-attention`: from training text to a verified artefact.
 
 This file only reads options; every command is a function of the library with the same names.
 """
@@ -186,6 +186,17 @@ def train(
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last whole epoch", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+@app.command()
+def average(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    output: Annotated[Path, typer.Option(help="Run directory to write.")],
+) -> None:
+    """Make one model of runs that began with the same weights: the mean of their weights."""
+    from keras_attention.training import average as run_average
+
+    print(f"wrote {run_average(runs, output).model_path}, the mean of {len(runs)} runs")
 
 
 @app.command()

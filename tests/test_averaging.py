@@ -1,0 +1,83 @@
+"""The mean of several runs: its weights, what it keeps of the first run, and runs that have no mean."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from keras_attention.errors import UserError
+from keras_attention.run_directory import RunDirectory
+from keras_attention.training import average
+from keras_attention.translator import Translator
+
+from .command import run_command
+
+
+def numpy(variable) -> np.ndarray:
+    return keras.ops.convert_to_numpy(variable)
+
+
+def changed_copy(run, folder, add: float):
+    """A copy of `run` with `add` added to every weight."""
+    shutil.copytree(run.path, folder)
+    model = run.load_model()
+    for variable in model.trainable_variables:
+        variable.assign(variable + add)
+    model.save(folder / "model.keras")
+    return RunDirectory.open(folder)
+
+
+def test_weights_are_the_mean_and_the_rest_is_the_first_runs(toy_run, tmp_path) -> None:
+    runs = [toy_run, changed_copy(toy_run, tmp_path / "a", 0.5), changed_copy(toy_run, tmp_path / "b", 1.0)]
+    mean = average([run.path for run in runs], tmp_path / "mean")
+    for one, first in zip(mean.load_model().trainable_variables, toy_run.load_model().trainable_variables, strict=True):
+        # Each weight is rounded to float32 twice: when 0.5 is added, and as a mean.
+        np.testing.assert_allclose(numpy(one), numpy(first) + 0.5, rtol=1e-6, atol=1e-6)
+    again = RunDirectory.open(tmp_path / "mean")
+    assert again.config == toy_run.config
+    assert again.samples() == toy_run.samples()
+    assert again.metadata["training"]["mean_of"] == [str(run.path) for run in runs]
+    assert len(Translator.load(again).translate(["abc"])) == 1
+
+
+def test_a_run_averaged_with_itself_is_itself(toy_run, tmp_path) -> None:
+    mean = average([toy_run.path] * 3, tmp_path / "mean")
+    texts = toy_run.samples()[:5]
+    for one, other in zip(
+        Translator.load(mean).translate(texts), Translator.load(toy_run).translate(texts), strict=True
+    ):
+        assert one[0].text == other[0].text
+        assert one[0].score == pytest.approx(other[0].score, abs=1e-5)
+
+
+def test_runs_that_have_no_mean(toy_run, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"Expected two runs or more\. Received: 1"):
+        average([toy_run.path], tmp_path / "mean")
+    with pytest.raises(UserError, match=r"missing: no such run directory"):
+        average([toy_run.path, tmp_path / "missing"], tmp_path / "mean")
+    with pytest.raises(UserError, match=r"is there\. Expected a new or empty folder"):
+        average([toy_run.path, toy_run.path], toy_run.path)
+    other = changed_copy(toy_run, tmp_path / "other", 0.0)
+    vocabulary = next(other.path.glob("target.tok.*"))
+    content = json.loads(vocabulary.read_text(encoding="utf-8"))
+    content["vocabulary"][-2:] = content["vocabulary"][:-3:-1]
+    vocabulary.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match="other: has vocabularies of another form"):
+        average([toy_run.path, other.path], tmp_path / "mean")
+    shutil.copy(next(toy_run.path.glob("target.tok.*")), vocabulary)
+    metadata = {**other.metadata, "model": {**other.metadata["model"], "decoder_units": 13}}
+    (other.path / "config.json").write_text(json.dumps(metadata), encoding="utf-8")
+    with pytest.raises(UserError, match="other: has a model of another form"):
+        average([toy_run.path, other.path], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+def test_by_the_command_line(toy_run, tmp_path) -> None:
+    done = run_command("average", toy_run.path, toy_run.path, "--output", tmp_path / "mean")
+    assert done.status == 0, done.err
+    assert "the mean of 2 runs" in done.out
+    refused = run_command("average", toy_run.path, "--output", tmp_path / "other")
+    assert refused.status == 1
+    assert refused.err.splitlines()[-1].startswith("error: A mean is one of several")

@@ -1,0 +1,91 @@
+"""One model from several runs: the mean of their weights.
+
+    theta = 1/N sum_n theta_n
+
+It is one model, no slower than each of them. Where the runs went on from the same weights (`train --start-from`), on
+other orders of the data, they mostly lie in one basin of the loss, and their mean lies deeper in it than each: model soups
+(Wortsman et al. 2022, arXiv 2203.05482, equation 1 with equal weights), after stochastic weight averaging (Izmailov et
+al. 2018, arXiv 1803.05407). Runs that began with other random weights have no mean of any use.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_attention.errors import UserError
+from keras_attention.run_directory import RunDirectory, storage_message, write_atomically, write_bytes
+
+from .prepare import vocabulary_fingerprint
+
+NOT_OF_THE_FORM = ("dropout", "word_dropout", "weight_dropout", "attention_dropout")
+"""Fields of a config in which runs may differ and still have a mean."""
+
+
+def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path) -> RunDirectory:
+    """A run directory whose model has the mean of the weights of `runs`; everything else is that of the first.
+
+    Args:
+        runs: two run directories or more, of models of one form with the same vocabularies.
+        output: a new or empty folder.
+
+    Raises:
+        UserError: for a run that cannot be read or does not fit the first one, a folder that holds something, a full
+            disk.
+
+    Example: `average(["runs/seed-1", "runs/seed-2"], "runs/mean")`.
+    """
+    output = pathlib.Path(output)
+    opened = [RunDirectory.open(run) for run in runs]
+    if len(opened) < 2:
+        raise UserError(f"A mean is one of several. Expected two runs or more. Received: {len(opened)}")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: is there. Expected a new or empty folder")
+    first = opened[0]
+    files = _tokenizer_files(first)
+    names = [name.removesuffix(".tok.json") for name in _tokenizers(first)]
+    for other in opened[1:]:
+        same_words = _tokenizers(other) == _tokenizers(first) and vocabulary_fingerprint(
+            other.path, names
+        ) == vocabulary_fingerprint(first.path, names)
+        if _form(other) != _form(first) or not same_words:
+            what = "vocabularies" if _form(other) == _form(first) else "a model"
+            raise UserError(
+                f"{other.path}: has {what} of another form than {first.path}. Expected runs that began with the same "
+                "weights (--start-from)"
+            )
+    model = first.load_model()
+    sums = [np.asarray(keras.ops.convert_to_numpy(variable), "float64") for variable in model.trainable_variables]
+    for other in opened[1:]:
+        for total, variable in zip(sums, other.load_model().trainable_variables, strict=True):
+            total += keras.ops.convert_to_numpy(variable)
+    for variable, total in zip(model.trainable_variables, sums, strict=True):
+        variable.assign((total / len(opened)).astype("float32"))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for path in files:
+            write_bytes(output / path.name, path.read_bytes())
+        write_atomically(output / "model.keras", lambda temporary: model.save(temporary))
+        training = {**first.metadata.get("training", {}), "mean_of": [str(run.path) for run in opened]}
+        return RunDirectory.create(output, {**first.metadata, "training": training})
+    except OSError as error:
+        raise UserError(storage_message(output, error)) from error
+
+
+def _form(run: RunDirectory) -> dict[str, object]:
+    return {name: value for name, value in run.config.to_dict().items() if name not in NOT_OF_THE_FORM}
+
+
+def _tokenizers(run: RunDirectory) -> list[str]:
+    return sorted({run.metadata["source_tokenizer"], run.metadata["target_tokenizer"]})
+
+
+def _tokenizer_files(run: RunDirectory) -> list[pathlib.Path]:
+    """The tokenizers' files and the sample sentences."""
+    names = [name.removesuffix(".tok.json") for name in _tokenizers(run)]
+    samples = run.path / "samples.txt"
+    files = [path for name in names for path in sorted(run.path.glob(f"{name}.tok.*"))]
+    return [*files, *([samples] if samples.exists() else [])]
