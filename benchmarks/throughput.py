@@ -58,6 +58,7 @@ def make_ours(options: argparse.Namespace, feeding: bool, products: str) -> Call
     import keras
 
     from keras_attention import Seq2SeqConfig, build_seq2seq
+    from keras_attention.training.fit import set_products
     from keras_attention.training.head import fuse_loss
 
     model = build_seq2seq(
@@ -71,8 +72,7 @@ def make_ours(options: argparse.Namespace, feeding: bool, products: str) -> Call
             input_feeding=feeding,
         )
     )
-    for layer in (model.get_layer("encoder"), model.get_layer("decoder")):
-        layer.stack.products = products
+    set_products(model, products)
     fused = fuse_loss(model, products=products)
     fused.compile(keras.optimizers.Adam(1e-3))
     source, target, labels = draw_batch(options)

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_attention import cell_states
+from keras_attention.lstm import product
 from keras_attention.masking import check_mask
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -67,6 +68,9 @@ class AttentionCell(keras.layers.Layer):
     >>> tuple(output.shape), sorted(state), tuple(alignment.shape)
     ((2, 3), ['attentional', 'c_0', 'h_0'], (2, 7))
     """
+
+    products = "float32"
+    """What the operands of the attentional vector's product are rounded to in training; set by trainers."""
 
     def __init__(
         self,
@@ -265,8 +269,14 @@ class AttentionCell(keras.layers.Layer):
             new_state.update({name + suffix: tensor for name, tensor in after.items()})
         alignment = ops.concatenate(alignments, axis=1) if len(alignments) > 1 else alignments[0]
         if self.attentional is not None:
-            return self.attentional(ops.concatenate([*contexts, query], axis=-1)), alignment, new_state
+            joined = ops.concatenate([*contexts, query], axis=-1)
+            return self._attentional_vectors(joined, training), alignment, new_state
         return ops.concatenate(contexts, axis=-1) if len(contexts) > 1 else contexts[0], alignment, new_state
+
+    def _attentional_vectors(self, joined: Tensor, training: bool | None) -> Tensor:
+        if not training or self.products == "float32":
+            return self.attentional(joined)
+        return self.activation(product(joined, ops.convert_to_tensor(self.attentional.kernel), self.products))
 
     def get_config(self) -> dict[str, Any]:
         attentions = [cell_states.described(layer) for layer in self.attentions]

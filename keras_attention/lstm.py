@@ -65,14 +65,16 @@ def run_lstm(
 
         def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             z = inputs[0] + product(state[0], repeated, products)
-            i, f, g, o = (z[:, gate * units : (gate + 1) * units] for gate in range(4))
+            i, f, g, o = ops.split(z, 4, axis=-1)
             i, f, g, o = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)
             new_cell = f * state[1] + i * g
             new_hidden = o * ops.tanh(new_cell)
-            return [new_hidden, new_cell, i, f, g, o], [new_hidden, new_cell]
+            return [ops.concatenate([new_hidden, new_cell, i, f, g, o], axis=-1)], [new_hidden, new_cell]
 
         projected = product(x, kernel, products) + bias
-        (outputs, cells, *gates), (last_hidden, last_cell) = run_steps(step, [projected], [h, c], [units] * 6)
+        (packed,), (last_hidden, last_cell) = run_steps(step, [projected], [h, c], [6 * units])
+        # Split, not sliced: TensorFlow copies slices of the last axis number by number.
+        outputs, cells, *gates = ops.split(packed, 6, axis=-1)
 
         def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
             d_outputs, d_hidden, d_cell = upstream[0] if len(upstream) == 1 else upstream
@@ -91,14 +93,14 @@ def run_lstm(
             turned = ops.cast(ops.transpose(recurrent), products)
 
             def back(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-                from_above, to_cell, forget, to_i, to_f, to_g, to_o = inputs
+                from_above, to_cell, forget, to_i, to_f, to_g, to_o = ops.split(inputs[0], 7, axis=-1)
                 d_h = state[0] + from_above
                 d_c = state[1] + d_h * to_cell
                 d_z = ops.concatenate([d_c * to_i, d_c * to_f, d_c * to_g, d_h * to_o], axis=-1)
                 return [d_z], [product(d_z, turned, products), d_c * forget]
 
-            turned_factors = [ops.flip(factor, axis=1) for factor in factors]
-            (d_z,), (d_h, d_c) = run_steps(back, turned_factors, [d_hidden, d_cell], [4 * units])
+            packed = ops.flip(ops.concatenate(factors, axis=-1), axis=1)
+            (d_z,), (d_h, d_c) = run_steps(back, [packed], [d_hidden, d_cell], [4 * units])
             d_z = ops.flip(d_z, axis=1)
             flat = ops.reshape(d_z, (-1, 4 * units))
             hidden_before = ops.concatenate([ops.expand_dims(h, 1), outputs[:, :-1]], axis=1)

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_attention.attention import LuongAttention
+from keras_attention.cells import AttentionCell
 from keras_attention.lstm import product, run_lstm
 from keras_attention.recurrent import RecurrentStack
 from tests.gradients import gradients
@@ -113,3 +115,20 @@ def test_training_takes_it_and_gives_what_inference_gives(given) -> None:
     rounded = stack(x, lengths, initial_state=state, training=True)[0]
     assert np.abs(rounded - results[0][0]).max() > 0, "the training pass goes through run_lstm"
     np.testing.assert_array_equal(stack(x, lengths, initial_state=state, training=False)[0], results[1][0])
+
+
+def test_attentional_vectors_round_their_operands_in_training_alone() -> None:
+    cell = AttentionCell(keras.layers.LSTMCell(UNITS), LuongAttention("general"), attentional_size=7)
+    inputs, values = draw(BATCH, DEPTH), draw(BATCH, STEPS, 5)
+    cell.build(inputs.shape, values.shape)
+    memory = cell.prepare_memory(values)
+
+    def vectors(training: bool) -> np.ndarray:
+        return ops.convert_to_numpy(cell(inputs, cell.initial_state(memory), memory, training=training)[0])
+
+    plain = vectors(True)
+    cell.products = "bfloat16"
+    np.testing.assert_array_equal(vectors(False), plain)
+    # Eleven products of numbers near 1 and their sum, each rounded to 8 bits.
+    np.testing.assert_allclose(vectors(True), plain, atol=0.03)
+    assert np.abs(vectors(True) - plain).max() > 1e-5

@@ -3,9 +3,9 @@
     theta = 1/N sum_n theta_n
 
 It is one model, no slower than each of them. Where the runs went on from the same weights (`train --start-from`), on
-other orders of the data, they mostly lie in one basin of the loss, and their mean lies deeper in it than each: model soups
-(Wortsman et al. 2022, arXiv 2203.05482, equation 1 with equal weights), after stochastic weight averaging (Izmailov et
-al. 2018, arXiv 1803.05407). Runs that began with other random weights have no mean of any use.
+other orders of the data, they mostly lie in one basin of the loss, and their mean lies deeper in it than each: model
+soups (Wortsman et al. 2022, arXiv 2203.05482, equation 1 with equal weights), after stochastic weight averaging
+(Izmailov et al. 2018, arXiv 1803.05407). Runs that began with other random weights have no mean of any use.
 """
 
 from __future__ import annotations

@@ -168,11 +168,18 @@ def make_fitting(
         model = build_seq2seq(run.config)
         start.apply(model, run, say)
         products = choose_products(settings.products)
-        for layer in (model.get_layer("encoder"), model.get_layer("decoder")):
-            layer.stack.products = products
+        set_products(model, products)
         fitted = fuse_loss(model, settings.label_smoothing, products, settings.consistency) if fuse else model
         compile_model(fitted, settings)
     return Fitting(model, fitted, dataset, devices)
+
+
+def set_products(model: keras.Model, products: str) -> None:
+    """What the operands of a training pass' products are rounded to, one of `lstm.PRODUCTS`."""
+    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    encoder.stack.products = decoder.stack.products = products
+    if decoder.stepper is not None:
+        decoder.stepper.cell.products = products
 
 
 def fit_run(
