@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+
+from keras_attention.training.distribution import HOSTS, PROCESS, PROCESSES
 
 from . import toy
 
@@ -28,6 +31,32 @@ def train_in_process(folder: pathlib.Path, output: pathlib.Path, distribute: str
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def train_in_processes(folder: pathlib.Path, output: pathlib.Path, epochs: int, count: int = 2) -> list[str]:
+    """What each of `count` processes printed that share every batch over loopback, on one device each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    running = []
+    for number in range(count):
+        names = {HOSTS: address, PROCESSES: str(count), PROCESS: str(number)}
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.distributed", str(folder), str(output), "data_parallel", str(epochs)],
+                cwd=ROOT,
+                env={**os.environ, **names},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    printed = []
+    for one in running:
+        out, errors = one.communicate()
+        assert one.returncode == 0, errors[-3000:]
+        printed.append(out)
+    return printed
 
 
 def main(folder: str, output: str, distribute: str, epochs: str) -> None:

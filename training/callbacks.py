@@ -17,7 +17,7 @@ from keras_attention.text import Tokenizer
 
 from .checkpoints import NAMES, find_checkpoints, load_checkpoint, save_checkpoint
 from .data import BatchDataset, Encoded, Ids, Pairs
-from .distribution import on_one_device
+from .distribution import agree, on_one_device
 from .evaluation import Evaluator, perplexity
 from .history import write_history
 from .metrics import HIGHER_IS_BETTER, score_outputs
@@ -85,6 +85,7 @@ class Trainer(keras.callbacks.Callback):
         inner: the model that `twin` is a twin of, where what is fitted is a model around it (see `fuse_loss`).
         also: more text to validate on, by name; it is reported and decides nothing.
         say: where warnings go.
+        alone: whether no other process takes part, so that this one's clock may end an epoch.
     """
 
     def __init__(
@@ -98,8 +99,10 @@ class Trainer(keras.callbacks.Callback):
         inner: keras.Model | None = None,
         also: Mapping[str, Validation] | None = None,
         say: Callable[[str], None] = print,
+        alone: bool = True,
     ) -> None:
         super().__init__()
+        self.alone = alone
         self.also = dict(also or {})
         self.say = say
         self.run = run
@@ -161,7 +164,7 @@ class Trainer(keras.callbacks.Callback):
         rate = learning_rate(self.progress.plateau, settings.learning_rate, settings.smallest_learning_rate)
         if settings.schedule == "cosine":
             progress = update / (settings.epochs * len(self.dataset))
-            if settings.time_limit is not None:
+            if settings.time_limit is not None and self.alone:
                 left = 60.0 * settings.time_limit - self.progress.validation_seconds
                 progress = max(progress, self.seconds() / max(left, 1e-9))
             rate = cosine(progress, settings.learning_rate, settings.smallest_learning_rate)
@@ -171,7 +174,7 @@ class Trainer(keras.callbacks.Callback):
         epoch, batches = self.progress.epoch + 1, len(self.dataset)
         self._require_finite("loss", float((logs or {}).get("loss", 0.0)), f"epoch {epoch}, batch {batch + 1}")
         limit = self.settings.time_limit
-        if limit is not None and self.seconds() + self.progress.validation_seconds >= 60.0 * limit:
+        if limit is not None and self.alone and self.seconds() + self.progress.validation_seconds >= 60.0 * limit:
             if batch + 1 < batches and not self._cut:
                 self._cut = f", in epoch {epoch} after batch {batch + 1} of {batches}"
             self.model.stop_training = True
@@ -194,7 +197,7 @@ class Trainer(keras.callbacks.Callback):
         started = time.monotonic()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self._require_finite("loss", float(logs["loss"]), f"epoch {epoch + 1}")
-        row = {"epoch": epoch + 1, "loss": float(logs["loss"]), **self.validate(), "learning_rate": rate}
+        row = {"epoch": epoch + 1, "loss": float(logs["loss"]), **agree(self.validate()), "learning_rate": rate}
         self._require_finite("validation loss", row["val_loss"], f"epoch {epoch + 1}")
         lowest = min((before["loss"] for before in self.progress.history), default=math.inf)
         if row["loss"] > EXPLODED * lowest:
@@ -203,7 +206,7 @@ class Trainer(keras.callbacks.Callback):
                 f"their norm is bounded by {self.settings.clip_norm:g}. Lower --learning-rate or --clip-norm"
             )
         logs.update(row)
-        validation_seconds = time.monotonic() - started
+        validation_seconds = agree({"seconds": time.monotonic() - started})["seconds"]
         score = row[f"val_{self.settings.monitor}"]
         higher = HIGHER_IS_BETTER[self.settings.monitor]
         better = self.progress.plateau.improved_by(score, row["val_loss"], higher)
@@ -214,7 +217,7 @@ class Trainer(keras.callbacks.Callback):
             self.model.optimizer.learning_rate = learning_rate(
                 plateau, self.settings.learning_rate, self.settings.smallest_learning_rate
             )
-        seconds = self.seconds()
+        seconds = agree({"seconds": self.seconds()})["seconds"]
         self._clock = time.monotonic()
         row["seconds"] = round(seconds, 3)
         history = [*self.progress.history, row]

@@ -233,6 +233,7 @@ class BatchDataset(keras.utils.PyDataset):
         sample: where given, `sample(epoch)` replaces `data` in each epoch by as many pairs.
         labels_as_input: serve ({..., "labels": labels},) for a model with the loss built in, not (inputs, labels).
         row_multiple: batches are filled up to a multiple of so many rows, with rows that have no label.
+        part: `(i, n)`: serve the i-th of n equal parts of each batch's rows; n divides `row_multiple`.
 
     Example: `dataset = BatchDataset(Encoded([[4, 5]], [[6]]), batch_size=32, seed=1); inputs, labels = dataset[0]`.
     """
@@ -246,8 +247,10 @@ class BatchDataset(keras.utils.PyDataset):
         sample: Callable[[int], Encoded] | None = None,
         labels_as_input: bool = False,
         row_multiple: int = 1,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__()
+        self.part = part
         self.row_multiple = row_multiple
         self.data = data
         self.sample = sample
@@ -286,6 +289,10 @@ class BatchDataset(keras.utils.PyDataset):
         if lacking := -len(labels) % self.row_multiple:
             inputs = {name: _add_rows(rows, lacking, EOS_ID) for name, rows in inputs.items()}
             labels = _add_rows(labels, lacking, PAD_ID)
+        index, count = self.part
+        if count > 1:
+            rows = slice(index * len(labels) // count, (index + 1) * len(labels) // count)
+            inputs, labels = {name: ids[rows] for name, ids in inputs.items()}, labels[rows]
         return ({**inputs, "labels": labels},) if self.labels_as_input else (inputs, labels)
 
     def batch(self, index: int) -> Batch:

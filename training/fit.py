@@ -17,7 +17,7 @@ from keras_attention.seq2seq import build_seq2seq
 from .callbacks import Trainer, Validation
 from .data import BatchDataset, Encoded, Pairs, encode_pairs, sample_pairs
 from .display import Display
-from .distribution import Adam, Devices
+from .distribution import Adam, Devices, output_of_process
 from .head import fuse_loss
 from .losses import TokenCrossEntropy
 from .prepare import TextFiles, prepare_run, read_also
@@ -113,7 +113,8 @@ def train(
         splits, also=read_also(also_validate or {}, skip_empty), synthetic=read_synthetic(synthetic or [])
     )
     start = Start(None if start_from is None else RunDirectory.open(start_from), source_vectors, target_vectors)
-    run = prepare_run(pathlib.Path(output), recipe, chosen, fields, splits, overwrite, start.parent)
+    output = output_of_process(pathlib.Path(output), chosen.distribute)
+    run = prepare_run(output, recipe, chosen, fields, splits, overwrite, start.parent)
     if find_learning_rate:
         find_rate(run, chosen, splits, start)
     else:
@@ -155,6 +156,7 @@ def make_fitting(
         "multiple": max(settings.padding_multiple, 8 if _compiled(settings) else 1),
         "labels_as_input": fuse,
         "row_multiple": devices.count,
+        "part": devices.part,
     }
     dataset: BatchDataset | ShardedDataset
     if splits.shards is None:
@@ -198,7 +200,9 @@ def fit_run(
     validation = _validation(run, settings, splits.validation, "validation", say)
     also = {name: _validation(run, settings, pairs, name, say) for name, pairs in splits.also.items()}
     twin = build_seq2seq(run.config)
-    trainer = Trainer(run, settings, dataset, validation, run.target_tokenizer, twin, model, also, say)
+    trainer = Trainer(
+        run, settings, dataset, validation, run.target_tokenizer, twin, model, also, say, fitting.devices.part[1] == 1
+    )
     resumed = trainer.resume(fitted)
     reason = trainer.progress.finished(settings)
     if reason is None:
