@@ -58,7 +58,7 @@ def make_ours(options: argparse.Namespace, feeding: bool, products: str) -> Call
     import keras
 
     from keras_attention import Seq2SeqConfig, build_seq2seq
-    from keras_attention.training.fit import set_products
+    from keras_attention.training.fitting import set_products
     from keras_attention.training.head import fuse_loss
 
     model = build_seq2seq(

@@ -270,13 +270,11 @@ class AttentionCell(keras.layers.Layer):
         alignment = ops.concatenate(alignments, axis=1) if len(alignments) > 1 else alignments[0]
         if self.attentional is not None:
             joined = ops.concatenate([*contexts, query], axis=-1)
-            return self._attentional_vectors(joined, training), alignment, new_state
+            if not training or self.products == "float32":
+                return self.attentional(joined), alignment, new_state
+            kernel = ops.convert_to_tensor(self.attentional.kernel)
+            return self.activation(product(joined, kernel, self.products)), alignment, new_state
         return ops.concatenate(contexts, axis=-1) if len(contexts) > 1 else contexts[0], alignment, new_state
-
-    def _attentional_vectors(self, joined: Tensor, training: bool | None) -> Tensor:
-        if not training or self.products == "float32":
-            return self.attentional(joined)
-        return self.activation(product(joined, ops.convert_to_tensor(self.attentional.kernel), self.products))
 
     def get_config(self) -> dict[str, Any]:
         attentions = [cell_states.described(layer) for layer in self.attentions]

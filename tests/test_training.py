@@ -16,7 +16,7 @@ from keras_attention.training.callbacks import averages, copy_averages
 from keras_attention.training.checkpoints import load_checkpoint, save_checkpoint, state_variables
 from keras_attention.training.data import BatchDataset, Encoded, make_batch
 from keras_attention.training.evaluation import Evaluator
-from keras_attention.training.fit import compile_model
+from keras_attention.training.fitting import compile_model
 from keras_attention.training.settings import Settings
 from keras_attention.translator import Translator
 

@@ -13,7 +13,7 @@ from keras_attention.seq2seq import build_seq2seq
 from keras_attention.text import CharacterTokenizer, WordTokenizer
 from keras_attention.training import train
 from keras_attention.training.data import BatchDataset, Encoded, make_batch
-from keras_attention.training.fit import compile_model
+from keras_attention.training.fitting import compile_model
 from keras_attention.training.history import read_history
 from keras_attention.training.rate_finder import RateTest
 from keras_attention.training.settings import Settings

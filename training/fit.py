@@ -15,20 +15,18 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import build_seq2seq
 
 from .callbacks import Trainer, Validation
-from .data import BatchDataset, Encoded, Pairs, encode_pairs, sample_pairs
+from .data import Pairs
 from .display import Display
-from .distribution import Adam, Devices, output_of_process
-from .head import fuse_loss
-from .losses import TokenCrossEntropy
+from .distribution import output_of_process
+from .fitting import encode_all, make_fitting
 from .prepare import TextFiles, prepare_run, read_also
-from .processor import choose_products
 from .rate_finder import rising_rates
 from .recipes import Splits, find_recipe
 from .report import write_reports
 from .settings import Settings
 from .shards import ShardedDataset
 from .start import Start
-from .synthesis import draw_mixture, read_synthetic
+from .synthesis import read_synthetic
 from .tensorboard import TensorBoard
 
 
@@ -126,64 +124,6 @@ DEFAULT_MODEL: dict[str, Any] = {"embedding_size": 128, "encoder_units": 128, "d
 """The model for plain files: small enough for a laptop's processor."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Fitting:
-    """What `fit` is called with.
-
-    Attributes:
-        model: the encoder-decoder. fitted: itself, or a model around it with the loss built in; compiled.
-        dataset: the batches.
-        devices: what shares them.
-    """
-
-    model: keras.Model
-    fitted: keras.Model
-    dataset: BatchDataset | ShardedDataset
-    devices: Devices
-
-
-def make_fitting(
-    run: RunDirectory, settings: Settings, splits: Splits, start: Start, say: Callable[[str], None]
-) -> Fitting:
-    """Seeds every generator and makes the model of `run`, compiled, and its batches."""
-    make_deterministic(settings.seed)
-    devices = Devices(settings.distribute)
-    fuse = settings.fused_loss and devices.allow_added_losses
-    options: dict[str, Any] = {
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-        # XLA compiles each shape anew: there are fewer of them with coarser lengths.
-        "multiple": max(settings.padding_multiple, 8 if _compiled(settings) else 1),
-        "labels_as_input": fuse,
-        "row_multiple": devices.count,
-        "part": devices.part,
-    }
-    dataset: BatchDataset | ShardedDataset
-    if splits.shards is None:
-        train_data = _encode(run, settings, splits.train, "train", say)
-        dataset = BatchDataset(train_data, sample=_sampler(run, settings, splits, train_data, say), **options)
-    else:
-        tokenizers = run.source_tokenizer, run.target_tokenizer
-        paths = splits.shards.encode(run.path / "shards", *tokenizers, settings.max_length, say)
-        dataset = ShardedDataset(paths, **options)
-    with devices.scope():
-        model = build_seq2seq(run.config)
-        start.apply(model, run, say)
-        products = choose_products(settings.products)
-        set_products(model, products)
-        fitted = fuse_loss(model, settings.label_smoothing, products, settings.consistency) if fuse else model
-        compile_model(fitted, settings)
-    return Fitting(model, fitted, dataset, devices)
-
-
-def set_products(model: keras.Model, products: str) -> None:
-    """What the operands of a training pass' products are rounded to, one of `lstm.PRODUCTS`."""
-    encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
-    encoder.stack.products = decoder.stack.products = products
-    if decoder.stepper is not None:
-        decoder.stepper.cell.products = products
-
-
 def fit_run(
     run: RunDirectory,
     settings: Settings,
@@ -258,86 +198,10 @@ def find_rate(
     return result.suggestion
 
 
-def _compiled(settings: Settings) -> bool:
-    return settings.jit or keras.backend.backend() == "jax"
-
-
-def compile_model(model: keras.Model, settings: Settings) -> None:
-    """Adam with the gradient's norm bounded, averaged weights kept by the optimiser, and the token loss."""
-    optimizer = Adam(
-        learning_rate=settings.learning_rate,
-        global_clipnorm=settings.clip_norm,
-        use_ema=settings.averaging > 0,
-        ema_momentum=settings.averaging or 0.99,
-        gradient_accumulation_steps=settings.accumulation if settings.accumulation > 1 else None,
-    )
-    # A model with the loss built in has the labels among its inputs.
-    loss = None if "labels" in model.input else TokenCrossEntropy(settings.label_smoothing)
-    model.compile(optimizer=optimizer, loss=loss, jit_compile=_compiled(settings))
-    optimizer.build(model.trainable_variables)
-
-
-def make_deterministic(seed: int) -> None:
-    """Seed every generator; under TensorFlow also ask for operations that give the same bits each time."""
-    keras.utils.set_random_seed(seed)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-
-
-def _encode(run: RunDirectory, settings: Settings, pairs: Pairs, part: str, say: Callable[[str], None]) -> Encoded:
-    encoded, dropped = encode_pairs(pairs, run.source_tokenizer, run.target_tokenizer, settings.max_length)
-    if dropped:
-        say(
-            f"{part}: left out {len(dropped)} pairs of more than {settings.max_length} tokens, "
-            f"the first at {dropped[0]}"
-        )
-    if not len(encoded):
-        raise UserError(
-            f"{dropped[0]}: every {part} pair has more than {settings.max_length} tokens. "
-            "Raise --max-length, or shorten the text"
-        )
-    return encoded
-
-
-def _sampler(
-    run: RunDirectory, settings: Settings, splits: Splits, best: Encoded, say: Callable[[str], None]
-) -> Callable[[int], Encoded] | None:
-    """What draws the pairs and segmentations of an epoch, or None where they never change."""
-    tokenizers = run.source_tokenizer, run.target_tokenizer
-    text, real = _kept_text(splits.train, best), len(best)
-    if splits.synthetic is not None:
-        more = _encode(run, settings, splits.synthetic, "synthetic", say)
-        text = tuple(own + other for own, other in zip(text, _kept_text(splits.synthetic, more), strict=True))
-        best = Encoded([*best.sources, *more.sources], [*best.targets, *more.targets])
-    elif not settings.sampling:
-        return None
-
-    def sample(epoch: int) -> Encoded:
-        rows, lines = best, text
-        if len(best) > real:
-            chosen = draw_mixture(real, len(best) - real, settings.synthetic_share, settings.seed, epoch)
-            rows = Encoded([best.sources[i] for i in chosen], [best.targets[i] for i in chosen])
-            lines = tuple([side[i] for i in chosen] for side in text)
-        if not settings.sampling:
-            return rows
-        seed = 1_000_003 * settings.seed + epoch
-        return sample_pairs(lines, rows, tokenizers, settings.sampling, seed, settings.max_length)
-
-    return sample
-
-
-def _kept_text(pairs: Pairs, encoded: Encoded) -> tuple[list[str], ...]:
-    """Sources and targets of the pairs that were not left out."""
-    sources, targets, _ = pairs.flat()
-    return [sources[i] for i in encoded.kept or []], [targets[i] for i in encoded.kept or []]
-
-
 def _validation(
     run: RunDirectory, settings: Settings, pairs: Pairs, part: str, say: Callable[[str], None]
 ) -> Validation:
-    encoded = _encode(run, settings, pairs, part, say)
+    encoded = encode_all(run, settings, pairs, part, say)
     pairs = pairs.head(settings.validation_sentences)
     sources = [run.source_tokenizer.encode(text)[: settings.max_length] for text in pairs.sources]
     return Validation(encoded, pairs, sources)
