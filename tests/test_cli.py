@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_attention import cli
+from keras_attention import cli_train
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
 from keras_attention.training import evaluate
@@ -133,10 +133,10 @@ def test_train_reads_every_option(toy_folder, tmp_path) -> None:
 
 
 def test_fields_are_json_or_text() -> None:
-    fields = cli.parse_fields(["a=1", "b=0.5", "c=true", "d=concat", "e=None", "f=False"])
+    fields = cli_train.parse_fields(["a=1", "b=0.5", "c=true", "d=concat", "e=None", "f=False"])
     assert fields == {"a": 1, "b": 0.5, "c": True, "d": "concat", "e": None, "f": False}
     with pytest.raises(UserError, match="NAME=VALUE"):
-        cli.parse_fields(["decoder_units"])
+        cli_train.parse_fields(["decoder_units"])
 
 
 @pytest.mark.parametrize("command", ["train", "translate", "evaluate", "attention", "export", "verify", "benchmark"])
