@@ -170,11 +170,14 @@ def train(
 def average(
     runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
     output: Annotated[Path, typer.Option(help="Run directory to write.")],
+    last: Annotated[
+        bool, typer.Option("--last", help="Of the weights at the end of each, not of its best epoch.")
+    ] = False,
 ) -> None:
     """Make one model of runs that began with the same weights: the mean of their weights."""
     from keras_attention.training import average as run_average
 
-    print(f"wrote {run_average(runs, output).model_path}, the mean of {len(runs)} runs")
+    print(f"wrote {run_average(runs, output, last).model_path}, the mean of {len(runs)} runs")
 
 
 def synthesize(

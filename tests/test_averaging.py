@@ -13,6 +13,7 @@ from keras_attention.training import average
 from keras_attention.translator import Translator
 
 from .command import run_command
+from .toy_run import train_toy
 
 
 def numpy(variable) -> np.ndarray:
@@ -50,6 +51,24 @@ def test_a_run_averaged_with_itself_is_itself(toy_run, tmp_path) -> None:
     ):
         assert one[0].text == other[0].text
         assert one[0].score == pytest.approx(other[0].score, abs=1e-5)
+
+
+def test_the_weights_at_the_end_of_a_run(toy_folder, tmp_path) -> None:
+    run = train_toy(tmp_path / "run", toy_folder, epochs=1, learning_rate=1e-2)
+    best = [numpy(variable) for variable in run.load_model().trainable_variables]
+    same = average([run.path], tmp_path / "one", last=True)
+    for variable, expected in zip(same.load_model().trainable_variables, best, strict=True):
+        np.testing.assert_array_equal(numpy(variable), expected)
+    train_toy(run.path, toy_folder, epochs=2, learning_rate=1e-2)
+    later = average([run.path, run.path], tmp_path / "two", last=True)
+    changes = [
+        np.abs(numpy(variable) - first).max()
+        for variable, first in zip(later.load_model().trainable_variables, best, strict=True)
+    ]
+    assert max(changes) > 1e-3, "another epoch"
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(UserError, match=r"last\.npz: no such file.*without --last the best model is taken"):
+        average([run.path], tmp_path / "three", last=True)
 
 
 def test_runs_that_have_no_mean(toy_run, tmp_path) -> None:

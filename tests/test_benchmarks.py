@@ -223,7 +223,7 @@ def test_every_stage_of_the_diversified_training(toy_folder, tmp_path, monkeypat
         for side, name in (("en", "source"), ("de", "target")):
             text = (toy_folder / f"{name}.txt").read_text(encoding="utf-8")
             (tmp_path / f"{split}.lc.norm.tok.{side}").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(script, "MINUTES", {"first": 60.0, "second": 60.0, "third": 60.0})
+    monkeypatch.setattr(script, "MINUTES", {"first": 60.0, "final": 60.0})
     sizes = ["embedding_size=6", "encoder_units=4", "decoder_units=8", "tie_embeddings=all"]
     changed = {"set": sizes, "vocabulary": 40, "epochs": 1, "validation_sentences": 5, "sampling": 0.0}
     monkeypatch.setattr(script, "SETTINGS", {**script.SETTINGS, **changed})
@@ -231,9 +231,11 @@ def test_every_stage_of_the_diversified_training(toy_folder, tmp_path, monkeypat
     script.main([*arguments, "--output", str(tmp_path / "scores")])
     runs = tmp_path / "runs"
     scores = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(scores) == ["forth", "one-1", "one-2", "mean-1", "two-3", "two-4", "mean-2"]
-    metadata = json.loads((runs / "mean-2" / "config.json").read_text(encoding="utf-8"))
-    assert metadata["training"]["mean_of"] == [str(runs / "two-3"), str(runs / "two-4")]
-    assert metadata["training"]["settings"]["synthetic_share"] == 0.6
+    assert list(scores) == ["forth", "final"]
+    metadata = json.loads((runs / "final" / "config.json").read_text(encoding="utf-8"))
+    assert metadata["training"]["settings"]["synthetic_share"] == 0.5
+    made = (runs / "back.tsv").read_text(encoding="utf-8").splitlines()
+    german = (tmp_path / "train.lc.norm.tok.de").read_text(encoding="utf-8").splitlines()[:9]
+    assert {line.split("\t")[1] for line in made} <= set(german)
     with (tmp_path / "scores.csv").open(encoding="utf-8") as file:
         assert [row["run"] for row in csv.DictReader(file)] == list(scores)

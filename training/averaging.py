@@ -18,19 +18,27 @@ import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory, storage_message, write_atomically, write_bytes
+from keras_attention.seq2seq import build_seq2seq
 
+from .callbacks import copy_averages
+from .checkpoints import NAMES, find_checkpoints, load_checkpoint
+from .fitting import compile_model
+from .head import fuse_loss
 from .prepare import vocabulary_fingerprint
+from .settings import Settings
 
 NOT_OF_THE_FORM = ("dropout", "word_dropout", "weight_dropout", "attention_dropout")
 """Fields of a config in which runs may differ and still have a mean."""
 
 
-def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path) -> RunDirectory:
+def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path, last: bool = False) -> RunDirectory:
     """A run directory whose model has the mean of the weights of `runs`; everything else is that of the first.
 
     Args:
-        runs: two run directories or more, of models of one form with the same vocabularies.
+        runs: run directories of models of one form with the same vocabularies: two or more, or with `last` one.
         output: a new or empty folder.
+        last: take what each run had at its end (the moving average of its weights, where it keeps one), from its
+            checkpoint, not its best epoch: the scores of single epochs on little validation text are noisy.
 
     Raises:
         UserError: for a run that cannot be read or does not fit the first one, a folder that holds something, a full
@@ -40,7 +48,7 @@ def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path) -> R
     """
     output = pathlib.Path(output)
     opened = [RunDirectory.open(run) for run in runs]
-    if len(opened) < 2:
+    if len(opened) < 2 and not last:
         raise UserError(f"A mean is one of several. Expected two runs or more. Received: {len(opened)}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: is there. Expected a new or empty folder")
@@ -58,9 +66,10 @@ def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path) -> R
                 "weights (--start-from)"
             )
     model = first.load_model()
-    sums = [np.asarray(keras.ops.convert_to_numpy(variable), "float64") for variable in model.trainable_variables]
-    for other in opened[1:]:
-        for total, variable in zip(sums, other.load_model().trainable_variables, strict=True):
+    sums = [np.zeros(tuple(variable.shape), "float64") for variable in model.trainable_variables]
+    for run in opened:
+        source = last_model(run) if last else run.load_model()
+        for total, variable in zip(sums, source.trainable_variables, strict=True):
             total += keras.ops.convert_to_numpy(variable)
     for variable, total in zip(model.trainable_variables, sums, strict=True):
         variable.assign((total / len(opened)).astype("float32"))
@@ -73,6 +82,24 @@ def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path) -> R
         return RunDirectory.create(output, {**first.metadata, "training": training})
     except OSError as error:
         raise UserError(storage_message(output, error)) from error
+
+
+def last_model(run: RunDirectory) -> keras.Model:
+    """The model at the end of a training, from its newest checkpoint. Raises UserError where there is no whole one."""
+    paths = find_checkpoints(run.path)
+    if not paths:
+        raise UserError(
+            f"{run.path / 'checkpoints' / NAMES[0]}: no such file. Expected a checkpoint of training; without --last "
+            "the best model is taken, which is there"
+        )
+    settings = Settings.make(run.metadata["training"]["settings"])
+    model, twin = build_seq2seq(run.config), build_seq2seq(run.config)
+    fuse = settings.fused_loss and settings.distribute != "mirrored"
+    fitted = fuse_loss(model, settings.label_smoothing, consistency=settings.consistency) if fuse else model
+    compile_model(fitted, settings)
+    load_checkpoint(paths[0], fitted)
+    copy_averages(fitted, twin, model)
+    return twin
 
 
 def _form(run: RunDirectory) -> dict[str, object]:
