@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None, evaluate: Callable[..., dict[str, A
     parser.add_argument("--tsv")
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--length-penalty", type=float, default=1.0)
+    parser.add_argument("--coverage-penalty", type=float, default=0.0)
     add_outputs(parser)
     options = parser.parse_args(arguments)
     if evaluate is None:
@@ -72,6 +73,7 @@ def main(arguments: list[str] | None = None, evaluate: Callable[..., dict[str, A
             tsv=options.tsv,
             beam_size=options.beam,
             length_penalty=options.length_penalty,
+            coverage_penalty=options.coverage_penalty,
         )
         rows.append({"label": label or folder, **describe(pathlib.Path(folder)), name: scores[name]})
     lines = [f"| | weights | training | {name.upper()}, beam {options.beam} |", "|---|---|---|---|"]

@@ -50,6 +50,9 @@ def translate(
         float, typer.Option(help="Most tokens of an output for each token of its source, and 10 more.")
     ] = 2.0,
     length_penalty: Annotated[float, typer.Option(help="GNMT alpha; 0 for none.")] = 1.0,
+    coverage_penalty: Annotated[
+        float, typer.Option(help="GNMT beta, against words left untranslated; 0 for none.")
+    ] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
     lenient: Annotated[bool, typer.Option("--lenient", help="Translate what can be of bad lines; warn.")] = False,
 ) -> None:
@@ -65,6 +68,7 @@ def translate(
         max_length=max_length,
         max_length_factor=max_length_factor,
         length_penalty=length_penalty,
+        coverage_penalty=coverage_penalty,
         batch_size=batch_size,
         lenient=lenient,
     )
@@ -82,6 +86,9 @@ def evaluate(
     tokenize: Annotated[str | None, typer.Option(help="BLEU's tokenisation: none or 13a.")] = None,
     beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(help="GNMT alpha; 0 for none.")] = 1.0,
+    coverage_penalty: Annotated[
+        float, typer.Option(help="GNMT beta, against words left untranslated; 0 for none.")
+    ] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
     by_length: Annotated[bool, typer.Option("--by-length", help="Also score groups of like source length.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the outputs, one per line.")] = None,
@@ -99,6 +106,7 @@ def evaluate(
         tokenize=tokenize,
         beam_size=beam,
         length_penalty=length_penalty,
+        coverage_penalty=coverage_penalty,
         batch_size=batch_size,
         by_length=by_length,
         output=output,

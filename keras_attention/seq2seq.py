@@ -9,6 +9,7 @@ from keras_attention.config import Seq2SeqConfig
 from keras_attention.decoder import Decoder
 from keras_attention.encoder import Encoder
 from keras_attention.search import SearchResult, beam_search, greedy_search, length_limits
+from keras_attention.search.common import penalises_coverage
 from keras_attention.types import PAD_ID, Tensor, TensorDict
 
 
@@ -180,6 +181,7 @@ class EncoderDecoder:
         max_length_factor: Tensor | float | None = None,
         max_length_offset: Tensor | int = 10,
         length_penalty: Tensor | float = 1.0,
+        coverage_penalty: Tensor | float = 0.0,
         capacity: int | None = None,
         recurrence: str = "layer",
     ) -> SearchResult:
@@ -192,6 +194,8 @@ class EncoderDecoder:
             max_length_factor: where given, also at most this many words per word of the row's own source ...
             max_length_offset: ... plus this many.
             length_penalty: alpha of the GNMT length penalty; 0 for plain log-probabilities.
+            coverage_penalty: beta of the GNMT coverage penalty, against words of the source left untranslated; 0 for
+                none. It needs attention.
             capacity: static length L of the buffers; `max_length` if that is an int.
             recurrence: how the encoder runs, `"layer"` or `"loop"`.
 
@@ -203,6 +207,11 @@ class EncoderDecoder:
             if not isinstance(max_length, int):
                 raise ValueError(f"Expected: capacity, an int, where max_length is a tensor. Received: {capacity=}")
             capacity = max_length
+        if self.decoder.stepper is None and penalises_coverage(coverage_penalty):
+            raise ValueError(
+                "The plain encoder-decoder covers no source. Expected: coverage_penalty=0 with attention='none'. "
+                f"Received: {coverage_penalty=}"
+            )
         state, memory = self.encode(source, recurrence)
         limits: Any = max_length
         if max_length_factor is not None:
@@ -213,6 +222,8 @@ class EncoderDecoder:
             "capacity": capacity,
             "source_length": ops.shape(source)[1],
             "length_penalty": length_penalty,
+            "coverage_penalty": coverage_penalty,
+            "source_mask": memory["mask"],
         }
         if beam_size == 1:
             return greedy_search(self.step, state, memory, **arguments)

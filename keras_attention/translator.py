@@ -142,6 +142,7 @@ class Translator:
         max_length_factor: float | None = LENGTH_FACTOR,
         max_length_offset: int = LENGTH_OFFSET,
         length_penalty: float = 1.0,
+        coverage_penalty: float = 0.0,
         batch_size: int = 32,
         on_batch: Callable[[int], None] | None = None,
     ) -> list[list[Hypothesis]]:
@@ -155,6 +156,7 @@ class Translator:
             max_length: most tokens of an output, EOS counted; and at most
                 `max_length_factor * source tokens + max_length_offset` of them.
             length_penalty: alpha of the GNMT length penalty.
+            coverage_penalty: beta of the GNMT coverage penalty; 0 for none.
             batch_size: texts at a time.
             on_batch: called with the number of texts just done, for a progress bar.
 
@@ -166,12 +168,18 @@ class Translator:
                 raise UserError(f"{name} is out of range. Expected 1 or more. Received: {value}")
         if n_best > beam_size:
             raise UserError(f"n_best is out of range. Expected at most beam_size={beam_size}. Received: {n_best}")
+        if coverage_penalty and not self.has_attention:
+            raise UserError(
+                "This model has no attention, so that nothing tells which words of the source are covered. "
+                f"Expected a coverage penalty of 0. Received: {coverage_penalty}"
+            )
         search = self._search(
             beam_size=beam_size,
             max_length=max_length,
             max_length_factor=max_length_factor,
             max_length_offset=max_length_offset,
             length_penalty=length_penalty,
+            coverage_penalty=coverage_penalty,
         )
         rows = [[*self.source_tokenizer.encode(text)[: self.max_source_length], EOS_ID] for text in texts]
         for number, row in enumerate(rows, 1):

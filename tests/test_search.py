@@ -89,6 +89,63 @@ def test_a_beam_as_wide_as_the_search_space_is_exhaustive(seed, alpha, max_lengt
     assert not result["lengths"][0, width:].any()
 
 
+def attending_step(token, state, memory):
+    """`table_step` with alignments that are weights: by row, previous word and step, zero for some positions."""
+    log_probs, after, _ = table_step(token, state, memory)
+    rows, steps = ops.arange(ops.shape(token)[0]), memory["attention"].shape[2]
+    index = (rows * VOCABULARY + ops.cast(token, "int32")) * steps + ops.minimum(state["t"], steps - 1)
+    weights = ops.take(ops.reshape(memory["attention"], (-1, POSITIONS)), index, axis=0)
+    return log_probs, after, weights
+
+
+def random_attention(seed, batch=1):
+    weights = np.random.default_rng([seed, 1]).exponential(size=(batch, VOCABULARY, STEPS, POSITIONS))
+    weights[weights < 0.3] = 0
+    return (weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)).astype("float32")
+
+
+def covering(function, tables, attention, alpha, beta, mask, **options):
+    state, memory = start(tables)
+    memory["attention"] = ops.convert_to_tensor(attention)
+    penalties = {"length_penalty": alpha, "coverage_penalty": beta, "source_mask": ops.convert_to_tensor(mask)}
+    return numpy(function(attending_step, state, memory, max_length=STEPS, **penalties, **options))
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 1.0]), beta=st.sampled_from([0.2, 3.0]))
+def test_a_wide_beam_is_exhaustive_with_a_coverage_penalty(seed, alpha, beta):
+    tables, attention = random_tables(seed), random_attention(seed)
+    mask = np.arange(POSITIONS)[None] < POSITIONS - seed % 2
+    expected = reference.exhaustive_search(
+        tables[0].astype("float64"), STEPS, alpha, EOS, WORDS, attention[0].astype("float64"), beta, int(mask.sum())
+    )
+    width = len(expected)
+    result = covering(beam_search, tables, attention, alpha, beta, mask, beam_size=width)
+    np.testing.assert_allclose(result["scores"][0], [entry[0] for entry in expected], **FLOAT32)
+    if expected[0][0] - expected[1][0] > 1e-4:
+        assert tuple(result["ids"][0, 0, : result["lengths"][0, 0]]) == expected[0][1]
+
+
+def test_a_beam_of_one_is_greedy_with_a_coverage_penalty():
+    tables, attention = random_tables(3, batch=3), random_attention(3, batch=3)
+    mask = np.array([[True, True, True], [True, True, False], [True, False, False]])
+    greedy = covering(greedy_search, tables, attention, 1.0, 0.5, mask)
+    beam = covering(beam_search, tables, attention, 1.0, 0.5, mask, beam_size=1)
+    plain = covering(greedy_search, tables, attention, 1.0, 0.0, mask)
+    for name in greedy:
+        np.testing.assert_allclose(greedy[name], beam[name], err_msg=name, **FLOAT32)
+    np.testing.assert_array_equal(greedy["ids"], plain["ids"])
+    assert (greedy["scores"] < plain["scores"]).any()
+
+
+def test_a_beta_that_is_a_tensor_of_zero_changes_nothing():
+    tables, attention, mask = random_tables(5), random_attention(5), np.ones((1, POSITIONS), bool)
+    tensor = covering(beam_search, tables, attention, 1.0, ops.convert_to_tensor(0.0), mask, beam_size=4)
+    number = covering(beam_search, tables, attention, 1.0, 0.0, mask, beam_size=4)
+    for name in number:
+        np.testing.assert_array_equal(tensor[name], number[name], err_msg=name)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 1.0]))
 def test_a_beam_of_one_is_greedy(seed, alpha):

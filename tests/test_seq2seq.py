@@ -292,3 +292,15 @@ def test_unknown_fields_and_foreign_models():
         Seq2SeqConfig.from_dict({"source_vocabulary": 9, "target_vocabulary": 9, "decoder_unit": 3})
     with pytest.raises(ValueError, match="no encoder-decoder of build_seq2seq"):
         EncoderDecoder(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)]))
+
+
+def test_a_coverage_penalty_counts_real_positions_of_the_returned_alignments():
+    net = EncoderDecoder(build_seq2seq(config_of("plain")))
+    found = {name: numpy(value) for name, value in net.search(SOURCE, 3, 6, coverage_penalty=0.7).items()}
+    logs = np.log(np.clip(found["alignments"].sum(axis=2), 1e-6, 1.0)) * (SOURCE != 0)[:, None]
+    expected = found["log_probs"] / ((5 + found["lengths"]) / 6) + 0.7 * logs.sum(axis=-1)
+    # Six steps of float32; a position without attention counts -13.8, known to 1e-6 of it.
+    np.testing.assert_allclose(found["scores"], expected, rtol=1e-4, atol=1e-4)
+    none = EncoderDecoder(build_seq2seq(Seq2SeqConfig(11, 13, encoder_units=4, decoder_units=8, attention="none")))
+    with pytest.raises(ValueError, match=r"Expected: coverage_penalty=0 with attention='none'"):
+        none.search(SOURCE, 3, 6, coverage_penalty=0.7)

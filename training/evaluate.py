@@ -30,6 +30,7 @@ def evaluate(
     tokenize: str | None = None,
     beam_size: int = 5,
     length_penalty: float = 1.0,
+    coverage_penalty: float = 0.0,
     batch_size: int = 32,
     by_length: bool = False,
     output: str | pathlib.Path | None = None,
@@ -43,6 +44,7 @@ def evaluate(
         run: the run directory.
         source, target: parallel files; several targets are several references; or
         tsv: SOURCE<TAB>TARGET lines, equal sources being several references.
+        beam_size, length_penalty, coverage_penalty, batch_size: of `Translator.translate`.
         task: "translation" (BLEU, chrF, exact match), "g2p" (word and phoneme error rate), "exact"; the run's own if
             None.
         tokenize: sacrebleu's tokenisation, "none" or "13a"; as in training if None.
@@ -68,7 +70,12 @@ def evaluate(
         on_start(len(pairs))
     started = time.monotonic()
     found = translator.translate(
-        pairs.sources, beam_size=beam_size, length_penalty=length_penalty, batch_size=batch_size, on_batch=on_batch
+        pairs.sources,
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        coverage_penalty=coverage_penalty,
+        batch_size=batch_size,
+        on_batch=on_batch,
     )
     seconds = time.monotonic() - started
     outputs = [hypotheses[0].text for hypotheses in found]
@@ -79,6 +86,7 @@ def evaluate(
         "task": task,
         "sentences": len(pairs),
         "beam_size": beam_size,
+        "penalties": {"length": length_penalty, "coverage": coverage_penalty},
         **score_outputs(task, outputs, pairs.references, tokenize),
         "unfinished": sum(not hypotheses[0].finished for hypotheses in found),
         "sources_with_unseen": unseen,

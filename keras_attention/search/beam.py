@@ -11,7 +11,9 @@ from keras_attention.search.common import (
     Step,
     batch_size_of,
     check_capacity,
+    coverage_penalty_term,
     length_penalty_factor,
+    penalises_coverage,
     row_limits,
     source_length_of,
     take_rows,
@@ -46,17 +48,20 @@ def beam_search(
     capacity: int | None = None,
     source_length: Tensor | int | None = None,
     length_penalty: Tensor | float = 1.0,
+    coverage_penalty: Tensor | float = 0.0,
+    source_mask: Tensor | None = None,
     bos_id: int = BOS_ID,
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
 ) -> SearchResult:
     """Keeps the K hypotheses of highest penalised score at every step.
 
-        score(Y) = log P(Y) / ((5 + length) / 6) ** alpha        (Wu et al. 2016, arXiv 1609.08144, equation 14)
+        score(Y) = log P(Y) / ((5 + length) / 6) ** alpha + beta sum_s log min(sum_t a_t(s), 1)
 
-    Live and finished hypotheses share the K slots. A finished one is frozen: its score never changes. At the maximum
-    length a live hypothesis is kept as it is, marked unfinished. Padding is never chosen; among equal scores the
-    hypothesis ranked higher before, and then the lower id, comes first.
+    (Wu et al. 2016, arXiv 1609.08144, equation 14), a_t the alignment that word t was predicted with. Live and finished
+    hypotheses share the K slots. A finished one is frozen: its score never changes. At the maximum length a live
+    hypothesis is kept as it is, marked unfinished. Padding is never chosen; among equal scores the hypothesis ranked
+    higher before, and then the lower id, comes first.
 
     Args:
         step: see `Step`.
@@ -68,6 +73,8 @@ def beam_search(
         capacity: static length L of the buffers; `max_length` if that is an int.
         source_length: S of the alignments; found by one step more if `None`.
         length_penalty: GNMT alpha, a number or a scalar tensor; 0 ranks by plain log-probability.
+        coverage_penalty: GNMT beta, a number or a scalar tensor: against sources left untranslated.
+        source_mask: bool `(B, S)`, true at the source positions that should be covered; all if `None`.
         bos_id, eos_id, pad_id: ids of the special words.
 
     Returns:
@@ -86,22 +93,36 @@ def beam_search(
     if source_length is None:
         source_length = source_length_of(step, rows, bos_id, state, memory)
     alignments = ops.zeros((length, rows, source_length), dtype="float32")
+    # The attention that each source position got so far; nothing at all where it is not asked for.
+    coverage = [ops.zeros((rows, source_length), dtype="float32")] if penalises_coverage(coverage_penalty) else []
+    wanted = None if source_mask is None else ops.expand_dims(ops.convert_to_tensor(source_mask), 1)
 
     def unfinished(t: Tensor, beams: list[Tensor], *_: Any) -> Tensor:
         return ops.any(ops.logical_and(_Beams(*beams).live, (t < limits)[:, None]))
 
-    def body(t: Tensor, beams: list[Tensor], alignments: Tensor, leaves: list[Tensor]) -> tuple[Any, ...]:
+    def body(
+        t: Tensor, beams: list[Tensor], alignments: Tensor, coverage: list[Tensor], leaves: list[Tensor]
+    ) -> tuple[Any, ...]:
         current = _Beams(*beams)
         packed = keras.tree.pack_sequence_as(state, list(leaves))
         log_probs, new_state, alignment = step(ops.reshape(current.tokens, (rows,)), packed, memory)
-        alignments = ops.scatter_update(alignments, ops.reshape(t, (1, 1)), ops.cast(alignment, "float32")[None])
+        alignment = ops.cast(alignment, "float32")
+        alignments = ops.scatter_update(alignments, ops.reshape(t, (1, 1)), alignment[None])
         active = ops.logical_and(current.live, (t < limits)[:, None])
-        chosen, parents = _advance(current, log_probs, active, t, length_penalty, eos_id, pad_id)
-        return t + 1, list(chosen), alignments, keras.tree.flatten(take_rows(new_state, parents))
+        coverage = [sums + alignment for sums in coverage]
+        penalty: Tensor | float = 0.0
+        for sums in coverage:
+            by_slot = ops.reshape(sums, (batch, beam_size, source_length))
+            penalty = coverage_penalty_term(by_slot, wanted, coverage_penalty)[:, :, None]
+        chosen, parents = _advance(current, log_probs, active, t, length_penalty, penalty, eos_id, pad_id)
+        coverage = take_rows(coverage, parents)
+        return t + 1, list(chosen), alignments, coverage, keras.tree.flatten(take_rows(new_state, parents))
 
     start = ops.convert_to_tensor(0, dtype="int32")
     beams = list(_first_beams(batch, beam_size, length, bos_id, pad_id))
-    _, beams, alignments, _ = ops.while_loop(unfinished, body, (start, beams, alignments, keras.tree.flatten(state)))
+    _, beams, alignments, *_ = ops.while_loop(
+        unfinished, body, (start, beams, alignments, coverage, keras.tree.flatten(state))
+    )
     return _result(_Beams(*beams), alignments, pad_id)
 
 
@@ -128,12 +149,14 @@ def _advance(
     active: Tensor,
     t: Tensor,
     length_penalty: Tensor | float,
+    penalty: Tensor | float,
     eos_id: int,
     pad_id: int,
 ) -> tuple[_Beams, Tensor]:
     """Extends the active hypotheses by one word each, and keeps the K best of these and of the frozen ones.
 
-    A frozen hypothesis has one candidate, itself, in the column of padding, which no active one may choose.
+    `penalty`, `(B, K, 1)` or 0, is added to the scores of all words that may follow a hypothesis. A frozen hypothesis
+    has one candidate, itself, in the column of padding, which no active one may choose.
 
     Returns:
         The new beams, and the flat row `(B * K,)` that each of them continues.
@@ -143,9 +166,12 @@ def _advance(
     rows = batch * beam_size
     extended = ops.reshape(step_log_probs, (batch, beam_size, vocabulary)) + beams.log_probs[:, :, None]
     is_pad = ops.equal(ops.arange(vocabulary, dtype="int32"), pad_id)[None, None, :]
+    extended_scores = extended / length_penalty_factor(t + 1, length_penalty)
+    if not isinstance(penalty, float):
+        extended_scores = extended_scores + penalty
     candidates = ops.where(
         active[:, :, None],
-        ops.where(is_pad, NEVER, ops.maximum(extended / length_penalty_factor(t + 1, length_penalty), NEVER)),
+        ops.where(is_pad, NEVER, ops.maximum(extended_scores, NEVER)),
         ops.where(is_pad, beams.scores[:, :, None], NEVER),
     )
     best, indices = top_k(ops.reshape(candidates, (batch, beam_size * vocabulary)), beam_size + 1)

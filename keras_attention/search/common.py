@@ -32,7 +32,7 @@ class SearchResult(TypedDict):
     log_probs: Tensor
     """float32 `(B, K)`: the sum of the words' log-probabilities."""
     scores: Tensor
-    """float32 `(B, K)`: log-probability over length penalty, by which hypotheses are ranked."""
+    """float32 `(B, K)`: log-probability over length penalty, and the coverage penalty; hypotheses are ranked by it."""
     finished: Tensor
     """bool `(B, K)`: whether the hypothesis ends in EOS; if not, it met its maximum length."""
     alignments: Tensor
@@ -46,6 +46,28 @@ class SearchResult(TypedDict):
 def length_penalty_factor(length: Tensor, alpha: Tensor | float) -> Tensor:
     """`((5 + length) / 6) ** alpha` (Wu et al. 2016, arXiv 1609.08144, equation 14), in float32."""
     return ops.power((5.0 + ops.cast(length, "float32")) / 6.0, ops.cast(alpha, "float32"))
+
+
+def penalises_coverage(beta: Tensor | float) -> bool:
+    """False for the number 0: the coverage is not summed up then."""
+    return not (isinstance(beta, int | float) and beta == 0)
+
+
+def coverage_penalty_term(coverage: Tensor, source_mask: Tensor | None, beta: Tensor | float) -> Tensor:
+    """`beta * sum_s log(min(coverage_s, 1))` over real positions s (Wu et al. 2016, arXiv 1609.08144, equation 14).
+
+    Args:
+        coverage: float32 `(..., S)`: the attention that each position got from all words so far.
+        source_mask: bool, true at real positions, of a shape that broadcasts; `None` stands for all.
+        beta: a number or a scalar tensor.
+
+    Returns:
+        float32 `(...)`, at most 0. A position without any attention counts as one with 1e-6 of it.
+    """
+    logs = ops.log(ops.clip(coverage, 1e-6, 1.0))
+    if source_mask is not None:
+        logs = logs * ops.cast(source_mask, "float32")
+    return ops.cast(beta, "float32") * ops.sum(logs, axis=-1)
 
 
 def length_limits(

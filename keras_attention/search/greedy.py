@@ -11,7 +11,9 @@ from keras_attention.search.common import (
     Step,
     batch_size_of,
     check_capacity,
+    coverage_penalty_term,
     length_penalty_factor,
+    penalises_coverage,
     row_limits,
     source_length_of,
     top_k,
@@ -29,6 +31,8 @@ def greedy_search(
     capacity: int | None = None,
     source_length: Tensor | int | None = None,
     length_penalty: Tensor | float = 0.0,
+    coverage_penalty: Tensor | float = 0.0,
+    source_mask: Tensor | None = None,
     bos_id: int = BOS_ID,
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
@@ -46,6 +50,8 @@ def greedy_search(
         capacity: static length L of the buffers; `max_length` if that is an int.
         source_length: S of the alignments; found by one step more if `None`.
         length_penalty: GNMT alpha of the returned scores.
+        coverage_penalty: GNMT beta of the returned scores.
+        source_mask: bool `(B, S)`, true at the source positions that should be covered; all if `None`.
         bos_id, eos_id, pad_id: ids of the special words.
 
     Returns:
@@ -109,11 +115,14 @@ def greedy_search(
         *leaves,
     )
     _, _, log_probs, lengths, finished, ids, margins, alignments, *_ = ops.while_loop(unfinished, body, loop)
+    scores = log_probs / length_penalty_factor(lengths, length_penalty)
+    if penalises_coverage(coverage_penalty):
+        scores = scores + coverage_penalty_term(ops.sum(alignments, axis=0), source_mask, coverage_penalty)
     return {
         "ids": ids[:, None],
         "lengths": lengths[:, None],
         "log_probs": log_probs[:, None],
-        "scores": (log_probs / length_penalty_factor(lengths, length_penalty))[:, None],
+        "scores": scores[:, None],
         "finished": finished[:, None],
         "alignments": ops.expand_dims(ops.transpose(alignments, (1, 0, 2)), 1),
         "margins": margins,
