@@ -129,6 +129,9 @@ def train(
     sampling: Annotated[
         float | None, typer.Option(metavar="ALPHA", help="Draw segmentations into subwords anew for each epoch.")
     ] = None,
+    target_sampling: Annotated[
+        float | None, typer.Option(metavar="ALPHA", help="The same for the target alone, where it is another alpha.")
+    ] = None,
     products: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or auto: bfloat16 where the processor has it.")
     ] = None,

@@ -85,19 +85,34 @@ def test_only_subwords_are_drawn_and_a_long_draw_is_replaced(subwords) -> None:
     words = train_tokenizer("word", LINES)
     best = Encoded([subwords.encode(line) for line in LINES], [words.encode(line) for line in LINES])
     longest = max(map(len, best.sources))
-    drawn = sample_pairs((LINES, LINES), best, (subwords, words), 0.1, 1, longest)
+    drawn = sample_pairs((LINES, LINES), best, (subwords, words), (0.1, 0.1), 1, longest)
     assert drawn.targets == best.targets
     assert drawn.sources != best.sources
     assert max(map(len, drawn.sources)) <= longest
-    free = sample_pairs((LINES, LINES), best, (subwords, words), 0.1, 1, 100)
+    free = sample_pairs((LINES, LINES), best, (subwords, words), (0.1, 0.1), 1, 100)
     assert max(map(len, free.sources)) > longest
+
+
+def test_a_side_with_an_alpha_of_zero_keeps_its_best_segmentation(subwords) -> None:
+    best = Encoded([subwords.encode(line) for line in LINES], [subwords.encode(line) for line in LINES])
+    for alphas, same in (((0.1, 0.0), (False, True)), ((0.0, 0.1), (True, False))):
+        drawn = sample_pairs((LINES, LINES), best, (subwords, subwords), alphas, 1, 100)
+        assert (drawn.sources == best.sources, drawn.targets == best.targets) == same
+
+
+def test_alphas_of_both_sides() -> None:
+    assert Settings().sampling_alphas == (0.0, 0.0)
+    assert Settings(sampling=0.3).sampling_alphas == (0.3, 0.3)
+    assert Settings(sampling=0.3, target_sampling=0.0).sampling_alphas == (0.3, 0.0)
+    assert Settings(target_sampling=0.2).draws_segmentations
+    assert not Settings().draws_segmentations
 
 
 def test_each_epoch_has_draws_of_its_own(subwords) -> None:
     best = Encoded([subwords.encode(line) for line in LINES], [subwords.encode(line) for line in LINES])
 
     def sample(epoch: int) -> Encoded:
-        return sample_pairs((LINES, LINES), best, (subwords, subwords), 0.1, epoch, 100)
+        return sample_pairs((LINES, LINES), best, (subwords, subwords), (0.1, 0.1), epoch, 100)
 
     dataset = BatchDataset(best, 7, seed=1, sample=sample, labels_as_input=True)
     seen = []
@@ -118,6 +133,7 @@ def test_each_epoch_has_draws_of_its_own(subwords) -> None:
         ({"products": "float8"}, r"Unknown products. Expected one of auto, float32, bfloat16. Received: 'float8'"),
         ({"warmup": -1}, r"warmup is out of range. Expected 0 or more. Received: -1"),
         ({"sampling": -0.1}, r"sampling is out of range"),
+        ({"target_sampling": -0.1}, r"target_sampling is out of range"),
         ({"consistency": -1.0}, r"consistency is out of range. Expected 0 or more. Received: -1.0"),
         ({"consistency": 5.0, "fused_loss": False}, r"consistency is part of the fused loss. Expected fused_loss"),
         ({"consistency": 5.0, "distribute": "mirrored"}, r"Expected fused_loss, and distribute none or data_parallel"),

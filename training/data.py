@@ -169,18 +169,18 @@ def sample_pairs(
     text: Sequence[Sequence[str]],
     best: Encoded,
     tokenizers: tuple[Tokenizer, Tokenizer],
-    alpha: float,
+    alphas: tuple[float, float],
     seed: int,
     max_length: int,
 ) -> Encoded:
     """Ids of every (source, target) in segmentations drawn at random; the best one where the draw is too long.
 
-    A side whose tokenizer has no segmentations to draw (characters, words) stays as it is.
+    A side with an alpha of 0, or whose tokenizer has no segmentations to draw (characters, words) stays as it is.
     """
     sides: list[Sequence[Ids]] = []
     for side, (lines, rows, tokenizer) in enumerate(zip(text, (best.sources, best.targets), tokenizers, strict=True)):
-        if isinstance(tokenizer, SubwordTokenizer):
-            drawn = tokenizer.sample(lines, alpha, 2 * seed + side)
+        if isinstance(tokenizer, SubwordTokenizer) and alphas[side]:
+            drawn = tokenizer.sample(lines, alphas[side], 2 * seed + side)
             rows = [new if len(new) <= max_length else old for new, old in zip(drawn, rows, strict=True)]
         sides.append(rows)
     return Encoded(sides[0], sides[1])

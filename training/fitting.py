@@ -135,7 +135,7 @@ def _sampler(
         more = encode_all(run, settings, splits.synthetic, "synthetic", say)
         text = tuple(own + other for own, other in zip(text, _kept_text(splits.synthetic, more), strict=True))
         best = Encoded([*best.sources, *more.sources], [*best.targets, *more.targets])
-    elif not settings.sampling:
+    elif not settings.draws_segmentations:
         return None
 
     def sample(epoch: int) -> Encoded:
@@ -144,10 +144,10 @@ def _sampler(
             chosen = draw_mixture(real, len(best) - real, settings.synthetic_share, settings.seed, epoch)
             rows = Encoded([best.sources[i] for i in chosen], [best.targets[i] for i in chosen])
             lines = tuple([side[i] for i in chosen] for side in text)
-        if not settings.sampling:
+        if not settings.draws_segmentations:
             return rows
         seed = 1_000_003 * settings.seed + epoch
-        return sample_pairs(lines, rows, tokenizers, settings.sampling, seed, settings.max_length)
+        return sample_pairs(lines, rows, tokenizers, settings.sampling_alphas, seed, settings.max_length)
 
     return sample
 

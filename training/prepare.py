@@ -152,7 +152,7 @@ def prepare_run(
         )
     text, count = splits.train, len(splits.train)
     if splits.shards is not None:
-        if settings.sampling:
+        if settings.draws_segmentations:
             raise UserError("sampling draws from text in memory. Expected --sampling 0 with --shards")
         if splits.synthetic is not None:
             raise UserError("Synthetic text is mixed with text in memory. Expected no --synthetic with --shards")

@@ -43,6 +43,8 @@ class Settings:
         warmup: updates over which the learning rate rises to its value.
         sampling: segmentations are drawn anew for each epoch, with this alpha (see `SubwordTokenizer.sample`); 0:
             always the best one.
+        target_sampling: the alpha of the target side, where it is another one: a model that learnt many segmentations
+            of the target spreads its probability over them, which a search for one output does not add up.
         synthetic_share: share of each epoch's pairs that is drawn from synthetic text, where there is any.
         products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
             products (AVX512-BF16, AMX); "auto" does so on these.
@@ -80,6 +82,7 @@ class Settings:
     schedule: str = "plateau"
     warmup: int = 0
     sampling: float = 0.0
+    target_sampling: float | None = None
     synthetic_share: float = 0.5
     products: str = "float32"
     consistency: float = 0.0
@@ -104,7 +107,13 @@ class Settings:
             raise UserError("Keras accumulates no gradients under MirroredStrategy. Expected accumulation 1, or JAX")
         _range("warmup", self.warmup, self.warmup >= 0, "0 or more")
         _range("sampling", self.sampling, self.sampling >= 0, "0 or more")
-        if self.sampling and "subword" not in (self.source_tokenizer, self.target_tokenizer):
+        _range(
+            "target_sampling",
+            self.target_sampling,
+            self.target_sampling is None or self.target_sampling >= 0,
+            "0 or more",
+        )
+        if self.draws_segmentations and "subword" not in (self.source_tokenizer, self.target_tokenizer):
             raise UserError(
                 "sampling draws segmentations into subwords. Expected a subword tokenizer on one side at least. "
                 f"Received: {self.source_tokenizer} and {self.target_tokenizer}"
@@ -137,6 +146,15 @@ class Settings:
                 "joint needs one kind of tokenizer. Expected source_tokenizer == target_tokenizer. "
                 f"Received: {self.source_tokenizer} and {self.target_tokenizer}"
             )
+
+    @property
+    def sampling_alphas(self) -> tuple[float, float]:
+        """Of the source and the target."""
+        return self.sampling, self.sampling if self.target_sampling is None else self.target_sampling
+
+    @property
+    def draws_segmentations(self) -> bool:
+        return any(self.sampling_alphas)
 
     @property
     def monitor(self) -> str:
