@@ -40,6 +40,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 64,
     "products": "auto",
     "sampling": 0.3,
+    "target_sampling": 0.0,
     "label_smoothing": 0.1,
     "validation_sentences": 500,
     "stop_after": 300,
@@ -85,7 +86,7 @@ def train(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Multi30k with synthetic pairs and means of weights.")
+    parser = argparse.ArgumentParser(description="Multi30k with back-translated pairs.")
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of the multi30k recipe")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/diversified"))
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the minutes of all trainings")

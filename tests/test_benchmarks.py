@@ -225,7 +225,14 @@ def test_every_stage_of_the_diversified_training(toy_folder, tmp_path, monkeypat
             (tmp_path / f"{split}.lc.norm.tok.{side}").write_text(text, encoding="utf-8")
     monkeypatch.setattr(script, "MINUTES", {"first": 60.0, "final": 60.0})
     sizes = ["embedding_size=6", "encoder_units=4", "decoder_units=8", "tie_embeddings=all"]
-    changed = {"set": sizes, "vocabulary": 40, "epochs": 1, "validation_sentences": 5, "sampling": 0.0}
+    changed = {
+        "set": sizes,
+        "vocabulary": 40,
+        "epochs": 1,
+        "validation_sentences": 5,
+        "sampling": 0.0,
+        "target_sampling": 0.0,
+    }
     monkeypatch.setattr(script, "SETTINGS", {**script.SETTINGS, **changed})
     arguments = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--sentences", "9"]
     script.main([*arguments, "--output", str(tmp_path / "scores")])
