@@ -37,7 +37,10 @@ def describe(run: pathlib.Path) -> dict[str, Any]:
     from keras_attention.run_directory import RunDirectory
 
     opened = RunDirectory.open(run)
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    # A mean of runs was not trained itself: what the first of them took stands for it.
+    trained = [run, *map(pathlib.Path, opened.metadata["training"].get("mean_of", []))]
+    path = next(one / "metrics.json" for one in trained if (one / "metrics.json").exists())
+    metrics = json.loads(path.read_text(encoding="utf-8"))
     return {
         "weights": opened.load_model().count_params(),
         "minutes": metrics["minutes"],
