@@ -96,7 +96,7 @@ def synthesize(
         The number of pairs.
 
     Raises:
-        UserError: for a text or run that cannot be read, numbers out of range, a full disk.
+        UserError: for a text or run that cannot be read, numbers out of range, outputs that never end, a full disk.
 
     Example: `synthesize("runs/de-en", source="train.de", output="back.tsv", reverse=True)`.
     """
@@ -132,6 +132,11 @@ def synthesize(
                 rows += new
                 file.write("".join(f"{number}\t{pair}\n" for number, pair in new))
                 file.flush()
+        if not rows:
+            partial.unlink()
+            raise UserError(
+                f"{output}: nothing to write: no output of {run} was finished within its length. Train it for longer"
+            )
         write_text(output, "".join(f"{pair}\n" for _, pair in rows))
         partial.unlink()
     except OSError as error:
