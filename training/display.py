@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -10,6 +11,19 @@ import rich.console
 import rich.progress
 
 from .data import BatchDataset
+
+
+def count_bar(name: str) -> rich.progress.Progress:
+    """A bar that counts, on standard error where that is a terminal: for commands whose output others read."""
+    return rich.progress.Progress(
+        rich.progress.TextColumn(name),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+        console=rich.console.Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
 
 
 class Display(keras.callbacks.Callback):

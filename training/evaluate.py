@@ -15,6 +15,7 @@ from keras_attention.run_directory import RunDirectory, write_text
 from keras_attention.translator import Translator
 
 from .data import Pairs, read_parallel, read_tsv
+from .display import count_bar
 from .metrics import score_outputs
 
 LENGTH_EDGES = (1, 6, 11, 16, 21, 31)
@@ -157,17 +158,9 @@ def evaluate_and_print(run: str | pathlib.Path, **options: Any) -> dict[str, Any
     """`evaluate` for people: a progress bar on a terminal, a table, and as the last line one JSON object."""
     import rich.box
     import rich.console
-    import rich.progress
     import rich.table
 
-    bar = rich.progress.Progress(
-        rich.progress.TextColumn("evaluate"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        console=rich.console.Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
+    bar = count_bar("evaluate")
     with bar:
         row = bar.add_task("evaluate", total=None)
         result = evaluate(

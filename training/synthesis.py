@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from keras_attention.run_directory import RunDirectory, storage_message, write_t
 from keras_attention.translator import Translator
 
 from .data import Pairs, read_parallel, read_tsv
+from .display import count_bar
 
 CHUNK = 1024
 """Sources whose translations are put on the disk at a time."""
@@ -157,18 +157,7 @@ def _done_before(partial: pathlib.Path, key: str) -> list[tuple[int, str]]:
 
 def synthesize_and_print(run: str | pathlib.Path, **options: Any) -> None:
     """`synthesize` for people: a progress bar on a terminal, and a line at the end."""
-    import rich.console
-    import rich.progress
-
-    bar = rich.progress.Progress(
-        rich.progress.TextColumn("synthesize"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeRemainingColumn(),
-        console=rich.console.Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
+    bar = count_bar("synthesize")
     with bar:
         row = bar.add_task("synthesize", total=None)
         count = synthesize(
