@@ -106,7 +106,9 @@ def test_a_run_whose_outputs_never_end(ending_run, tmp_path, monkeypatch) -> Non
     )
     with pytest.raises(UserError, match=r"no output of .*run was finished.*Train it for longer"):
         synthesize(ending_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv")
-    assert not (tmp_path / "out.tsv").exists()
+    with pytest.raises(UserError, match="n_best is out of range"):
+        synthesize(ending_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv", n_best=9)
+    assert not list(tmp_path.glob("out.tsv*"))
 
 
 @pytest.mark.parametrize(

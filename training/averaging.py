@@ -49,7 +49,10 @@ def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path, last
     output = pathlib.Path(output)
     opened = [RunDirectory.open(run) for run in runs]
     if len(opened) < 2 and not last:
-        raise UserError(f"A mean is one of several. Expected two runs or more. Received: {len(opened)}")
+        raise UserError(
+            f"A mean is one of several. Expected two runs or more. Received: {len(opened)} (of one run, --last "
+            "gives the weights that it had at its end)"
+        )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: is there. Expected a new or empty folder")
     first = opened[0]

@@ -133,7 +133,6 @@ def synthesize(
                 file.write("".join(f"{number}\t{pair}\n" for number, pair in new))
                 file.flush()
         if not rows:
-            partial.unlink()
             raise UserError(
                 f"{output}: nothing to write: no output of {run} was finished within its length. Train it for longer"
             )
@@ -141,6 +140,10 @@ def synthesize(
         partial.unlink()
     except OSError as error:
         raise UserError(storage_message(output, error)) from error
+    except UserError:
+        if not rows:  # nothing to go on from
+            partial.unlink(missing_ok=True)
+        raise
     return len(rows)
 
 
