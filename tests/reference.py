@@ -193,27 +193,3 @@ def lstm(inputs, kernel, recurrent_kernel, bias, h, c):
 
 def length_penalty(length, alpha):
     return ((5 + length) / 6) ** alpha
-
-
-def exhaustive_search(log_probs, max_length, alpha, eos, words, attention=None, beta=0.0, positions=None):
-    """All hypotheses over a table `log_probs[previous, step, word]`, best first: (score, ids, log-probability).
-
-    `attention[previous, step, s]`, of which the first `positions` count, and `beta` give the coverage penalty.
-    """
-    found = []
-
-    def covered(ids):
-        rows = [attention[previous, t] for t, previous in enumerate((1, *ids[:-1]))]
-        return float(np.sum(np.log(np.clip(np.sum(rows, axis=0)[:positions], 1e-6, 1.0))))
-
-    def extend(ids, total):
-        if ids and (ids[-1] == eos or len(ids) == max_length):
-            penalty = beta * covered(ids) if beta else 0.0
-            found.append((total / length_penalty(len(ids), alpha) + penalty, ids, total))
-            return
-        previous = ids[-1] if ids else 1
-        for word in words:
-            extend((*ids, word), total + log_probs[previous, len(ids), word])
-
-    extend((), 0.0)
-    return sorted(found, key=lambda entry: -entry[0])

@@ -1,8 +1,5 @@
 """Greedy and beam search over tables of log-probabilities: against exhaustive search, and the laws of a search."""
 
-import functools
-
-import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,69 +10,37 @@ from keras_attention import beam_search, greedy_search
 from keras_attention.search import length_limits
 from keras_attention.search.common import top_k
 from tests import reference
+from tests.search_reference import exhaustive_search
+from tests.search_tables import (
+    BOS,
+    EOS,
+    POSITIONS,
+    STEPS,
+    VOCABULARY,
+    WORDS,
+    attending_step,
+    compiled,
+    numpy,
+    random_attention,
+    random_tables,
+    start,
+    table_step,
+)
 
-PAD, BOS, EOS, WORDS = 0, 1, 2, (2, 3, 4, 5)
-VOCABULARY, STEPS, POSITIONS = 6, 4, 3
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 
 
-def numpy(result):
-    return {name: ops.convert_to_numpy(value) for name, value in result.items()}
-
-
-def table_step(token, state, memory):
-    """Log-probabilities by row, step and previous word; the alignment names the previous word and the step."""
-    tables, t = memory["tables"], state["t"]
-    rows = ops.arange(ops.shape(token)[0])
-    flat = ops.reshape(tables, (-1, VOCABULARY))
-    steps = tables.shape[2]
-    index = (rows * VOCABULARY + ops.cast(token, "int32")) * steps + ops.minimum(t, steps - 1)
-    alignment = ops.stack([ops.cast(token, "float32"), ops.cast(t, "float32"), ops.ones_like(t, "float32")], axis=1)
-    return ops.take(flat, index, axis=0), {"t": t + 1}, alignment
-
-
-def start(tables):
-    """Tables `(B, previous, step, word)`; words outside the alphabet are impossible."""
-    tables = np.array(tables, "float32")
-    tables[..., [PAD, BOS]] = -np.inf
-    return {"t": np.zeros(len(tables), "int32")}, {"tables": ops.convert_to_tensor(tables)}
-
-
-def random_tables(seed, batch=1, integers=False):
-    rng = np.random.default_rng(seed)
-    shape = (batch, VOCABULARY, STEPS, VOCABULARY)
-    if integers:
-        return -rng.integers(0, 5, shape).astype("float32")
-    values = rng.normal(size=shape).astype("float32") * 2
-    return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
-
-
-@functools.cache
-def compiled(function, **fixed):
-    """A search over tables, under JAX as one program for each shape.
-
-    Outside of `jit`, JAX compiles every operation of the search by itself, and the loop anew at each call.
-    """
-
-    def run(state, memory, alpha):
-        return function(table_step, state, memory, length_penalty=alpha, **fixed)
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(run)
-    return run
-
-
 def search(tables, beam_size, alpha=0.0, max_length=STEPS):
-    return numpy(compiled(beam_search, beam_size=beam_size, max_length=max_length)(*start(tables), alpha))
+    return numpy(
+        compiled(beam_search, beam_size=beam_size, max_length=max_length)(*start(tables), length_penalty=alpha)
+    )
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.6, 1.0, 2.0]), max_length=st.integers(1, 4))
 def test_a_beam_as_wide_as_the_search_space_is_exhaustive(seed, alpha, max_length):
     tables = random_tables(seed)
-    expected = reference.exhaustive_search(tables[0].astype("float64"), max_length, alpha, EOS, WORDS)
+    expected = exhaustive_search(tables[0].astype("float64"), max_length, alpha, EOS, WORDS)
     width = len(expected)
     result = search(tables, width + 3, alpha, max_length)
     np.testing.assert_allclose(result["scores"][0, :width], [entry[0] for entry in expected], **FLOAT32)
@@ -87,21 +52,6 @@ def test_a_beam_as_wide_as_the_search_space_is_exhaustive(seed, alpha, max_lengt
         assert best == expected[0][1]
     assert np.isneginf(result["scores"][0, width:]).all()
     assert not result["lengths"][0, width:].any()
-
-
-def attending_step(token, state, memory):
-    """`table_step` with alignments that are weights: by row, previous word and step, zero for some positions."""
-    log_probs, after, _ = table_step(token, state, memory)
-    rows, steps = ops.arange(ops.shape(token)[0]), memory["attention"].shape[2]
-    index = (rows * VOCABULARY + ops.cast(token, "int32")) * steps + ops.minimum(state["t"], steps - 1)
-    weights = ops.take(ops.reshape(memory["attention"], (-1, POSITIONS)), index, axis=0)
-    return log_probs, after, weights
-
-
-def random_attention(seed, batch=1):
-    weights = np.random.default_rng([seed, 1]).exponential(size=(batch, VOCABULARY, STEPS, POSITIONS))
-    weights[weights < 0.3] = 0
-    return (weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)).astype("float32")
 
 
 def covering(function, tables, attention, alpha, beta, mask, **options):
@@ -116,7 +66,7 @@ def covering(function, tables, attention, alpha, beta, mask, **options):
 def test_a_wide_beam_is_exhaustive_with_a_coverage_penalty(seed, alpha, beta):
     tables, attention = random_tables(seed), random_attention(seed)
     mask = np.arange(POSITIONS)[None] < POSITIONS - seed % 2
-    expected = reference.exhaustive_search(
+    expected = exhaustive_search(
         tables[0].astype("float64"), STEPS, alpha, EOS, WORDS, attention[0].astype("float64"), beta, int(mask.sum())
     )
     width = len(expected)
@@ -150,7 +100,7 @@ def test_a_beta_that_is_a_tensor_of_zero_changes_nothing():
 @given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 1.0]))
 def test_a_beam_of_one_is_greedy(seed, alpha):
     tables = random_tables(seed, batch=3)
-    greedy = numpy(compiled(greedy_search, max_length=STEPS)(*start(tables), alpha))
+    greedy = numpy(compiled(greedy_search, max_length=STEPS)(*start(tables), length_penalty=alpha))
     beam = search(tables, 1, alpha)
     for name in greedy:
         np.testing.assert_allclose(greedy[name], beam[name], err_msg=name, **FLOAT32)

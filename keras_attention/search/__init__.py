@@ -2,11 +2,14 @@
 
 from keras_attention.search.beam import beam_search
 from keras_attention.search.common import SearchResult, Step, length_limits, length_penalty_factor, tile_rows
+from keras_attention.search.constraints import Constraints, allow_words
 from keras_attention.search.greedy import greedy_search
 
 __all__ = [
+    "Constraints",
     "SearchResult",
     "Step",
+    "allow_words",
     "beam_search",
     "greedy_search",
     "length_limits",

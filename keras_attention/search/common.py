@@ -1,6 +1,6 @@
 """What greedy and beam search share: the contract of a step, the result, and small tensor functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 import keras
@@ -15,6 +15,7 @@ Step: TypeAlias = Callable[[Tensor, Any, Any], tuple[Tensor, Any, Tensor]]
 tensors whose first axis is N. Rows are independent of each other.
 """
 
+LENGTH_PENALTIES = ("gnmt", "average")
 NEVER = -1e30
 """Finite stand-in for the score -inf inside a search: sums and products of it stay free of NaN."""
 
@@ -43,9 +44,20 @@ class SearchResult(TypedDict):
     ids."""
 
 
-def length_penalty_factor(length: Tensor, alpha: Tensor | float) -> Tensor:
-    """`((5 + length) / 6) ** alpha` (Wu et al. 2016, arXiv 1609.08144, equation 14), in float32."""
-    return ops.power((5.0 + ops.cast(length, "float32")) / 6.0, ops.cast(alpha, "float32"))
+def length_penalty_factor(length: Tensor, alpha: Tensor | float, kind: str = "gnmt") -> Tensor:
+    """What a log-probability is divided by, in float32.
+
+    `"gnmt"`: `((5 + length) / 6) ** alpha` (Wu et al. 2016, arXiv 1609.08144, equation 14); `"average"`:
+    `length ** alpha`, with alpha 1 the mean over the words.
+
+    Raises:
+        ValueError: for another kind.
+    """
+    if kind not in LENGTH_PENALTIES:
+        raise ValueError(f"Expected: length_penalty_kind in {LENGTH_PENALTIES}. Received: length_penalty_kind={kind!r}")
+    words = ops.cast(length, "float32")
+    base = (5.0 + words) / 6.0 if kind == "gnmt" else ops.maximum(words, 1.0)
+    return ops.power(base, ops.cast(alpha, "float32"))
 
 
 def penalises_coverage(beta: Tensor | float) -> bool:
@@ -151,3 +163,28 @@ def check_capacity(capacity: int | None, max_length: Tensor | int) -> int:
             f"Received: capacity={capacity}, max_length={max_length}"
         )
     return chosen
+
+
+def sort_hypotheses(results: Sequence[SearchResult]) -> SearchResult:
+    """The hypotheses of several results for the same rows as one result, best first."""
+    scores = ops.concatenate([result["scores"] for result in results], axis=1)
+    batch, width = ops.shape(scores)
+    best, order = top_k(ops.maximum(scores, NEVER), width)
+    flat = ops.reshape(ops.arange(batch, dtype="int32")[:, None] * width + order, (-1,))
+
+    def sort(name: str) -> Tensor:
+        values = ops.concatenate([result[name] for result in results], axis=1)  # type: ignore[literal-required]
+        tail = values.shape[2:]
+        return ops.reshape(ops.take(ops.reshape(values, (-1, *tail)), flat, axis=0), (batch, width, *tail))
+
+    gaps = ops.where(best[:, 1:] > NEVER / 2, best[:, :-1] - best[:, 1:], -NEVER)
+    margins = [*(result["margins"] for result in results), ops.min(gaps, axis=1)]
+    return {
+        "ids": sort("ids"),
+        "lengths": sort("lengths"),
+        "log_probs": sort("log_probs"),
+        "scores": sort("scores"),
+        "finished": sort("finished"),
+        "alignments": sort("alignments"),
+        "margins": ops.min(ops.stack(margins, axis=1), axis=1),
+    }

@@ -1,0 +1,198 @@
+"""What a hypothesis may not hold, or must: changes to the log-probabilities before a search sees them."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_attention.search.common import NEVER
+from keras_attention.search.lexical import Phrases
+from keras_attention.types import EOS_ID, PAD_ID, Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Constraints:
+    """Constraints on the hypotheses of a search. Those that are tensors can be inputs of a graph.
+
+    Args:
+        min_length: fewest words, EOS counted: an int, a scalar, or int `(B,)`. EOS is refused before.
+        allowed: bool `(V,)` or `(B, V)`, false for words that never follow; see `allow_words`.
+        prefix: int `(B, P)`, padded on the right: the words that each row's hypotheses begin with. Where a prefix
+            stands, it is all that may follow, whatever the other constraints say.
+        phrases: int `(B, C, N)`, padded on the right: runs of words that each hypothesis must hold, see `Phrases`. Beam
+            search only.
+        no_repeat_ngram: no n words in a row occur twice in a hypothesis; 0 for no such rule. A number, fixed.
+        repetition_penalty: log-probabilities of words that are in the hypothesis already are multiplied by it, which
+            lowers them above 1 (Keskar et al. 2019, arXiv 1909.05858, section 4.1, there for logits); EOS aside. The
+            scores then rank what came of it, `log_probs` stay those of the model.
+
+    A row that no hypothesis can satisfy gets none: its scores are -inf. A graph cannot raise.
+    """
+
+    min_length: Tensor | int = 0
+    allowed: Tensor | None = None
+    prefix: Tensor | None = None
+    phrases: Tensor | None = None
+    no_repeat_ngram: int = 0
+    repetition_penalty: Tensor | float = 1.0
+
+    @property
+    def changes_log_probs(self) -> bool:
+        """Whether anything but phrases is asked for."""
+        return (
+            self.no_repeat_ngram > 0
+            or self.allowed is not None
+            or self.prefix is not None
+            or not _is_number(self.min_length, 0)
+            or not _is_number(self.repetition_penalty, 1)
+        )
+
+    def check(
+        self,
+        max_length: Any,
+        capacity: int,
+        vocabulary: int | None = None,
+        eos_id: int = EOS_ID,
+        pad_id: int = PAD_ID,
+    ) -> None:
+        """Compares what is known before the search runs: numbers and NumPy arrays.
+
+        Raises:
+            ValueError: for a minimum above the maximum length, a prefix or phrases that do not fit into it or hold
+                words that there are not, a number that is out of range.
+        """
+        if self.no_repeat_ngram < 0:
+            raise ValueError(f"Expected: no_repeat_ngram >= 0. Received: no_repeat_ngram={self.no_repeat_ngram}")
+        penalty, least, most = _known(self.repetition_penalty), _known(self.min_length), _known(max_length)
+        most = np.minimum(capacity if most is None else most, capacity)
+        if penalty is not None and not np.all(penalty > 0):
+            raise ValueError(f"Expected: repetition_penalty > 0. Received: repetition_penalty={penalty}")
+        if least is not None and np.any(least > most):
+            raise ValueError(f"Expected: min_length <= max_length. Received: min_length={least}, max_length={most}")
+        for name in ("prefix", "phrases"):
+            ids = _known(getattr(self, name))
+            if ids is None:
+                continue
+            outside = (ids < 0) | (ids >= vocabulary) if vocabulary is not None else ids < 0
+            if np.any(outside):
+                raise ValueError(
+                    f"Expected: ids of the vocabulary in {name}, 0 <= id < {vocabulary}. Received: {ids[outside][0]}"
+                )
+            if np.any(ids == eos_id):
+                raise ValueError(f"The search adds EOS itself. Expected: no id {eos_id} in {name}. Received: {ids}")
+            if np.any((ids[..., :-1] == pad_id) & (ids[..., 1:] != pad_id)):
+                raise ValueError(f"Expected: padding on the right of {name} alone. Received: {ids}")
+            words = np.sum(ids != pad_id, axis=tuple(range(1, ids.ndim)))
+            if np.any(words > most):
+                raise ValueError(
+                    f"Expected: {name} of at most max_length={most} words. Received: {int(words.max())} words"
+                )
+
+    def apply(self, log_probs: Tensor, ids: Tensor, t: Tensor, eos_id: int, pad_id: int) -> Tensor:
+        """float32 `(B * K, V)`: the log-probabilities of the words that may follow, NEVER for others.
+
+        Args:
+            log_probs: float32 `(B * K, V)`, of the model.
+            ids: int32 `(B, K, L)`, the words so far, then padding.
+            t: int scalar, their number.
+            eos_id, pad_id: ids of the special words.
+        """
+        batch, beam_size, length = ops.shape(ids)
+        vocabulary = log_probs.shape[-1]
+        history = ops.reshape(ids, (batch * beam_size, length))
+        changed = log_probs
+        if not _is_number(self.repetition_penalty, 1):
+            changed = _penalise_repetition(changed, history, self.repetition_penalty, eos_id)
+        if self.no_repeat_ngram:
+            changed = _refuse_repetition(changed, history, t, self.no_repeat_ngram, pad_id)
+        words = ops.arange(vocabulary, dtype="int32")
+        table = ops.reshape(changed, (batch, beam_size, vocabulary))
+        if self.allowed is not None:
+            mask = ops.cast(ops.convert_to_tensor(self.allowed), "bool")
+            table = ops.where(ops.reshape(mask, (-1, 1, vocabulary)), table, NEVER)
+        if not _is_number(self.min_length, 0):
+            least = ops.reshape(ops.cast(ops.convert_to_tensor(self.min_length), "int32"), (-1, 1, 1))
+            too_early = ops.logical_and(ops.equal(words, eos_id)[None, None, :], t + 1 < least)
+            table = ops.where(too_early, NEVER, table)
+        if self.prefix is not None:
+            prefix = ops.cast(ops.convert_to_tensor(self.prefix), "int32")
+            size = prefix.shape[1]
+            wanted = ops.take(prefix, ops.minimum(t, size - 1), axis=1)
+            wanted = ops.where(t < size, wanted, pad_id)[:, None, None]
+            raw = ops.reshape(log_probs, (batch, beam_size, vocabulary))
+            forced = ops.where(ops.equal(words[None, None, :], wanted), raw, NEVER)
+            table = ops.where(ops.equal(wanted, pad_id), table, forced)
+        return ops.reshape(table, (batch * beam_size, vocabulary))
+
+    def required(self, pad_id: int) -> Phrases | None:
+        """The phrases, where there are any."""
+        if self.phrases is None:
+            return None
+        return Phrases(ops.cast(ops.convert_to_tensor(self.phrases), "int32"), pad_id)
+
+
+def allow_words(
+    vocabulary: int, allowed: Iterable[int] | None = None, banned: Iterable[int] = (), eos_id: int = EOS_ID
+) -> np.ndarray:
+    """bool `(V,)`: the words that may follow, for `Constraints.allowed`. EOS may, unless it is banned.
+
+    >>> allow_words(6, banned=[4]).tolist()
+    [True, True, True, True, False, True]
+
+    Raises:
+        ValueError: for an id that is not of the vocabulary.
+    """
+    chosen, refused = (None if allowed is None else [*allowed]), [*banned]
+    for index in [*(chosen or []), *refused]:
+        if not 0 <= index < vocabulary:
+            raise ValueError(f"Expected: ids of the vocabulary, 0 <= id < {vocabulary}. Received: {index}")
+    mask = np.ones(vocabulary, bool)
+    if chosen is not None:
+        mask[:] = False
+        mask[[*chosen, eos_id]] = True
+    mask[refused] = False
+    return mask
+
+
+def _is_number(value: Any, number: float) -> bool:
+    return isinstance(value, int | float) and value == number
+
+
+def _known(value: Any) -> Any:
+    """A number or an array as NumPy; `None` for a tensor of a graph and for nothing."""
+    return np.asarray(value) if isinstance(value, int | float | list | tuple | np.ndarray | np.generic) else None
+
+
+def _scatter(table: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+    """A table `(N, V)` with values put at `(row, column)`; equal places must get equal values."""
+    places = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(columns, (-1,))], axis=1)
+    return ops.scatter_update(table, places, ops.reshape(values, (-1,)))
+
+
+def _penalise_repetition(log_probs: Tensor, history: Tensor, penalty: Tensor | float, eos_id: int) -> Tensor:
+    """Log-probabilities of the words of the history, times the penalty. Padding among it counts: nobody chooses it."""
+    rows = ops.zeros_like(history) + ops.arange(ops.shape(history)[0], dtype="int32")[:, None]
+    vocabulary = log_probs.shape[-1]
+    flat = ops.reshape(rows * vocabulary + history, (-1,))
+    found = ops.take(ops.reshape(log_probs, (-1,)), flat)
+    found = ops.where(ops.equal(ops.reshape(history, (-1,)), eos_id), found, found * ops.cast(penalty, "float32"))
+    return _scatter(log_probs, rows, history, found)
+
+
+def _refuse_repetition(log_probs: Tensor, history: Tensor, t: Tensor, n: int, pad_id: int) -> Tensor:
+    """NEVER for words that would make n words in a row that are in the history `(N, L)` already."""
+    count, length = ops.shape(history)
+    if n > length:
+        return log_probs
+    positions = ops.arange(length, dtype="int32")[None, :]
+    repeats = ops.logical_and(positions < t, t >= n - 1)
+    repeats = ops.logical_and(repeats, positions >= n - 1)
+    for back in range(1, n):
+        last = ops.take(history, ops.maximum(t - back, 0), axis=1)[:, None]
+        before = ops.concatenate([ops.full_like(history[:, :back], pad_id), history[:, : length - back]], axis=1)
+        repeats = ops.logical_and(repeats, ops.equal(before, last))
+    rows = ops.zeros_like(history) + ops.arange(count, dtype="int32")[:, None]
+    words = ops.where(repeats, history, pad_id)  # where nothing repeats, padding is refused, which nobody chooses
+    return _scatter(log_probs, rows, words, ops.full_like(ops.cast(words, "float32"), NEVER))
