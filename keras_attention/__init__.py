@@ -10,11 +10,21 @@ from keras_attention.cells import AttentionCell
 from keras_attention.config import Seq2SeqConfig
 from keras_attention.decoder import Decoder
 from keras_attention.encoder import Encoder
+from keras_attention.ensemble import Ensemble
 from keras_attention.errors import UserError
 from keras_attention.masking import length_mask, masked_softmax
 from keras_attention.multi_head import MultiHeadLuongAttention
 from keras_attention.recurrent import RecurrentStack
-from keras_attention.search import SearchResult, beam_search, greedy_search
+from keras_attention.search import (
+    Constraints,
+    SearchResult,
+    allow_words,
+    beam_search,
+    contrastive_search,
+    ensemble_step,
+    greedy_search,
+    sample_search,
+)
 from keras_attention.seq2seq import EncoderDecoder, build_seq2seq
 from keras_attention.tfa_weights import load_tfa_attention_layer, load_tfa_bahdanau, load_tfa_luong
 
@@ -25,21 +35,27 @@ __all__ = [
     "AttentionRNN",
     "BahdanauAttention",
     "Bridge",
+    "Constraints",
     "Decoder",
     "Encoder",
     "EncoderDecoder",
+    "Ensemble",
     "LuongAttention",
     "MultiHeadLuongAttention",
     "RecurrentStack",
     "SearchResult",
     "Seq2SeqConfig",
     "UserError",
+    "allow_words",
     "beam_search",
     "build_seq2seq",
+    "contrastive_search",
+    "ensemble_step",
     "greedy_search",
     "length_mask",
     "load_tfa_attention_layer",
     "load_tfa_bahdanau",
     "load_tfa_luong",
     "masked_softmax",
+    "sample_search",
 ]

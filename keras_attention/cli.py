@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from keras_attention.cli_train import average, synthesize, train
+from keras_attention.cli_translate import attention, score, translate
 from keras_attention.errors import UserError
 
 app = typer.Typer(
@@ -26,7 +27,6 @@ app = typer.Typer(
 )
 
 Path = pathlib.Path
-HEAT_MAP = Path("attention.png")
 
 
 @app.callback()
@@ -34,44 +34,8 @@ def root() -> None:
     """Luong attention, from parallel text to verified SavedModel, TFLite and ONNX artefacts."""
 
 
-for command in (train, average, synthesize):
+for command in (train, average, synthesize, translate, score, attention):
     app.command()(command)
-
-
-@app.command()
-def translate(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
-    n_best: Annotated[int, typer.Option(help="Outputs of each line; above 1, each starts with its line number.")] = 1,
-    scores: Annotated[bool, typer.Option("--scores", help="Put the score and a tab before each output.")] = False,
-    alignments: Annotated[Path | None, typer.Option(help="Write the attention of each output, as JSON lines.")] = None,
-    max_length: Annotated[int, typer.Option(help="Most tokens of an output.")] = 200,
-    max_length_factor: Annotated[
-        float, typer.Option(help="Most tokens of an output for each token of its source, and 10 more.")
-    ] = 2.0,
-    length_penalty: Annotated[float, typer.Option(help="GNMT alpha; 0 for none.")] = 1.0,
-    coverage_penalty: Annotated[
-        float, typer.Option(help="GNMT beta, against words left untranslated; 0 for none.")
-    ] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
-    lenient: Annotated[bool, typer.Option("--lenient", help="Translate what can be of bad lines; warn.")] = False,
-) -> None:
-    """Translate standard input, one sentence per line, to standard output."""
-    from keras_attention.streams import translate_stream
-
-    translate_stream(
-        run,
-        beam_size=beam,
-        n_best=n_best,
-        scores=scores,
-        alignments=alignments,
-        max_length=max_length,
-        max_length_factor=max_length_factor,
-        length_penalty=length_penalty,
-        coverage_penalty=coverage_penalty,
-        batch_size=batch_size,
-        lenient=lenient,
-    )
 
 
 @app.command()
@@ -82,10 +46,16 @@ def evaluate(
     tsv: Annotated[
         Path | None, typer.Option(help="SOURCE<TAB>TARGET lines; equal sources: several references.")
     ] = None,
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="RUN", help="Another run that answers with it; again for more."),
+    ] = None,
+    combination: Annotated[str, typer.Option(help="Mean of several runs' probabilities or logits.")] = "probabilities",
     task: Annotated[str | None, typer.Option(help="translation, g2p or exact; the run's own by default.")] = None,
     tokenize: Annotated[str | None, typer.Option(help="BLEU's tokenisation: none or 13a.")] = None,
     beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
-    length_penalty: Annotated[float, typer.Option(help="GNMT alpha; 0 for none.")] = 1.0,
+    length_penalty: Annotated[float, typer.Option(help="Its alpha; 0 for none.")] = 1.0,
+    length_penalty_kind: Annotated[str, typer.Option(help="gnmt or average.")] = "gnmt",
     coverage_penalty: Annotated[
         float, typer.Option(help="GNMT beta, against words left untranslated; 0 for none.")
     ] = 0.0,
@@ -102,30 +72,19 @@ def evaluate(
         source=source,
         target=target or None,
         tsv=tsv,
+        ensemble=ensemble or (),
+        combination=combination,
         task=task,
         tokenize=tokenize,
         beam_size=beam,
         length_penalty=length_penalty,
+        length_penalty_kind=length_penalty_kind,
         coverage_penalty=coverage_penalty,
         batch_size=batch_size,
         by_length=by_length,
         output=output,
         lenient=lenient,
     )
-
-
-@app.command()
-def attention(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    text: Annotated[str, typer.Argument(help="A source sentence.")],
-    output: Annotated[Path, typer.Option(help="Picture to write.")] = HEAT_MAP,
-    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
-) -> None:
-    """Translate one text and draw its attention as a heat map (PNG)."""
-    from keras_attention.streams import draw_attention
-
-    print(draw_attention(run, text, output, beam).text)
-    print(f"wrote {output}", file=sys.stderr)
 
 
 @app.command()

@@ -1,15 +1,12 @@
 """The functional encoder-decoder, and the view on it that searches and exports step through."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from keras_attention.config import Seq2SeqConfig
 from keras_attention.decoder import Decoder
 from keras_attention.encoder import Encoder
-from keras_attention.search import SearchResult, beam_search, greedy_search, length_limits
-from keras_attention.search.common import penalises_coverage
+from keras_attention.searching import Searching
 from keras_attention.types import PAD_ID, Tensor, TensorDict
 
 
@@ -76,7 +73,7 @@ def _logits(attentional: Tensor, output: keras.Layer, embedding: keras.Layer, ti
     return ops.cast(embedding(projected, reverse=True) if tied else projected, "float32")
 
 
-class EncoderDecoder:
+class EncoderDecoder(Searching):
     """Steps and searches through a model made by `build_seq2seq`, also one that was saved and loaded.
 
     A view: it holds no weights and no state of its own. Everything here is `keras.ops`, so that it runs eagerly, inside
@@ -173,58 +170,20 @@ class EncoderDecoder:
         )
         return _logits(attentional, self.output, self.target_embedding, self.tied), alignments
 
-    def search(
-        self,
-        source: Tensor,
-        beam_size: int = 5,
-        max_length: Tensor | int = 100,
-        max_length_factor: Tensor | float | None = None,
-        max_length_offset: Tensor | int = 10,
-        length_penalty: Tensor | float = 1.0,
-        coverage_penalty: Tensor | float = 0.0,
-        capacity: int | None = None,
-        recurrence: str = "layer",
-    ) -> SearchResult:
-        """Translates source ids `(B, S)`: `encode`, then greedy search for a beam of 1, beam search for a wider one.
+    def log_probs(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher-forced pass as log-probabilities `(B, T, V)`, and alignments `(B, T, S)`; see `align`."""
+        logits, alignments = self.align(source, target)
+        return ops.log_softmax(logits, axis=-1), alignments
 
-        Args:
-            source: int32, words and EOS, padded on the right with 0.
-            beam_size: K, the number of hypotheses kept for each row.
-            max_length: most words of a hypothesis, EOS counted.
-            max_length_factor: where given, also at most this many words per word of the row's own source ...
-            max_length_offset: ... plus this many.
-            length_penalty: alpha of the GNMT length penalty; 0 for plain log-probabilities.
-            coverage_penalty: beta of the GNMT coverage penalty, against words of the source left untranslated; 0 for
-                none. It needs attention.
-            capacity: static length L of the buffers; `max_length` if that is an int.
-            recurrence: how the encoder runs, `"layer"` or `"loop"`.
+    @property
+    def covers_source(self) -> bool:
+        """Whether the alignments say anything: not so for the plain encoder-decoder."""
+        return self.decoder.stepper is not None
 
-        Returns:
-            What `beam_search` returns.
-        """
-        source = ops.convert_to_tensor(source, dtype="int32")
-        if capacity is None:
-            if not isinstance(max_length, int):
-                raise ValueError(f"Expected: capacity, an int, where max_length is a tensor. Received: {capacity=}")
-            capacity = max_length
-        if self.decoder.stepper is None and penalises_coverage(coverage_penalty):
-            raise ValueError(
-                "The plain encoder-decoder covers no source. Expected: coverage_penalty=0 with attention='none'. "
-                f"Received: {coverage_penalty=}"
-            )
-        state, memory = self.encode(source, recurrence)
-        limits: Any = max_length
-        if max_length_factor is not None:
-            lengths = ops.sum(ops.cast(memory["mask"], "int32"), axis=1)
-            limits = length_limits(lengths, max_length, max_length_factor, max_length_offset)
-        arguments: dict[str, Any] = {
-            "max_length": limits,
-            "capacity": capacity,
-            "source_length": ops.shape(source)[1],
-            "length_penalty": length_penalty,
-            "coverage_penalty": coverage_penalty,
-            "source_mask": memory["mask"],
-        }
-        if beam_size == 1:
-            return greedy_search(self.step, state, memory, **arguments)
-        return beam_search(self.step, state, memory, beam_size=beam_size, **arguments)
+    def source_mask(self, memory: TensorDict) -> Tensor:
+        """bool `(B, S)`: the words of the source."""
+        return memory["mask"]
+
+    def representation(self, state: TensorDict) -> Tensor:
+        """The h of the decoder's last layer, `(B, decoder_units)`."""
+        return state[f"h_{self.decoder.stack.num_layers - 1}"]

@@ -7,14 +7,15 @@ import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from keras_attention.errors import UserError
-from keras_attention.lines import decode_lines
+from keras_attention.hypotheses import Hypothesis
+from keras_attention.lines import decode_lines, read_lines
 from keras_attention.plots import attention_heat_map
 from keras_attention.run_directory import storage_message
-from keras_attention.translator import Hypothesis, Translator
+from keras_attention.translator import Translator
 
 CHUNK = 2048
 LENIENT = ", or give --lenient: empty lines stay empty, what was never seen becomes <unk>, and what is too long is cut"
@@ -48,7 +49,9 @@ def translate_lines(
     texts = enumerate(decode_lines(lines, name), 1)
     count = 0
     while True:
-        batch, error = _next_chunk(texts, chunk, name, translator, lenient, warn)
+        # A word that training never saw is none where it may be put in the output as it is.
+        unknown_is_one = options.get("replace_unknown", False) is False
+        batch, error = _next_chunk(texts, chunk, name, translator, lenient, warn, unknown_is_one)
         filled = [(number, text) for number, text in batch if text.strip()]
         found = dict(
             zip(
@@ -75,12 +78,13 @@ def _next_chunk(
     translator: Translator,
     lenient: bool,
     warn: Callable[[str], None],
+    unknown_is_one: bool,
 ) -> tuple[list[tuple[int, str]], UserError | None]:
     """The next lines, up to the first bad one, and the error for that."""
     batch: list[tuple[int, str]] = []
     try:
         for number, text in itertools.islice(texts, size):
-            problem = translator.problem(text)
+            problem = translator.problem(text, unknown_is_one)
             if problem is not None and not lenient:
                 raise UserError(f"{name}:{number}: {problem}{LENIENT}")
             if problem is not None:
@@ -120,8 +124,9 @@ def hypothesis_writer(
 
 
 def translate_stream(
-    run: str | pathlib.Path,
+    runs: Sequence[str | pathlib.Path],
     *,
+    combination: str = "probabilities",
     alignments: str | pathlib.Path | None = None,
     n_best: int = 1,
     scores: bool = False,
@@ -129,9 +134,9 @@ def translate_stream(
     **options: Any,
 ) -> None:
     """Standard input to standard output: `translate_lines` with a count on standard error where that is a terminal."""
-    translator = Translator.load(run)
+    translator = Translator.load(*runs, combination=combination)
     if alignments is not None and not translator.has_attention:
-        raise UserError(f"{run}: a plain encoder-decoder has no attention. Expected no --alignments")
+        raise UserError(f"{runs[0]}: a plain encoder-decoder has no attention. Expected no --alignments")
     terminal = sys.stdin.isatty()
     with contextlib.ExitStack() as stack:
         file = None
@@ -159,6 +164,42 @@ def translate_stream(
             raise
         except OSError as error:
             raise UserError(storage_message(pathlib.Path(error.filename or "the output"), error)) from error
+
+
+def score_files(
+    runs: Sequence[str | pathlib.Path],
+    source: str | pathlib.Path,
+    target: str | pathlib.Path,
+    combination: str = "probabilities",
+    **options: Any,
+) -> list[float]:
+    """The scores that runs give the lines of two parallel files, see `Translator.score`.
+
+    Raises UserError for files that are missing, not parallel or not UTF-8, and for a line that cannot be scored.
+    """
+    sources, targets = read_lines(source), read_lines(target)
+    if len(sources) != len(targets):
+        raise UserError(
+            f"{source} and {target} are not parallel. Expected as many lines in both. "
+            f"Received: {len(sources)} lines and {len(targets)} lines"
+        )
+    translator = Translator.load(*runs, combination=combination)
+    for number, text in enumerate(sources, 1):
+        problem = translator.problem(text)
+        if problem is not None:
+            raise UserError(f"{source}:{number}: {problem}")
+    return [found.score for found in translator.score(sources, targets, **options)]
+
+
+def read_dictionary(path: str | pathlib.Path) -> dict[str, str]:
+    """SOURCE<TAB>TARGET lines as a dictionary. Raises UserError that names file and line of one that is none."""
+    entries = {}
+    for number, line in enumerate(read_lines(path), 1):
+        word, tab, translation = line.partition("\t")
+        if not tab or not word:
+            raise UserError(f"{path}:{number}: Expected a word, a tab and its translation. Received: {line!r}")
+        entries[word] = translation
+    return entries
 
 
 def draw_attention(run: str | pathlib.Path, text: str, output: str | pathlib.Path, beam_size: int = 5) -> Hypothesis:

@@ -52,6 +52,18 @@ class Tokenizer(abc.ABC):
         """The written form of each id, special ids included: labels for an alignment."""
 
     @abc.abstractmethod
+    def pieces(self, text: str) -> list[str]:
+        """What is written at each id of `encode`, in the text's own letters where the id is the unknown one."""
+
+    @abc.abstractmethod
+    def join(self, tokens: Iterable[str]) -> str:
+        """The text of pieces, the inverse of `pieces`."""
+
+    def equals(self, other: Tokenizer) -> bool:
+        """Whether both give the same ids."""
+        return self.to_dict() == other.to_dict()
+
+    @abc.abstractmethod
     def unknown(self, text: str) -> list[str]:
         """The characters of a text (words, for a word tokenizer) that the vocabulary does not hold, in order."""
 
@@ -111,6 +123,12 @@ class VocabularyTokenizer(Tokenizer):
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         return [self.vocabulary[index] for index in ids]
+
+    def pieces(self, text: str) -> list[str]:
+        return self.split(text)
+
+    def join(self, tokens: Iterable[str]) -> str:
+        return self.separator.join(tokens)
 
     def unknown(self, text: str) -> list[str]:
         return [token for token in self.split(text) if token not in self._ids]
@@ -240,6 +258,15 @@ class SubwordTokenizer(Tokenizer):
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         return [str(self._processor.id_to_piece(int(index))) for index in ids]
+
+    def pieces(self, text: str) -> list[str]:
+        return [str(piece) for piece in self._processor.encode(text, out_type=str)]
+
+    def join(self, tokens: Iterable[str]) -> str:
+        return "".join(tokens).replace("\u2581", " ").strip()
+
+    def equals(self, other: Tokenizer) -> bool:
+        return isinstance(other, SubwordTokenizer) and self.model == other.model
 
     def unknown(self, text: str) -> list[str]:
         if UNKNOWN_ID not in self.encode(text):

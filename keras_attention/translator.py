@@ -2,67 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_attention.decoding import Contrast, Sampling, ScoreModel, SearchModel, Wishes, pad_phrases, pad_rows
 from keras_attention.errors import UserError
+from keras_attention.hypotheses import Hypothesis, Score, read_hypotheses
 from keras_attention.run_directory import RunDirectory
+from keras_attention.search.common import LENGTH_PENALTIES
+from keras_attention.search.ensembles import COMBINATIONS
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
-from keras_attention.types import EOS_ID, Tensor
+from keras_attention.types import BOS_ID, EOS_ID
 
 LENGTH_FACTOR = 2.0
 LENGTH_OFFSET = 10
 PADDING_MULTIPLE = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Hypothesis:
-    """One output of a search.
-
-    Attributes:
-        text: decoded output.
-        tokens: its pieces, with `</s>` at the end where the search finished.
-        score: log-probability over the length penalty; hypotheses are ranked by it.
-        log_prob: summed log-probability of the tokens.
-        alignment: float32 `(len(tokens), len(source_tokens))`, for each token the attention it was predicted with.
-        source_tokens: pieces of the source, with `</s>` at the end.
-        finished: False where the search met its maximum length.
-    """
-
-    text: str
-    tokens: list[str]
-    score: float
-    log_prob: float
-    alignment: npt.NDArray[np.float32]
-    source_tokens: list[str]
-    finished: bool
-
-
-class SearchModel(keras.Model):
-    """Source ids `(B, S)` -> the arrays of `EncoderDecoder.search(**options)`, compiled by Keras on every backend.
-
-    Args:
-        model: of `build_seq2seq`; its weights may change between calls.
-        **options: arguments of `EncoderDecoder.search`.
-    """
-
-    def __init__(self, model: keras.Model, **options: Any) -> None:
-        super().__init__()
-        self.inner = model
-        self.net = EncoderDecoder(model)
-        self.options = options
-        # XLA would compile each shape anew; TensorFlow's plain graphs take any shape, and JAX has no other way.
-        self.compile(jit_compile=keras.backend.backend() == "jax")
-
-    def call(self, source: Tensor) -> dict[str, Tensor]:
-        return dict(self.net.search(source, **self.options))
 
 
 def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -72,55 +32,79 @@ def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[n
         yield order[start : start + batch_size]
 
 
-def pad_rows(rows: Sequence[Sequence[int]], multiple: int = 1) -> npt.NDArray[np.int32]:
-    """Rows padded on the right with 0 to the longest, rounded up to a multiple: int32 `(B, L)`."""
-    longest = max(max((len(row) for row in rows), default=0), 1)
-    result = np.zeros((len(rows), -(-longest // multiple) * multiple), np.int32)
-    for index, row in enumerate(rows):
-        result[index, : len(row)] = row
-    return result
-
-
 class Translator:
-    """Translates texts with a model and its tokenizers.
+    """Translates texts with a model, or several that answer as one, and their tokenizers.
 
     Example: `Translator.load("runs/dates").translate(["Sunday, 22 Nov. 2026"])[0][0].text`.
 
     Args:
-        model: of `build_seq2seq`, or loaded from a file.
+        model: of `build_seq2seq`, or loaded from a file; or a list of such models, of the same vocabularies.
         source_tokenizer, target_tokenizer: see `keras_attention.text`.
         max_source_length: most tokens of a source (EOS aside); the limit of training.
+        combination: how several models answer, the mean of `"probabilities"` or of `"logits"`.
     """
 
     def __init__(
         self,
-        model: keras.Model,
+        model: keras.Model | Sequence[keras.Model],
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         max_source_length: int | None = None,
+        combination: str = "probabilities",
     ) -> None:
-        self.model = model
+        if combination not in COMBINATIONS:
+            raise UserError(f"Unknown combination. Expected one of {', '.join(COMBINATIONS)}. Received: {combination}")
+        self.models = [model] if isinstance(model, keras.Model) else list(model)
+        self.model = self.models[0]
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.max_source_length = max_source_length
+        self.combination = combination
         self._searches: dict[tuple[Any, ...], SearchModel] = {}
+        self._scores: ScoreModel | None = None
 
     @classmethod
-    def load(cls, path: str | pathlib.Path | RunDirectory) -> Translator:
-        """The translator of a run directory. Raises UserError for one that is missing or damaged."""
-        run = path if isinstance(path, RunDirectory) else RunDirectory.open(path)
-        return cls(run.load_model(), run.source_tokenizer, run.target_tokenizer, run.max_source_length)
+    def load(
+        cls,
+        path: str | pathlib.Path | RunDirectory,
+        *more: str | pathlib.Path | RunDirectory,
+        combination: str = "probabilities",
+    ) -> Translator:
+        """The translator of a run directory, or of several that answer as one.
+
+        Raises UserError for one that is missing or damaged, and for runs whose vocabularies differ.
+        """
+        runs = [one if isinstance(one, RunDirectory) else RunDirectory.open(one) for one in (path, *more)]
+        first = runs[0]
+        for run in runs[1:]:
+            for side, ours, theirs in (
+                ("source", first.source_tokenizer, run.source_tokenizer),
+                ("target", first.target_tokenizer, run.target_tokenizer),
+            ):
+                if not ours.equals(theirs):
+                    raise UserError(
+                        f"{run.path}: another {side} vocabulary than that of {first.path}. Expected runs that were "
+                        "trained with the same one, for example with --start-from"
+                    )
+        limits = [run.max_source_length for run in runs if run.max_source_length is not None]
+        return cls(
+            [run.load_model() for run in runs],
+            first.source_tokenizer,
+            first.target_tokenizer,
+            min(limits, default=None),
+            combination,
+        )
 
     @property
     def has_attention(self) -> bool:
-        """False for a plain encoder-decoder, whose alignments are zero."""
-        return EncoderDecoder(self.model).config.attention != "none"
+        """False where a plain encoder-decoder, whose alignments are zero, is among the models."""
+        return all(EncoderDecoder(model).config.attention != "none" for model in self.models)
 
-    def problem(self, text: str) -> str | None:
+    def problem(self, text: str, unknown_is_one: bool = True) -> str | None:
         """Why `text` cannot be translated faithfully, and what to do; None where it can."""
         if not text.strip():
             return "empty line. Expected a sentence"
-        unknown = self.source_tokenizer.unknown(text)
+        unknown = self.source_tokenizer.unknown(text) if unknown_is_one else []
         if unknown:
             part = unknown[0]
             name = f"character {part!r} (U+{ord(part):04X})" if len(part) == 1 else f"word {part!r}"
@@ -142,7 +126,13 @@ class Translator:
         max_length_factor: float | None = LENGTH_FACTOR,
         max_length_offset: int = LENGTH_OFFSET,
         length_penalty: float = 1.0,
+        length_penalty_kind: str = "gnmt",
         coverage_penalty: float = 0.0,
+        groups: int = 1,
+        diversity: float = 0.5,
+        method: Sampling | Contrast | None = None,
+        wishes: Wishes | None = None,
+        replace_unknown: bool | Mapping[str, str] = False,
         batch_size: int = 32,
         on_batch: Callable[[int], None] | None = None,
     ) -> list[list[Hypothesis]]:
@@ -152,71 +142,174 @@ class Translator:
             texts: not empty strings; one longer than `max_source_length` is cut to it, unknown characters become
                 `<unk>`.
             beam_size: K; 1 is greedy search.
-            n_best: at most K.
+            n_best: at most K; with `Sampling` the number of outputs drawn, in the order of the draws.
             max_length: most tokens of an output, EOS counted; and at most
                 `max_length_factor * source tokens + max_length_offset` of them.
-            length_penalty: alpha of the GNMT length penalty.
+            length_penalty, length_penalty_kind: alpha of the length penalty, `"gnmt"` or `"average"`.
             coverage_penalty: beta of the GNMT coverage penalty; 0 for none.
+            groups, diversity: above 1 group, diverse beam search, see `beam_search`.
+            method: `Sampling` or `Contrast` in place of a beam.
+            wishes: constraints on the outputs.
+            replace_unknown: whether a `<unk>` in the output gives way to the source word that it attends to most; a
+                dictionary translates that word.
             batch_size: texts at a time.
             on_batch: called with the number of texts just done, for a progress bar.
 
         Raises:
-            UserError: for an empty text, and for numbers out of range.
+            UserError: for an empty text, numbers out of range, wishes that cannot be met, and a model whose
+                probabilities are no numbers.
         """
         for name, value in (("beam_size", beam_size), ("n_best", n_best), ("max_length", max_length)):
             if value < 1:
                 raise UserError(f"{name} is out of range. Expected 1 or more. Received: {value}")
-        if n_best > beam_size:
-            raise UserError(f"n_best is out of range. Expected at most beam_size={beam_size}. Received: {n_best}")
-        if coverage_penalty and not self.has_attention:
+        most = {Sampling: n_best, Contrast: 1}.get(type(method), beam_size)
+        if n_best > most:
+            raise UserError(f"n_best is out of range. Expected at most {most}, the beam. Received: {n_best}")
+        if length_penalty_kind not in LENGTH_PENALTIES:
             raise UserError(
-                "This model has no attention, so that nothing tells which words of the source are covered. "
-                f"Expected a coverage penalty of 0. Received: {coverage_penalty}"
+                f"Unknown length_penalty_kind. Expected one of {', '.join(LENGTH_PENALTIES)}. "
+                f"Received: {length_penalty_kind}"
             )
-        search = self._search(
-            beam_size=beam_size,
-            max_length=max_length,
-            max_length_factor=max_length_factor,
-            max_length_offset=max_length_offset,
-            length_penalty=length_penalty,
-            coverage_penalty=coverage_penalty,
-        )
-        rows = [[*self.source_tokenizer.encode(text)[: self.max_source_length], EOS_ID] for text in texts]
-        for number, row in enumerate(rows, 1):
-            if len(row) == 1:
-                raise UserError(f"Text {number} is empty. Expected a sentence. Received: {texts[number - 1]!r}")
+        if groups < 1 or beam_size % groups:
+            raise UserError(f"Expected groups that divide the beam of {beam_size}. Received: {groups}")
+        if not self.has_attention and (coverage_penalty or replace_unknown is not False):
+            raise UserError(
+                "This model has no attention, so that nothing tells which words of the source are translated. Expected "
+                "no coverage penalty, and unknown words left as they are"
+            )
+        wishes = wishes or Wishes()
+        if wishes.phrases and method is not None:
+            raise UserError("Phrases that must be in the output need beam search. Expected no other method with them")
+        rows = self._encode(texts)
+        prefixes = wishes.prefix_ids(len(texts), self.target_tokenizer)
+        phrases = wishes.phrase_ids(len(texts), self.target_tokenizer)
+        options: dict[str, Any] = {
+            "max_length": max_length,
+            "max_length_factor": max_length_factor,
+            "max_length_offset": max_length_offset,
+            "length_penalty": length_penalty,
+            "length_penalty_kind": length_penalty_kind,
+        }
+        _check_room(rows, prefixes, phrases, wishes.min_length, max_length, max_length_factor, max_length_offset)
+        wanted = pad_phrases(phrases) if any(phrases) else None
+        if wanted is not None:
+            options["phrase_shape"] = wanted.shape[1:]
+        if method is None:
+            options |= {
+                "beam_size": beam_size,
+                "coverage_penalty": coverage_penalty,
+                "groups": groups,
+                "diversity": diversity,
+            }
+        elif isinstance(method, Sampling):
+            options["num_samples"] = n_best
+        search = self._search(method=method, **wishes.fixed(self.target_tokenizer), **options)
+        random = np.random.default_rng(method.seed) if isinstance(method, Sampling) else None
+        uniforms = None if random is None else random.random((len(rows), n_best, max_length), np.float32)
         results: list[list[Hypothesis]] = [[] for _ in rows]
         for indices in length_batches(rows, batch_size):
-            found = search.predict_on_batch(pad_rows([rows[i] for i in indices], PADDING_MULTIPLE))
+            inputs: dict[str, Any] = {"source": pad_rows([rows[i] for i in indices], PADDING_MULTIPLE)}
+            if any(prefixes[i] for i in indices):
+                inputs["prefix"] = pad_rows([prefixes[i] for i in indices])
+            if wanted is not None:
+                inputs["phrases"] = wanted[indices]
+            if uniforms is not None:
+                inputs["uniforms"] = uniforms[indices]
+            found = search.predict_on_batch(inputs)
             for position, index in enumerate(indices):
-                results[index] = self._hypotheses(found, position, rows[index], n_best)
+                results[index] = read_hypotheses(
+                    found,
+                    position,
+                    n_best,
+                    (self.source_tokenizer, self.target_tokenizer),
+                    texts[index],
+                    rows[index],
+                    replace_unknown,
+                )
+                if not results[index]:
+                    raise UserError(self._why_nothing(search, inputs["source"], texts[index]))
             if on_batch is not None:
                 on_batch(len(indices))
         return results
 
+    def score(
+        self, texts: Sequence[str], outputs: Sequence[str], length_penalty: float = 0.0, batch_size: int = 32
+    ) -> list[Score]:
+        """How likely each output is for its text: what a search that found it would say, without a search.
+
+        Args:
+            texts: not empty strings.
+            outputs: as many; an empty one is the end at once.
+            length_penalty: alpha of the GNMT length penalty.
+            batch_size: texts at a time.
+
+        Raises:
+            UserError: for an empty text, and another number of outputs than texts.
+        """
+        if len(texts) != len(outputs):
+            raise UserError(f"Expected an output for each of {len(texts)} texts. Received: {len(outputs)}")
+        rows = self._encode(texts)
+        targets = [self.target_tokenizer.encode(output) for output in outputs]
+        if self._scores is None:
+            self._scores = ScoreModel(self.models, self.combination)
+        results: list[Any] = [None] * len(rows)
+        for indices in length_batches(targets, batch_size):
+            inputs = {
+                "source": pad_rows([rows[i] for i in indices], PADDING_MULTIPLE),
+                "target": pad_rows([[BOS_ID, *targets[i]] for i in indices], PADDING_MULTIPLE),
+                "labels": pad_rows([[*targets[i], EOS_ID] for i in indices], PADDING_MULTIPLE),
+            }
+            found, alignments = self._scores.predict_on_batch(inputs)
+            for position, index in enumerate(indices):
+                ids = [*targets[index], EOS_ID]
+                log_probs = np.asarray(found[position, : len(ids)], np.float32)
+                total = float(log_probs.sum(dtype=np.float64))
+                results[index] = Score(
+                    score=total / ((5 + len(ids)) / 6) ** length_penalty,
+                    log_prob=total,
+                    tokens=self.target_tokenizer.tokens(ids),
+                    log_probs=log_probs,
+                    alignment=np.asarray(alignments[position, : len(ids), : len(rows[index])], np.float32),
+                )
+        return results
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of sources, EOS at the end. Raises UserError for an empty one."""
+        rows = [[*self.source_tokenizer.encode(text)[: self.max_source_length], EOS_ID] for text in texts]
+        for number, row in enumerate(rows, 1):
+            if len(row) == 1:
+                raise UserError(f"Text {number} is empty. Expected a sentence. Received: {texts[number - 1]!r}")
+        return rows
+
     def _search(self, **options: Any) -> SearchModel:
         key = tuple(sorted(options.items()))
         if key not in self._searches:
-            self._searches[key] = SearchModel(self.model, **options)
+            self._searches[key] = SearchModel(self.models, self.combination, **options)
         return self._searches[key]
 
-    def _hypotheses(self, found: dict[str, Any], row: int, source: list[int], n_best: int) -> list[Hypothesis]:
-        source_tokens = self.source_tokenizer.tokens(source)
-        hypotheses = []
-        for k in range(n_best):
-            length = int(found["lengths"][row, k])
-            if length == 0:
-                break
-            ids = [int(index) for index in found["ids"][row, k, :length]]
-            hypotheses.append(
-                Hypothesis(
-                    text=self.target_tokenizer.decode(ids),
-                    tokens=self.target_tokenizer.tokens(ids),
-                    score=float(found["scores"][row, k]),
-                    log_prob=float(found["log_probs"][row, k]),
-                    alignment=np.asarray(found["alignments"][row, k, :length, : len(source)], np.float32),
-                    source_tokens=source_tokens,
-                    finished=bool(found["finished"][row, k]),
-                )
+    def _why_nothing(self, search: SearchModel, source: npt.NDArray[np.int32], text: str) -> str:
+        state, memory = search.net.encode(source)
+        log_probs, _, _ = search.net.step(np.full(len(source), BOS_ID, np.int32), state, memory)
+        if np.isnan(keras.ops.convert_to_numpy(log_probs)).any():
+            return "The model's probabilities are no numbers (NaN): its weights are damaged. Expected a trained model"
+        return f"{text!r}: no output is as asked for. Expected fewer constraints, a wider beam or a greater length"
+
+
+def _check_room(
+    rows: Sequence[Sequence[int]],
+    prefixes: Sequence[Sequence[int]],
+    phrases: Sequence[Sequence[Sequence[int]]],
+    min_length: int,
+    max_length: int,
+    factor: float | None,
+    offset: int,
+) -> None:
+    """Raises UserError where what is asked for does not fit below a text's maximum length."""
+    for number, (row, prefix, wanted) in enumerate(zip(rows, prefixes, phrases, strict=True), 1):
+        limit = max_length if factor is None else max(min(max_length, int(factor * len(row)) + offset), 1)
+        needed = max(min_length, len(prefix), sum(len(phrase) for phrase in wanted))
+        if needed > limit:
+            raise UserError(
+                f"Text {number} may have outputs of {limit} tokens, and what is asked for needs {needed}. "
+                "Expected a smaller minimum, fewer words that must be there, or a greater maximum length"
             )
-        return hypotheses

@@ -108,7 +108,7 @@ def test_translations_do_not_depend_on_their_batch(translator) -> None:
 def test_numbers_out_of_range_are_refused(translator) -> None:
     with pytest.raises(UserError, match="beam_size is out of range"):
         translator.translate(["a"], beam_size=0)
-    with pytest.raises(UserError, match="Expected at most beam_size=2"):
+    with pytest.raises(UserError, match="Expected at most 2, the beam"):
         translator.translate(["a"], beam_size=2, n_best=3)
     with pytest.raises(UserError, match="Text 2 is empty"):
         translator.translate(["a", ""])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_attention.decoding import pad_rows
 from keras_attention.errors import UserError
 from keras_attention.text import CharacterTokenizer
 from keras_attention.training import datasets, dates
@@ -25,7 +26,6 @@ from keras_attention.training.data import (
     split_pairs,
 )
 from keras_attention.training.prepare import TextFiles
-from keras_attention.translator import pad_rows
 
 
 def pairs(count: int) -> Pairs:

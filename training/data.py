@@ -15,10 +15,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_attention.decoding import pad_rows
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
 from keras_attention.text import SubwordTokenizer, Tokenizer
-from keras_attention.translator import pad_rows
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID
 
 Ids = list[int]

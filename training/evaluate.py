@@ -27,10 +27,13 @@ def evaluate(
     source: str | pathlib.Path | None = None,
     target: str | pathlib.Path | Sequence[str | pathlib.Path] | None = None,
     tsv: str | pathlib.Path | None = None,
+    ensemble: Sequence[str | pathlib.Path] = (),
+    combination: str = "probabilities",
     task: str | None = None,
     tokenize: str | None = None,
     beam_size: int = 5,
     length_penalty: float = 1.0,
+    length_penalty_kind: str = "gnmt",
     coverage_penalty: float = 0.0,
     batch_size: int = 32,
     by_length: bool = False,
@@ -45,7 +48,8 @@ def evaluate(
         run: the run directory.
         source, target: parallel files; several targets are several references; or
         tsv: SOURCE<TAB>TARGET lines, equal sources being several references.
-        beam_size, length_penalty, coverage_penalty, batch_size: of `Translator.translate`.
+        ensemble, combination: more runs that answer with it, and how, see `Translator`.
+        beam_size, length_penalty, length_penalty_kind, coverage_penalty, batch_size: of `Translator.translate`.
         task: "translation" (BLEU, chrF, exact match), "g2p" (word and phoneme error rate), "exact"; the run's own if
             None.
         tokenize: sacrebleu's tokenisation, "none" or "13a"; as in training if None.
@@ -65,7 +69,7 @@ def evaluate(
     directory = RunDirectory.open(run)
     task = task or directory.task
     tokenize = tokenize or directory.metadata.get("training", {}).get("settings", {}).get("tokenize", "none")
-    translator = Translator.load(directory)
+    translator = Translator.load(directory, *ensemble, combination=combination)
     unseen = _check_sources(translator, pairs, lenient)
     if on_start is not None:
         on_start(len(pairs))
@@ -74,6 +78,7 @@ def evaluate(
         pairs.sources,
         beam_size=beam_size,
         length_penalty=length_penalty,
+        length_penalty_kind=length_penalty_kind,
         coverage_penalty=coverage_penalty,
         batch_size=batch_size,
         on_batch=on_batch,
@@ -84,6 +89,7 @@ def evaluate(
         write_text(output, "".join(f"{text}\n" for text in outputs))
     result: dict[str, Any] = {
         "run": str(run),
+        **({"ensemble": [str(one) for one in ensemble]} if ensemble else {}),
         "task": task,
         "sentences": len(pairs),
         "beam_size": beam_size,

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET, SearchModel, length_batches, pad_rows
+from keras_attention.decoding import SearchModel, pad_rows
+from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET, length_batches
 from keras_attention.types import EOS_ID, PAD_ID, Tensor
 
 from .data import Encoded, Ids, make_batch
@@ -64,7 +65,7 @@ class Evaluator:
         outputs: list[Ids] = [[] for _ in sources]
         for rows in length_batches(sources, self.batch_size):
             batch = pad_rows([[*sources[i], EOS_ID] for i in rows], self.multiple)
-            result = self._search.predict_on_batch(batch)
+            result = self._search.predict_on_batch({"source": batch})
             for index, ids, length in zip(rows, result["ids"][:, 0], result["lengths"][:, 0], strict=True):
                 outputs[index] = [int(token) for token in ids[: int(length)] if token != EOS_ID]
         return outputs

@@ -3,7 +3,10 @@
 from keras_attention.search.beam import beam_search
 from keras_attention.search.common import SearchResult, Step, length_limits, length_penalty_factor, tile_rows
 from keras_attention.search.constraints import Constraints, allow_words
+from keras_attention.search.contrastive import contrastive_search
+from keras_attention.search.ensembles import ensemble_step
 from keras_attention.search.greedy import greedy_search
+from keras_attention.search.sampling import sample_search
 
 __all__ = [
     "Constraints",
@@ -11,8 +14,11 @@ __all__ = [
     "Step",
     "allow_words",
     "beam_search",
+    "contrastive_search",
+    "ensemble_step",
     "greedy_search",
     "length_limits",
     "length_penalty_factor",
+    "sample_search",
     "tile_rows",
 ]

@@ -118,7 +118,7 @@ class Constraints:
             table = ops.where(too_early, NEVER, table)
         if self.prefix is not None:
             prefix = ops.cast(ops.convert_to_tensor(self.prefix), "int32")
-            size = prefix.shape[1]
+            size = ops.shape(prefix)[1]
             wanted = ops.take(prefix, ops.minimum(t, size - 1), axis=1)
             wanted = ops.where(t < size, wanted, pad_id)[:, None, None]
             raw = ops.reshape(log_probs, (batch, beam_size, vocabulary))

@@ -1,0 +1,131 @@
+"""Commands of `keras-attention` that use a model: `translate`, `score`, `attention`."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+from keras_attention.errors import UserError
+
+Path = pathlib.Path
+HEAT_MAP = Path("attention.png")
+
+
+def translate(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="RUN", help="Another run that answers with it; again for more."),
+    ] = None,
+    combination: Annotated[str, typer.Option(help="Mean of several runs' probabilities or logits.")] = "probabilities",
+    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
+    n_best: Annotated[int, typer.Option(help="Outputs of each line; above 1, each starts with its line number.")] = 1,
+    scores: Annotated[bool, typer.Option("--scores", help="Put the score and a tab before each output.")] = False,
+    alignments: Annotated[Path | None, typer.Option(help="Write the attention of each output, as JSON lines.")] = None,
+    min_length: Annotated[int, typer.Option(help="Fewest tokens of an output, its end counted.")] = 0,
+    max_length: Annotated[int, typer.Option(help="Most tokens of an output.")] = 200,
+    max_length_factor: Annotated[
+        float, typer.Option(help="Most tokens of an output for each token of its source, and 10 more.")
+    ] = 2.0,
+    length_penalty: Annotated[float, typer.Option(help="Its alpha; 0 for none.")] = 1.0,
+    length_penalty_kind: Annotated[str, typer.Option(help="gnmt or average.")] = "gnmt",
+    coverage_penalty: Annotated[
+        float, typer.Option(help="GNMT beta, against words left untranslated; 0 for none.")
+    ] = 0.0,
+    no_repeat_ngram: Annotated[int, typer.Option(help="No so many tokens in a row twice; 0 for no such rule.")] = 0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1, makes tokens that are there less likely.")] = 1.0,
+    prefix: Annotated[str, typer.Option(help="What each output begins with.")] = "",
+    require: Annotated[list[str] | None, typer.Option(help="A phrase in each output; again for more.")] = None,
+    ban: Annotated[list[str] | None, typer.Option(help="A token that no output holds; again for more.")] = None,
+    groups: Annotated[int, typer.Option(help="Diverse beam search: groups that divide the beam.")] = 1,
+    diversity: Annotated[float, typer.Option(help="How much groups avoid each other's words.")] = 0.5,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw the outputs in place of a beam.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of --sample; below 1 likely words come more often.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Of --sample: draw from so many words.")] = None,
+    top_p: Annotated[float, typer.Option(help="Of --sample: draw from the words that hold this probability.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Of --sample.")] = None,
+    contrastive: Annotated[
+        float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
+    ] = None,
+    replace_unknown: Annotated[
+        bool, typer.Option("--replace-unknown", help="Put the source word that <unk> attends to in its place.")
+    ] = False,
+    dictionary: Annotated[Path | None, typer.Option(help="SOURCE<TAB>TARGET words for --replace-unknown.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
+    lenient: Annotated[bool, typer.Option("--lenient", help="Translate what can be of bad lines; warn.")] = False,
+) -> None:
+    """Translate standard input, one sentence per line, to standard output."""
+    from keras_attention.decoding import Contrast, Sampling, Wishes
+    from keras_attention.streams import read_dictionary, translate_stream
+
+    if sample and contrastive is not None:
+        raise UserError("--sample and --contrastive are two ways to search. Expected one of them")
+    method: Sampling | Contrast | None = None
+    if sample:
+        method = Sampling(temperature, top_k, top_p, seed)
+    elif contrastive is not None:
+        method = Contrast(beam, contrastive)
+    translate_stream(
+        [run, *(ensemble or [])],
+        combination=combination,
+        beam_size=beam,
+        n_best=n_best,
+        scores=scores,
+        alignments=alignments,
+        max_length=max_length,
+        max_length_factor=max_length_factor,
+        length_penalty=length_penalty,
+        length_penalty_kind=length_penalty_kind,
+        coverage_penalty=coverage_penalty,
+        groups=groups,
+        diversity=diversity,
+        method=method,
+        wishes=Wishes(
+            min_length=min_length,
+            prefixes=prefix,
+            phrases=tuple(require or ()),
+            banned=tuple(ban or ()),
+            no_repeat_ngram=no_repeat_ngram,
+            repetition_penalty=repetition_penalty,
+        ),
+        replace_unknown=read_dictionary(dictionary) if dictionary is not None else replace_unknown,
+        batch_size=batch_size,
+        lenient=lenient,
+    )
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    source: Annotated[Path, typer.Option(help="Source text, one sentence per line.")],
+    target: Annotated[Path, typer.Option(help="Outputs to score, parallel to the source.")],
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="RUN", help="Another run that answers with it; again for more."),
+    ] = None,
+    combination: Annotated[str, typer.Option(help="Mean of several runs' probabilities or logits.")] = "probabilities",
+    length_penalty: Annotated[float, typer.Option(help="Its alpha; 0 for the log-probability itself.")] = 0.0,
+    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
+) -> None:
+    """Print how likely each given output is, its log-probability over the length penalty, one per line."""
+    from keras_attention.streams import score_files
+
+    for number in score_files(
+        [run, *(ensemble or [])], source, target, combination, length_penalty=length_penalty, batch_size=batch_size
+    ):
+        print(f"{number:.6f}")
+
+
+def attention(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    text: Annotated[str, typer.Argument(help="A source sentence.")],
+    output: Annotated[Path, typer.Option(help="Picture to write.")] = HEAT_MAP,
+    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
+) -> None:
+    """Translate one text and draw its attention as a heat map (PNG)."""
+    from keras_attention.streams import draw_attention
+
+    print(draw_attention(run, text, output, beam).text)
+    print(f"wrote {output}", file=sys.stderr)

@@ -1,0 +1,229 @@
+"""How texts are searched for: samples or contrast in place of a beam, constraints in words, and the compiled search."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from keras_attention.ensemble import Ensemble
+from keras_attention.errors import UserError
+from keras_attention.search import Constraints, allow_words
+from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.text import UNKNOWN_ID, Tokenizer
+from keras_attention.types import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Outputs are drawn, `n_best` of them, in place of a search; see `sample_search`."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, good, expected in (
+            ("temperature", self.temperature > 0, "above 0; a beam of 1 for the likeliest word"),
+            ("top_k", self.top_k is None or self.top_k > 0, "1 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
+        ):
+            if not good:
+                raise UserError(f"{name} is out of range. Expected {expected}. Received: {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """Contrastive search in place of a beam; see `contrastive_search`."""
+
+    candidates: int = 5
+    alpha: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise UserError(f"candidates is out of range. Expected 1 or more. Received: {self.candidates}")
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"alpha is out of range. Expected 0 to 1. Received: {self.alpha}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """Constraints on outputs, in words.
+
+    Args:
+        min_length: fewest tokens of an output, EOS counted.
+        prefixes: what each output begins with, one string for each text, or one for all; it ends at a word's end.
+        phrases: what must be in each output: strings for all texts, or a list of strings for each. Beam search only.
+        banned: tokens that no output holds; words of several tokens cannot be banned.
+        no_repeat_ngram: no so many tokens in a row come twice; 0 for no such rule.
+        repetition_penalty: above 1, makes tokens that are there already less likely.
+    """
+
+    min_length: int = 0
+    prefixes: str | Sequence[str] = ""
+    phrases: Sequence[str] | Sequence[Sequence[str]] = ()
+    banned: Sequence[str] = ()
+    no_repeat_ngram: int = 0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, smallest in (("min_length", 0), ("no_repeat_ngram", 0)):
+            if getattr(self, name) < smallest:
+                raise UserError(f"{name} is out of range. Expected {smallest} or more. Received: {getattr(self, name)}")
+        if self.repetition_penalty <= 0:
+            raise UserError(
+                f"repetition_penalty is out of range. Expected above 0. Received: {self.repetition_penalty}"
+            )
+
+    def fixed(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """What does not differ from text to text, as arguments of `SearchModel`.
+
+        Raises UserError for a banned word that is unknown, or more than one token.
+        """
+        ids = [_encode(tokenizer, word, "banned word") for word in self.banned]
+        for word, row in zip(self.banned, ids, strict=True):
+            if len(row) != 1:
+                pieces = " ".join(tokenizer.tokens(row))
+                raise UserError(f"{word!r} is several tokens, {pieces}. Expected words of one token to ban")
+        return {
+            "banned": tuple(sorted(row[0] for row in ids)),
+            "min_length": self.min_length,
+            "no_repeat_ngram": self.no_repeat_ngram,
+            "repetition_penalty": self.repetition_penalty,
+        }
+
+    def prefix_ids(self, count: int, tokenizer: Tokenizer) -> list[list[int]]:
+        """Ids of each text's prefix. Raises UserError for unknown words, and another number of prefixes than texts."""
+        texts = [self.prefixes] * count if isinstance(self.prefixes, str) else list(self.prefixes)
+        if len(texts) != count:
+            raise UserError(f"Expected a prefix for each of {count} texts. Received: {len(texts)}")
+        return [_encode(tokenizer, text, "prefix") for text in texts]
+
+    def phrase_ids(self, count: int, tokenizer: Tokenizer) -> list[list[list[int]]]:
+        """Ids of each text's phrases. Raises UserError for unknown words, empty phrases, another number than texts."""
+        for_all = all(isinstance(phrase, str) for phrase in self.phrases)
+        rows: list[Any] = [self.phrases] * count if for_all else list(self.phrases)
+        if len(rows) != count:
+            raise UserError(f"Expected phrases for each of {count} texts. Received: {len(rows)}")
+        found = [[_encode(tokenizer, phrase, "phrase") for phrase in row] for row in rows]
+        if any(not phrase for row in found for phrase in row):
+            raise UserError("A phrase that must be in the output is empty. Expected words")
+        return found
+
+
+def _encode(tokenizer: Tokenizer, text: str, what: str) -> list[int]:
+    ids = tokenizer.encode(text) if text else []
+    if UNKNOWN_ID in ids:
+        unknown = tokenizer.unknown(text)
+        raise UserError(
+            f"The {what} {text!r} holds what the model cannot write: {unknown[0] if unknown else text!r}. "
+            "Expected words of the target vocabulary"
+        )
+    return ids
+
+
+class SearchModel(keras.Model):
+    """Ids -> the arrays of a search, compiled by Keras on every backend.
+
+    Called with a dict of `source` `(B, S)` and, where wanted, `prefix` `(B, P)` and `phrases` `(B, C, N)`.
+
+    Args:
+        models: of `build_seq2seq`, one or several that answer as one; their weights may change between calls.
+        combination: of several, see `ensemble_step`.
+        method: `None` for greedy or beam search, or `Sampling`, `Contrast`.
+        banned: ids that never follow.
+        min_length, no_repeat_ngram, repetition_penalty: see `Constraints`.
+        phrase_shape: C and N of the phrases, which a graph has to know; `None` for no phrases.
+        **options: arguments of `Searching.search`, or with a method those that `sample` and `contrast` know.
+    """
+
+    def __init__(
+        self,
+        models: keras.Model | Sequence[keras.Model],
+        combination: str = "probabilities",
+        method: Sampling | Contrast | None = None,
+        banned: Sequence[int] = (),
+        min_length: int = 0,
+        no_repeat_ngram: int = 0,
+        repetition_penalty: float = 1.0,
+        phrase_shape: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.inner = [models] if isinstance(models, keras.Model) else list(models)
+        self.net = _net(self.inner, combination)
+        self.method = method
+        self.banned = list(banned)
+        self.phrase_shape = phrase_shape
+        self.rules: dict[str, Any] = {
+            "min_length": min_length,
+            "no_repeat_ngram": no_repeat_ngram,
+            "repetition_penalty": repetition_penalty,
+        }
+        self.options = options
+        # XLA would compile each shape anew; TensorFlow's plain graphs take any shape, and JAX has no other way.
+        self.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def call(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        allowed = allow_words(self.net.config.target_vocabulary, banned=self.banned) if self.banned else None
+        phrases = None
+        if self.phrase_shape is not None:
+            phrases = ops.reshape(inputs["phrases"], (-1, *self.phrase_shape))
+        constraints = Constraints(allowed=allowed, prefix=inputs.get("prefix"), phrases=phrases, **self.rules)
+        source = inputs["source"]
+        if isinstance(self.method, Sampling):
+            return dict(
+                self.net.sample(
+                    source,
+                    constraints=constraints,
+                    temperature=self.method.temperature,
+                    top_k_words=self.method.top_k,
+                    top_p=self.method.top_p,
+                    uniforms=inputs["uniforms"],
+                    **self.options,
+                )
+            )
+        if isinstance(self.method, Contrast):
+            contrast = dataclasses.asdict(self.method)
+            return dict(self.net.contrast(source, constraints=constraints, **contrast, **self.options))
+        return dict(self.net.search(source, constraints=constraints, **self.options))
+
+
+class ScoreModel(keras.Model):
+    """A dict of `source`, `target` and `labels` -> what `Searching.score` returns, compiled by Keras."""
+
+    def __init__(self, models: Sequence[keras.Model], combination: str = "probabilities") -> None:
+        super().__init__()
+        self.inner = list(models)
+        self.net = _net(self.inner, combination)
+        self.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def call(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return self.net.score(inputs["source"], inputs["target"], inputs["labels"])  # type: ignore[no-any-return]
+
+
+def _net(models: Sequence[keras.Model], combination: str) -> Any:
+    members = [EncoderDecoder(model) for model in models]
+    return members[0] if len(members) == 1 else Ensemble(members, combination)
+
+
+def pad_rows(rows: Sequence[Sequence[int]], multiple: int = 1) -> npt.NDArray[np.int32]:
+    """Rows padded on the right with 0 to the longest, rounded up to a multiple: int32 `(B, L)`."""
+    longest = max(max((len(row) for row in rows), default=0), 1)
+    result = np.zeros((len(rows), -(-longest // multiple) * multiple), np.int32)
+    for index, row in enumerate(rows):
+        result[index, : len(row)] = row
+    return result
+
+
+def pad_phrases(rows: Sequence[Sequence[Sequence[int]]]) -> npt.NDArray[np.int32]:
+    """Phrases of each row, padded to the most and the longest: int32 `(B, C, N)`."""
+    count = max(len(row) for row in rows)
+    flat = pad_rows([phrase for row in rows for phrase in [*row, *[[]] * (count - len(row))]])
+    return flat.reshape(len(rows), count, -1)

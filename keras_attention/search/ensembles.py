@@ -1,0 +1,46 @@
+"""Several models as one `step`."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_attention.search.common import Step
+from keras_attention.types import Tensor
+
+COMBINATIONS = ("probabilities", "logits")
+
+
+def ensemble_step(steps: Sequence[Step], combination: str = "probabilities") -> Step:
+    """A step that asks several models and takes the mean of their answers.
+
+        "probabilities":  log P(w) = log (1/M sum_m P_m(w))
+        "logits":         log P(w) = log softmax(1/M sum_m log P_m(w)), the geometric mean
+
+    Its state and memory are lists, an entry for each model; the alignment is the mean of theirs. The vocabularies and
+    the source must be the same.
+
+    Args:
+        steps: M of them, see `Step`.
+        combination: `"probabilities"` or `"logits"`.
+
+    Raises:
+        ValueError: for no steps, or another combination.
+    """
+    if not steps:
+        raise ValueError("Expected: one step or more. Received: none")
+    if combination not in COMBINATIONS:
+        raise ValueError(f"Expected: combination in {COMBINATIONS}. Received: combination={combination!r}")
+
+    def step(token: Tensor, state: Any, memory: Any) -> tuple[Tensor, Any, Tensor]:
+        answers = [one(token, own, kept) for one, own, kept in zip(steps, state, memory, strict=True)]
+        tables = ops.stack([log_probs for log_probs, _, _ in answers], axis=0)
+        if combination == "probabilities":
+            log_probs = ops.logsumexp(tables, axis=0) - math.log(len(answers))
+        else:
+            log_probs = ops.log_softmax(ops.mean(tables, axis=0), axis=-1)
+        alignment = sum(ops.cast(alignment, "float32") for _, _, alignment in answers) / len(answers)
+        return log_probs, [new for _, new, _ in answers], alignment
+
+    return step

@@ -1,0 +1,148 @@
+"""The searches over anything that encodes a source and steps through a target: one model, or an ensemble."""
+
+from typing import Any
+
+from keras import ops
+
+from keras_attention.search import (
+    Constraints,
+    SearchResult,
+    beam_search,
+    contrastive_search,
+    greedy_search,
+    length_limits,
+    sample_search,
+)
+from keras_attention.search.common import penalises_coverage
+from keras_attention.types import PAD_ID, Tensor
+
+
+class Searching:
+    """Searches, for a class with `encode`, `step`, `log_probs`, `source_mask`, `representation` and `covers_source`.
+
+    Limits of length, the same in all: `max_length`, most words of a hypothesis, EOS counted; where `max_length_factor`
+    is given, also at most that many words per word of the row's own source plus `max_length_offset`. `capacity` is the
+    static length L of the buffers; `max_length` if that is an int.
+    """
+
+    encode: Any
+    step: Any
+    log_probs: Any
+    source_mask: Any
+    representation: Any
+    covers_source: Any
+
+    def search(
+        self,
+        source: Tensor,
+        beam_size: int = 5,
+        max_length: Tensor | int = 100,
+        max_length_factor: Tensor | float | None = None,
+        max_length_offset: Tensor | int = 10,
+        length_penalty: Tensor | float = 1.0,
+        coverage_penalty: Tensor | float = 0.0,
+        capacity: int | None = None,
+        recurrence: str = "layer",
+        constraints: Constraints | None = None,
+        **options: Any,
+    ) -> SearchResult:
+        """Translates source ids `(B, S)`: `encode`, then greedy search for a beam of 1, beam search for a wider one.
+
+        Args:
+            source: int32, words and EOS, padded on the right with 0.
+            beam_size: K, the number of hypotheses kept for each row.
+            max_length, max_length_factor, max_length_offset, capacity: limits, see above.
+            length_penalty: alpha of the length penalty; 0 for plain log-probabilities.
+            coverage_penalty: beta of the GNMT coverage penalty, against words of the source left untranslated; 0 for
+                none. It needs attention.
+            recurrence: how the encoder runs, `"layer"` or `"loop"`.
+            constraints: what hypotheses may not hold, or must.
+            **options: more of `beam_search`: `length_penalty_kind`, `groups`, `diversity`, `stop`.
+
+        Returns:
+            What `beam_search` returns.
+        """
+        if not self.covers_source and penalises_coverage(coverage_penalty):
+            raise ValueError(
+                "The plain encoder-decoder covers no source. Expected: coverage_penalty=0 with attention='none'. "
+                f"Received: {coverage_penalty=}"
+            )
+        source, state, memory, limits = self._begin(
+            source, max_length, max_length_factor, max_length_offset, capacity, recurrence
+        )
+        arguments: dict[str, Any] = {
+            **limits,
+            "source_length": ops.shape(source)[1],
+            "length_penalty": length_penalty,
+            "coverage_penalty": coverage_penalty,
+            "source_mask": self.source_mask(memory),
+            "constraints": constraints,
+        }
+        if beam_size == 1 and (constraints is None or constraints.phrases is None):
+            kind = {name: options[name] for name in ("length_penalty_kind",) if name in options}
+            return greedy_search(self.step, state, memory, **arguments, **kind)
+        return beam_search(self.step, state, memory, beam_size=beam_size, **arguments, **options)
+
+    def sample(
+        self,
+        source: Tensor,
+        max_length: Tensor | int = 100,
+        max_length_factor: Tensor | float | None = None,
+        max_length_offset: Tensor | int = 10,
+        capacity: int | None = None,
+        recurrence: str = "layer",
+        **options: Any,
+    ) -> SearchResult:
+        """Draws outputs for source ids `(B, S)`: `encode`, then `sample_search` with its `options`."""
+        source, state, memory, limits = self._begin(
+            source, max_length, max_length_factor, max_length_offset, capacity, recurrence
+        )
+        return sample_search(self.step, state, memory, source_length=ops.shape(source)[1], **limits, **options)
+
+    def contrast(
+        self,
+        source: Tensor,
+        max_length: Tensor | int = 100,
+        max_length_factor: Tensor | float | None = None,
+        max_length_offset: Tensor | int = 10,
+        capacity: int | None = None,
+        recurrence: str = "layer",
+        **options: Any,
+    ) -> SearchResult:
+        """Searches source ids `(B, S)` with `contrastive_search` and its `options`; it compares decoder states."""
+        _, state, memory, limits = self._begin(
+            source, max_length, max_length_factor, max_length_offset, capacity, recurrence
+        )
+        return contrastive_search(self.step, state, memory, self.representation, **limits, **options)
+
+    def score(self, source: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probability of given outputs.
+
+        Args:
+            source: int32 `(B, S)`, words and EOS, padded on the right with 0.
+            target: int32 `(B, T)`, BOS and words.
+            labels: int32 `(B, T)`, the words and EOS.
+
+        Returns:
+            The log-probability of each label, float32 `(B, T)`, 0 at padding, and the alignments `(B, T, S)`.
+        """
+        log_probs, alignments = self.log_probs(source, target)
+        labels = ops.convert_to_tensor(labels, dtype="int32")
+        picked = ops.take_along_axis(log_probs, ops.expand_dims(labels, 2), axis=2)[:, :, 0]
+        return ops.where(ops.not_equal(labels, PAD_ID), picked, 0.0), alignments
+
+    def _begin(
+        self, source: Tensor, max_length: Any, factor: Any, offset: Any, capacity: int | None, recurrence: str
+    ) -> tuple[Tensor, Any, Any, dict[str, Any]]:
+        """The source as a tensor, the first state, the memory, and the limits as arguments of a search."""
+        source = ops.convert_to_tensor(source, dtype="int32")
+        if capacity is None:
+            if not isinstance(max_length, int):
+                raise ValueError(f"Expected: capacity, an int, where max_length is a tensor. Received: {capacity=}")
+            capacity = max_length
+        state, memory = self.encode(source, recurrence)
+        limits: Any = max_length
+        if factor is not None:
+            lengths = ops.sum(ops.cast(self.source_mask(memory), "int32"), axis=1)
+            limits = length_limits(lengths, max_length, factor, offset)
+        return source, state, memory, {"max_length": limits, "capacity": capacity}
