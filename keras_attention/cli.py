@@ -88,6 +88,42 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories; the others are compared with the first.")],
+    source: Annotated[Path | None, typer.Option(help="Source text, one sentence per line.")] = None,
+    target: Annotated[list[Path] | None, typer.Option(help="Reference text; again for more references.")] = None,
+    tsv: Annotated[
+        Path | None, typer.Option(help="SOURCE<TAB>TARGET lines; equal sources: several references.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="translation, g2p or exact; the first run's own by default.")] = None,
+    tokenize: Annotated[str | None, typer.Option(help="BLEU's tokenisation: none or 13a.")] = None,
+    samples: Annotated[int, typer.Option(help="Draws of the test of significance.")] = 1000,
+    most: Annotated[int, typer.Option(help="Sentences to show, whose outputs differ most.")] = 5,
+    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
+    length_penalty: Annotated[float, typer.Option(help="Its alpha; 0 for none.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
+    lenient: Annotated[bool, typer.Option("--lenient", help="Cut sources that are too long.")] = False,
+) -> None:
+    """Compare runs on the same text: scores, significance by paired bootstrap, the sentences that differ most."""
+    from keras_attention.training.compare import compare_and_print
+
+    compare_and_print(
+        runs,
+        source=source,
+        target=target or None,
+        tsv=tsv,
+        task=task,
+        tokenize=tokenize,
+        samples=samples,
+        most=most,
+        beam_size=beam,
+        length_penalty=length_penalty,
+        batch_size=batch_size,
+        lenient=lenient,
+    )
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     more: Annotated[list[str] | None, typer.Argument(metavar="[FORMAT]...", hidden=True)] = None,

@@ -122,10 +122,15 @@ def attention(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     text: Annotated[str, typer.Argument(help="A source sentence.")],
     output: Annotated[Path, typer.Option(help="Picture to write.")] = HEAT_MAP,
+    page: Annotated[
+        Path | None, typer.Option(help="HTML page to write too: point at a word, and its sources light up.")
+    ] = None,
     beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
 ) -> None:
-    """Translate one text and draw its attention as a heat map (PNG)."""
+    """Translate one text and draw its attention as a heat map (PNG), and as a page to point at (HTML)."""
     from keras_attention.streams import draw_attention
 
-    print(draw_attention(run, text, output, beam).text)
-    print(f"wrote {output}", file=sys.stderr)
+    print(draw_attention(run, text, output, beam, page).text)
+    for written in (output, page):
+        if written is not None:
+            print(f"wrote {written}", file=sys.stderr)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
+from keras_attention.attention_page import write_attention_page
 from keras_attention.errors import UserError
 from keras_attention.hypotheses import Hypothesis
 from keras_attention.lines import decode_lines, read_lines
@@ -202,8 +203,14 @@ def read_dictionary(path: str | pathlib.Path) -> dict[str, str]:
     return entries
 
 
-def draw_attention(run: str | pathlib.Path, text: str, output: str | pathlib.Path, beam_size: int = 5) -> Hypothesis:
-    """Translate one text and write the heat map of its attention to `output`.
+def draw_attention(
+    run: str | pathlib.Path,
+    text: str,
+    output: str | pathlib.Path,
+    beam_size: int = 5,
+    page: str | pathlib.Path | None = None,
+) -> Hypothesis:
+    """Translate one text and write the heat map of its attention to `output`, and where asked for an HTML page.
 
     Raises UserError for a text that cannot be translated faithfully, and for a model without attention.
     """
@@ -215,6 +222,8 @@ def draw_attention(run: str | pathlib.Path, text: str, output: str | pathlib.Pat
         raise UserError(f"{text!r}: {problem}")
     best = translator.translate([text], beam_size=beam_size)[0][0]
     attention_heat_map(output, best.alignment, best.source_tokens, best.tokens, title=best.text)
+    if page is not None:
+        write_attention_page(page, [best])
     return best
 
 

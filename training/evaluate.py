@@ -70,7 +70,7 @@ def evaluate(
     task = task or directory.task
     tokenize = tokenize or directory.metadata.get("training", {}).get("settings", {}).get("tokenize", "none")
     translator = Translator.load(directory, *ensemble, combination=combination)
-    unseen = _check_sources(translator, pairs, lenient)
+    unseen = check_sources(translator, pairs, lenient)
     if on_start is not None:
         on_start(len(pairs))
     started = time.monotonic()
@@ -141,7 +141,7 @@ def scores_by_length(task: str, pairs: Pairs, outputs: Sequence[str], tokenize: 
     return groups
 
 
-def _check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
+def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
     """Refuse sources that are too long; warn of, and count, those with something that training never saw."""
     first, unseen = "", 0
     limit = translator.max_source_length
