@@ -105,7 +105,7 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
     """
 
     def encode(source_ids: Tensor) -> TensorDict:
-        state, memory = net.encode(source_ids, recurrence=recurrence)
+        state, memory = net.encode(source_ids, recurrence=recurrence, capacity=settings.max_length)
         return {**_prefixed("state_", state), **_prefixed("memory_", memory)}
 
     source = Port("source_ids", "int32", ("batch", "source_length"))

@@ -140,7 +140,7 @@ def onnx_operator_failures(name: str, counts: Mapping[str, int], config: Mapping
 
 def needs_loop(config: Mapping[str, Any]) -> bool:
     """Whether the ONNX encoder holds a loop: a GRU, or the masked pass that gives the `copy` bridge its cell state."""
-    return bool(config["cell"] == "gru" or config["bridge"] == "copy")
+    return bool(config["cell"] == "gru" or (config["cell"] == "lstm" and config["bridge"] == "copy"))
 
 
 def tflite_operators(path: pathlib.Path) -> dict[str, dict[str, int]]:

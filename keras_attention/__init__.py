@@ -25,6 +25,7 @@ from keras_attention.search import (
     greedy_search,
     sample_search,
 )
+from keras_attention.self_attention import AttentionDecoder, AttentionEncoder
 from keras_attention.seq2seq import EncoderDecoder, build_seq2seq
 from keras_attention.tfa_weights import load_tfa_attention_layer, load_tfa_bahdanau, load_tfa_luong
 
@@ -32,6 +33,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttentionCell",
+    "AttentionDecoder",
+    "AttentionEncoder",
     "AttentionRNN",
     "BahdanauAttention",
     "Bridge",

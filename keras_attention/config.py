@@ -17,6 +17,7 @@ from keras_attention.cells import STYLES
 from keras_attention.multi_head import HEAD_SCORES
 from keras_attention.recurrent import CELLS
 
+CELL_KINDS = (*CELLS, "self_attention")
 TIES = ("none", "target", "all")
 ATTENTIONS = ("none", *SCORES)
 OF_ATTENTION = (
@@ -45,14 +46,18 @@ class Seq2SeqConfig:
     Args:
         source_vocabulary: number of source ids.
         target_vocabulary: number of target ids.
-        cell: `"lstm"` or `"gru"`, of the encoder and the decoder.
+        cell: `"lstm"` or `"gru"`, of the encoder and the decoder; or `"self_attention"` for no recurrence at all, see
+            `AttentionEncoder` and `AttentionDecoder`.
         embedding_size: depth of the word embeddings.
-        encoder_units: size of each encoder direction.
+        encoder_units: size of each encoder direction; without recurrence the depth of the encoder.
         encoder_layers: number of encoder layers.
-        bidirectional: whether the encoder also reads backwards; its memory is then `2 * encoder_units` deep.
+        bidirectional: whether the encoder also reads backwards; its memory is then `2 * encoder_units` deep. Of no
+            meaning without recurrence.
         decoder_units: size of the decoder's layers.
         decoder_layers: number of decoder layers.
         attention: a score of `LuongAttention`, or `"none"` for the plain encoder-decoder.
+        feed_forward_units: hidden units of the layers between attention; without recurrence alone, `4 * decoder_units`
+            if `None`.
         attention_units: hidden units of an additive score.
         max_source_length: positions of the location score.
         use_scale: a learned factor on the score.
@@ -90,6 +95,7 @@ class Seq2SeqConfig:
     decoder_units: int = 512
     decoder_layers: int = 1
     attention: str = "general"
+    feed_forward_units: int | None = None
     attention_units: int | None = None
     max_source_length: int | None = None
     use_scale: bool = False
@@ -115,7 +121,7 @@ class Seq2SeqConfig:
         if self.bridge is None:
             object.__setattr__(self, "bridge", "copy" if self.attention == "none" else "dense")
         for name, allowed in (
-            ("cell", CELLS),
+            ("cell", CELL_KINDS),
             ("attention", ATTENTIONS),
             ("style", STYLES),
             ("bridge", BRIDGES),
@@ -139,19 +145,31 @@ class Seq2SeqConfig:
                 f"input_feeding=False and style='luong' with it. Received: cell={self.cell!r}, bridge={self.bridge!r}, "
                 f"input_feeding={self.input_feeding}, style={self.style!r}"
             )
+        if not self.recurrent:
+            self._check_self_attention()
+        elif self.feed_forward_units is not None:
+            raise ValueError(
+                "A recurrent model has no layers between its attention. Expected: feed_forward_units=None with "
+                f"cell={self.cell!r}. Received: feed_forward_units={self.feed_forward_units}"
+            )
         self._check_attention()
         self._check_depths()
 
     @property
+    def recurrent(self) -> bool:
+        """Whether words are read one after the other, by recurrent cells."""
+        return self.cell in CELLS
+
+    @property
     def memory_depth(self) -> int:
         """Depth of the encoder's outputs."""
-        return self.encoder_units * (2 if self.bidirectional else 1)
+        return self.encoder_units * (2 if self.bidirectional and self.recurrent else 1)
 
     def attention_arguments(self) -> dict[str, Any] | None:
         """The arguments of `LuongAttention`, or with `num_heads` of `MultiHeadLuongAttention`; `None` for neither."""
         if self.attention == "none":
             return None
-        heads = {} if self.attention_heads == 1 else {"num_heads": self.attention_heads}
+        heads = {} if self.attention_heads == 1 and self.recurrent else {"num_heads": self.attention_heads}
         return {
             **heads,
             "score": self.attention,
@@ -229,6 +247,31 @@ class Seq2SeqConfig:
             raise ValueError(
                 "Bahdanau's style feeds the context of the same step. Expected: input_feeding=False with "
                 "style='bahdanau'. Received: input_feeding=True"
+            )
+
+    def _check_self_attention(self) -> None:
+        received: dict[str, Any] = {}
+        if self.attention not in HEAD_SCORES:
+            received["attention"] = f"{self.attention!r}, none of {HEAD_SCORES}"
+        for name, good in (
+            ("alignment", ("softmax", "sparsemax")),
+            ("window", (None,)),
+            ("use_coverage", (False,)),
+            ("input_feeding", (False,)),
+            ("style", ("luong",)),
+            ("attentional_size", (None,)),
+            ("bridge", ("dense",)),
+            ("bidirectional", (True,)),
+            ("encoder_units", (self.decoder_units,)),
+        ):
+            if getattr(self, name) not in good:
+                received[name] = f"{getattr(self, name)!r}, none of {good}"
+        if self.decoder_units % 2 or self.decoder_units % self.attention_heads:
+            received["decoder_units"] = f"{self.decoder_units}, not even, or not a multiple of attention_heads"
+        if received:
+            raise ValueError(
+                "Without recurrence every word attends to the others by heads, in encoder and decoder alike. "
+                f"Expected: fields that fit cell='self_attention'. Received: {received}"
             )
 
     def _check_depths(self) -> None:

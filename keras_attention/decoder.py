@@ -129,12 +129,16 @@ class Decoder(keras.layers.Layer):
             self.stepper.build((None, None, embedded_shape[-1]), tuple(encoded_shape["values"]))
         self.built = True
 
-    def start(self, encoded: dict[str, Any]) -> tuple[TensorDict, TensorDict]:
+    def representation(self, state: TensorDict) -> Tensor:
+        """The h of the last layer after a step, `(B, units)`."""
+        return state[f"h_{self.stack.num_layers - 1}"]
+
+    def start(self, encoded: dict[str, Any], capacity: int | None = None) -> tuple[TensorDict, TensorDict]:
         """The first state, and the memory that every step reads: both flat dicts.
 
         The memory holds `mask` `(B, S)` and, with attention, `values` `(B, S, D)` and the projected `keys`, where the
         score has any. The state is that of the `AttentionCell`: the recurrent states, and what input feeding, style and
-        attention need.
+        attention need. They are of one size however many steps follow: `capacity` is for decoders that keep all words.
         """
         state = self.bridge(encoded)
         if self.stepper is None:

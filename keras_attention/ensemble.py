@@ -38,9 +38,11 @@ class Ensemble(Searching):
     def covers_source(self) -> bool:
         return all(member.covers_source for member in self.members)
 
-    def encode(self, source: Tensor, recurrence: str = "layer") -> tuple[list[TensorDict], list[TensorDict]]:
+    def encode(
+        self, source: Tensor, recurrence: str = "layer", capacity: int = 100
+    ) -> tuple[list[TensorDict], list[TensorDict]]:
         """The states and memories of all members."""
-        encoded = [member.encode(source, recurrence) for member in self.members]
+        encoded = [member.encode(source, recurrence, capacity) for member in self.members]
         return [state for state, _ in encoded], [memory for _, memory in encoded]
 
     def log_probs(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

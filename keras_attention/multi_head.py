@@ -164,6 +164,9 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         batch, length, depth = ops.shape(value)
         steps = ops.shape(weights)[1]
         sums = ops.matmul(ops.reshape(weights, (batch, self.num_heads * steps, length)), value)
+        if self.num_heads == 1:
+            # TensorFlow 2.21 on a processor gets (B, 1, T, D) x (1, D, d) wrong, past its memory (its issue 117700).
+            return ops.matmul(ops.matmul(sums, self._cast(self.value_kernel)[0]), self._cast(self.output_kernel))
         sums = ops.reshape(sums, (batch, self.num_heads, steps, depth))
         parts = ops.transpose(ops.matmul(sums, self._cast(self.value_kernel)), (0, 2, 1, 3))
         inner = self.output_kernel.shape[0]

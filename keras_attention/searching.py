@@ -140,7 +140,7 @@ class Searching:
             if not isinstance(max_length, int):
                 raise ValueError(f"Expected: capacity, an int, where max_length is a tensor. Received: {capacity=}")
             capacity = max_length
-        state, memory = self.encode(source, recurrence)
+        state, memory = self.encode(source, recurrence, capacity)
         limits: Any = max_length
         if factor is not None:
             lengths = ops.sum(ops.cast(self.source_mask(memory), "int32"), axis=1)

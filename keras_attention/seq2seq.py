@@ -1,5 +1,7 @@
 """The functional encoder-decoder, and the view on it that searches and exports step through."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +9,7 @@ from keras_attention.config import Seq2SeqConfig
 from keras_attention.decoder import Decoder
 from keras_attention.encoder import Encoder
 from keras_attention.searching import Searching
+from keras_attention.self_attention import AttentionDecoder, AttentionEncoder
 from keras_attention.types import PAD_ID, Tensor, TensorDict
 
 
@@ -33,6 +36,28 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
         tied = config.tie_embeddings == "target"
         kind = keras.layers.ReversibleEmbedding if tied else keras.layers.Embedding
         target_embedding = kind(config.target_vocabulary, size, name="target_embedding")
+    encoder, decoder = _stacks(config)
+    output_size = config.target_vocabulary if config.tie_embeddings == "none" else size
+    output = keras.layers.Dense(output_size, name="output")
+    encoded = encoder(source_embedding(source), ops.not_equal(source, PAD_ID))
+    attentional = decoder(target_embedding(target), encoded)
+    logits = _logits(attentional, output, target_embedding, config.tie_embeddings != "none")
+    return keras.Model({"source": source, "target": target}, logits, name="seq2seq")
+
+
+def _stacks(config: Seq2SeqConfig) -> tuple[keras.Layer, keras.Layer]:
+    """Encoder and decoder of a config."""
+    if not config.recurrent:
+        shared: dict[str, Any] = {
+            "attention": config.attention_arguments(),
+            "feed_forward_units": config.feed_forward_units,
+            "dropout": config.dropout,
+            "word_dropout": config.word_dropout,
+        }
+        return (
+            AttentionEncoder(config.encoder_units, config.encoder_layers, **shared, name="encoder"),
+            AttentionDecoder(config.decoder_units, config.decoder_layers, **shared, name="decoder"),
+        )
     encoder = Encoder(
         cell=config.cell,
         units=config.encoder_units,
@@ -59,12 +84,7 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
         word_dropout=config.word_dropout,
         name="decoder",
     )
-    output_size = config.target_vocabulary if config.tie_embeddings == "none" else size
-    output = keras.layers.Dense(output_size, name="output")
-    encoded = encoder(source_embedding(source), ops.not_equal(source, PAD_ID))
-    attentional = decoder(target_embedding(target), encoded)
-    logits = _logits(attentional, output, target_embedding, config.tie_embeddings != "none")
-    return keras.Model({"source": source, "target": target}, logits, name="seq2seq")
+    return encoder, decoder
 
 
 def _logits(attentional: Tensor, output: keras.Layer, embedding: keras.Layer, tied: bool) -> Tensor:
@@ -97,8 +117,8 @@ class EncoderDecoder(Searching):
                 f"{needed}. Received: a model '{model.name}' without {missing}"
             )
         self.model = model
-        self.encoder: Encoder = layers["encoder"]
-        self.decoder: Decoder = layers["decoder"]
+        self.encoder: Encoder | AttentionEncoder = layers["encoder"]
+        self.decoder: Decoder | AttentionDecoder = layers["decoder"]
         self.output = layers["output"]
         self.source_embedding = shared or layers["source_embedding"]
         self.target_embedding = shared or layers["target_embedding"]
@@ -109,39 +129,46 @@ class EncoderDecoder(Searching):
         """The config that this model was built from, read off its layers."""
         encoder, decoder = self.encoder.get_config(), self.decoder.get_config()
         shared = self.source_embedding is self.target_embedding
-        return Seq2SeqConfig(
-            source_vocabulary=self.source_embedding.input_dim,
-            target_vocabulary=self.target_embedding.input_dim,
-            cell=encoder["cell"],
-            embedding_size=self.target_embedding.output_dim,
-            encoder_units=encoder["units"],
-            encoder_layers=encoder["num_layers"],
-            bidirectional=encoder["bidirectional"],
-            decoder_units=decoder["units"],
-            decoder_layers=decoder["num_layers"],
+        common: dict[str, Any] = {
+            "source_vocabulary": self.source_embedding.input_dim,
+            "target_vocabulary": self.target_embedding.input_dim,
+            "embedding_size": self.target_embedding.output_dim,
+            "encoder_units": encoder["units"],
+            "encoder_layers": encoder["num_layers"],
+            "decoder_units": decoder["units"],
+            "decoder_layers": decoder["num_layers"],
             **Seq2SeqConfig.attention_fields(decoder["attention"]),
+            "tie_embeddings": "all" if shared else "target" if self.tied else "none",
+            "dropout": decoder["dropout"],
+            "word_dropout": decoder["word_dropout"],
+        }
+        if isinstance(self.decoder, AttentionDecoder):
+            return Seq2SeqConfig(**common, cell="self_attention", feed_forward_units=decoder["feed_forward_units"])
+        return Seq2SeqConfig(
+            **common,
+            cell=encoder["cell"],
+            bidirectional=encoder["bidirectional"],
             style=decoder["style"],
             attentional_size=decoder["attentional_size"],
             input_feeding=decoder["input_feeding"],
             bridge=decoder["bridge"],
             bridge_input=decoder["bridge_input"],
-            tie_embeddings="all" if shared else "target" if self.tied else "none",
-            dropout=decoder["dropout"],
-            word_dropout=decoder["word_dropout"],
             weight_dropout=decoder["weight_dropout"],
         )
 
-    def encode(self, source: Tensor, recurrence: str = "layer") -> tuple[TensorDict, TensorDict]:
+    def encode(self, source: Tensor, recurrence: str = "layer", capacity: int = 100) -> tuple[TensorDict, TensorDict]:
         """Source ids `(B, S)` to the decoder's first state and its memory, as `Decoder.start` describes them.
 
         Args:
             source: int32, words and EOS, padded on the right with 0.
             recurrence: `"layer"` or `"loop"`, see `RecurrentStack`.
+            capacity: most steps that will be made from the state; of meaning for a model without recurrence alone,
+                whose state holds the words before.
         """
         source = ops.convert_to_tensor(source, dtype="int32")
         mask = ops.not_equal(source, PAD_ID)
         encoded = self.encoder(self.source_embedding(source), mask, recurrence=recurrence, training=False)
-        return self.decoder.start(encoded)
+        return self.decoder.start(encoded, capacity)
 
     def step(self, token: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, TensorDict, Tensor]:
         """One step of the decoder: every search and every exported graph runs this.
@@ -178,12 +205,12 @@ class EncoderDecoder(Searching):
     @property
     def covers_source(self) -> bool:
         """Whether the alignments say anything: not so for the plain encoder-decoder."""
-        return self.decoder.stepper is not None
+        return self.decoder.attention_arguments is not None
 
     def source_mask(self, memory: TensorDict) -> Tensor:
         """bool `(B, S)`: the words of the source."""
         return memory["mask"]
 
     def representation(self, state: TensorDict) -> Tensor:
-        """The h of the decoder's last layer, `(B, decoder_units)`."""
-        return state[f"h_{self.decoder.stack.num_layers - 1}"]
+        """What the decoder made of the word it read last, see `Decoder.representation`."""
+        return self.decoder.representation(state)

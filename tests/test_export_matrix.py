@@ -9,6 +9,13 @@ from tests.export_models import cheap, tiny_model
 
 __all__ = ["cheap"]
 
+NO_RECURRENCE = {
+    "cell": "self_attention",
+    "attention": "scaled_dot",
+    "attention_heads": 2,
+    "encoder_units": 14,
+    "decoder_units": 14,
+}
 CONFIGS = {
     "dot gru, fed": {"attention": "dot", "decoder_units": 14, "cell": "gru", "input_feeding": True},
     "scaled dot, copy": {"attention": "scaled_dot", "decoder_units": 14, "bridge": "copy"},
@@ -44,6 +51,8 @@ CONFIGS = {
     "coverage, bahdanau gru": {"attention": "additive", "use_coverage": True, "style": "bahdanau", "cell": "gru"},
     "monotonic heads": {"attention": "scaled_dot", "attention_heads": 2, "alignment": "monotonic"},
     "hard monotonic, fed": {"alignment": "hard_monotonic", "input_feeding": True},
+    "self-attention": {**NO_RECURRENCE, "encoder_layers": 2, "decoder_layers": 2},
+    "self-attention, additive, tied": {**NO_RECURRENCE, "attention": "additive", "tie_embeddings": "target"},
 }
 
 
@@ -58,7 +67,8 @@ def test_artefacts_equal_keras(name: str, tmp_path: pathlib.Path, cheap: None) -
     assert "Loop" not in step
     if loop_free:
         assert "Loop" not in encode
-        assert encode["LSTM"] == config.get("encoder_layers", 1) * (1 if config.get("bidirectional") is False else 2)
+        directions = 0 if "self-attention" in name else 1 if config.get("bidirectional") is False else 2
+        assert encode.get("LSTM", 0) == config.get("encoder_layers", 1) * directions
     assert bool(report.warnings) != loop_free
     for parity in report.parities:
         assert parity.identical + parity.near_ties == parity.sentences == 8

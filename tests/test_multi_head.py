@@ -68,6 +68,22 @@ def test_equals_the_reference(name):
     np.testing.assert_allclose(mean, found[1].mean(axis=1), **FLOAT32)
 
 
+def test_one_head_is_plain_attention_between_projections():
+    layer = MultiHeadLuongAttention(1, score="scaled_dot")
+    query, value, mask = inputs()
+    layer.build(query.shape, value.shape)
+    for _ in range(5):  # what reads past its memory does not do so each time
+        found = numpy(layer(query, value, value_mask=mask))
+        kernels = [
+            numpy(getattr(layer, f"{name}_kernel")).astype("float64") for name in ("query", "key", "value", "output")
+        ]
+        for b in range(BATCH):
+            scores = (query[b] @ kernels[0]) @ (value[b] @ kernels[1]).T / np.sqrt(VALUE_DEPTH)
+            weights = reference.softmax(np.where(mask[b], scores, -1e30))
+            expected = weights @ value[b] @ kernels[2][0] @ kernels[3] if mask[b].any() else 0.0
+            np.testing.assert_allclose(found[b], np.broadcast_to(expected, found[b].shape), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["dot", "concat", "monotonic"])
 def test_low_precision_equals_the_reference(name):
     query, value, mask = inputs()

@@ -196,6 +196,8 @@ def test_public_names() -> None:
 
     assert set(keras_attention.__all__) == {
         "AttentionCell",
+        "AttentionDecoder",
+        "AttentionEncoder",
         "AttentionRNN",
         "BahdanauAttention",
         "Bridge",

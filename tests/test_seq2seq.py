@@ -19,6 +19,12 @@ FLOAT32 = {"rtol": 1e-4, "atol": 2e-6}
 SOURCE = np.array([[5, 6, 7, 2, 0, 0, 0], [8, 9, 4, 5, 6, 7, 2], [2, 0, 0, 0, 0, 0, 0]], "int32")
 TARGET = np.array([[1, 5, 6, 7, 8], [1, 4, 4, 9, 0], [1, 10, 0, 0, 0]], "int32")
 
+NO_RECURRENCE = {
+    "cell": "self_attention",
+    "attention": "scaled_dot",
+    "attention_heads": 2,
+    "encoder_units": 14,
+}
 CHOICES = {
     "plain": {},
     "input feeding": {"input_feeding": True},
@@ -50,6 +56,10 @@ CHOICES = {
     "heads": {"attention": "scaled_dot", "attention_heads": 2, "window": "local_m"},
     "heads, coverage": {"attention": "additive", "attention_heads": 7, "use_coverage": True, "style": "bahdanau"},
     "heads, monotonic": {"attention": "dot", "attention_heads": 2, "alignment": "monotonic", "input_feeding": True},
+    "self-attention": {**NO_RECURRENCE, "encoder_layers": 2, "decoder_layers": 3, "feed_forward_units": 17},
+    "self-attention, one head, tied": {**NO_RECURRENCE, "attention_heads": 1, "tie_embeddings": "all"},
+    "self-attention, additive": {**NO_RECURRENCE, "attention": "additive", "alignment": "sparsemax", "dropout": 0.1},
+    "self-attention, cosine": {**NO_RECURRENCE, "attention": "cosine", "use_scale": True},
 }
 # Weights that sum to less than 1: the rest of a monotonic walk is past the end, a Gaussian is not normalised again.
 PARTIAL = ("local-p", "coverage, input feeding", "monotonic", "hard monotonic", "heads, monotonic")
@@ -132,7 +142,7 @@ def test_the_config_is_read_off_the_model(name):
 SAVED = ("two layers", "copy bridge", "tied all", "attention location", "attention none", "coverage, input feeding")
 
 
-@pytest.mark.parametrize("name", [*SAVED, "monotonic", "heads, coverage", "normalized"])
+@pytest.mark.parametrize("name", [*SAVED, "monotonic", "heads, coverage", "normalized", "self-attention"])
 def test_config_and_outputs_survive_saving(name, tmp_path):
     config = config_of(name)
     model = build_seq2seq(config)
@@ -145,7 +155,7 @@ def test_config_and_outputs_survive_saving(name, tmp_path):
     assert result["alignments"].shape == (3, 2, 5, 7)
 
 
-@pytest.mark.parametrize("name", ["monotonic", "heads, monotonic", "coverage", "local-m"])
+@pytest.mark.parametrize("name", ["monotonic", "heads, monotonic", "coverage", "local-m", "self-attention"])
 def test_a_beam_of_one_is_greedy(name):
     """The state of an attention goes along with its hypothesis."""
     net = EncoderDecoder(model_of(name))
@@ -279,6 +289,12 @@ def test_dropout_is_silent_outside_training():
         ({"attention": "none", "style": "bahdanau"}, r"defaults of \['style'\].*Received: {'style': 'bahdanau'}"),
         ({"attention": "none", "window": "local_m"}, r"has no attention to.*Received: {'window': 'local_m'}"),
         ({"attention": "normalized_additive", "use_scale": True}, r"factor of its own. Expected: use_scale=False"),
+        ({"feed_forward_units": 8}, "Expected: feed_forward_units=None with cell='lstm'"),
+        ({**NO_RECURRENCE, "attention": "general", "attention_heads": 1}, "Received: {'attention': "),
+        ({**NO_RECURRENCE, "encoder_units": 12}, "Received: {'encoder_units': '12, none of"),
+        ({**NO_RECURRENCE, "attention_heads": 4}, "Received: {'decoder_units': '14, not even"),
+        ({**NO_RECURRENCE, "window": "local_m"}, "Received: {'window': "),
+        ({**NO_RECURRENCE, "input_feeding": True}, "Received: {'input_feeding': "),
         ({"tie_embeddings": "all", "source_vocabulary": 14}, "one joint vocabulary.*Received: 14 and 13"),
     ],
 )

@@ -77,6 +77,8 @@ def make_fitting(
 def set_products(model: keras.Model, products: str) -> None:
     """What the operands of a training pass' products are rounded to, one of `lstm.PRODUCTS`."""
     encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+    if not hasattr(encoder, "stack"):  # without recurrence there is no pass of our own
+        return
     encoder.stack.products = decoder.stack.products = products
     if decoder.stepper is not None:
         decoder.stepper.cell.products = products

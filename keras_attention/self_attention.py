@@ -1,0 +1,349 @@
+"""Encoder and decoder without recurrence: attention over the words on the same side takes its place."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_attention import recurrent
+from keras_attention.multi_head import MultiHeadLuongAttention
+from keras_attention.types import Shape, Tensor, TensorDict
+
+
+def encode_positions(positions: Tensor, depth: int) -> Tensor:
+    """`[sin(p / r_i) ; cos(p / r_i)]` with `r_i = 10000 ** (2 i / depth)` (Vaswani et al. 2017, section 3.5).
+
+    Args:
+        positions: int `(...)`, from 0.
+        depth: an even number.
+
+    Returns:
+        float32 `(..., depth)`; sines come first, cosines behind them.
+    """
+    rates = ops.power(10000.0, -2.0 * ops.arange(depth // 2, dtype="float32") / depth)
+    angles = ops.expand_dims(ops.cast(positions, "float32"), -1) * rates
+    return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_attention")
+class AttentionBlock(keras.layers.Layer):
+    """One layer of an attention-only stack, normalised before each part (Xiong et al. 2020, arXiv 2002.04745):
+
+        x = x + self_attention(n(x))        x = x + attention(n(x), memory)        x = x + W_2 relu(W_1 n(x))
+
+    with n a layer normalisation. The middle part is a decoder's alone.
+
+    Args:
+        units: depth D.
+        feed_forward_units: depth of the hidden layer of the last part.
+        attention: arguments of `MultiHeadLuongAttention`, for both kinds of attention.
+        reads_memory: whether it is a decoder's block.
+        dropout: share of each part's results dropped in training.
+
+    Raises:
+        ValueError: what `MultiHeadLuongAttention` raises.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        feed_forward_units: int,
+        attention: dict[str, Any],
+        reads_memory: bool = False,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        policy = self.dtype_policy
+        self.supports_masking = True  # masks are arguments; one that rides on a tensor says nothing new
+        self.units = units
+        self.feed_forward_units = feed_forward_units
+        self.attention_arguments = attention
+        self.reads_memory = reads_memory
+        self.dropout = dropout
+        self.self_attention = MultiHeadLuongAttention(**attention, name="self_attention", dtype=policy)
+        self.self_norm = keras.layers.LayerNormalization(name="self_norm", dtype=policy)
+        self.attention = self.attention_norm = None
+        if reads_memory:
+            self.attention = MultiHeadLuongAttention(**attention, name="attention", dtype=policy)
+            self.attention_norm = keras.layers.LayerNormalization(name="attention_norm", dtype=policy)
+        self.feed_forward_norm = keras.layers.LayerNormalization(name="feed_forward_norm", dtype=policy)
+        self.hidden = keras.layers.Dense(feed_forward_units, activation="relu", name="hidden", dtype=policy)
+        self.projection = keras.layers.Dense(units, name="projection", dtype=policy)
+        self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=policy)
+
+    def build(self, inputs_shape: Shape) -> None:
+        shape = (None, None, self.units)
+        self.self_attention.build(shape, shape)
+        self.self_norm.build(shape)
+        if self.attention is not None and self.attention_norm is not None:
+            self.attention.build(shape, shape)
+            self.attention_norm.build(shape)
+        self.feed_forward_norm.build(shape)
+        self.hidden.build(shape)
+        self.projection.build((None, None, self.feed_forward_units))
+        self.built = True
+
+    def call(
+        self,
+        inputs: Tensor,
+        word_mask: Tensor | None = None,
+        memory: tuple[Tensor, Tensor, Tensor] | None = None,
+        use_causal_mask: bool = False,
+        training: bool | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """All positions at once.
+
+        Args:
+            inputs: `(B, T, D)`.
+            word_mask: bool `(B, T)`, true at real words.
+            memory: values `(B, S, D)`, the keys that `attention.project_keys` made of them, and their mask `(B, S)`.
+            use_causal_mask: whether a position sees itself and those before it alone.
+
+        Returns:
+            `(B, T, D)`, and the alignment with the memory `(B, T, S)`, `None` without one.
+        """
+        normal = self.self_norm(inputs)
+        attended = self.self_attention(
+            normal, normal, value_mask=word_mask, use_causal_mask=use_causal_mask, training=training
+        )
+        return self._finish(inputs + self._dropout(attended, training=training), memory, training)
+
+    def project_memory(self, values: Tensor) -> Tensor:
+        """The keys of the attention over the memory, to be kept with it."""
+        if self.attention is None:
+            raise ValueError("Expected: a block with reads_memory=True. Received: reads_memory=False")
+        return self.attention.project_keys(values)
+
+    def first_cache(self, batch: Tensor | int, capacity: int) -> TensorDict:
+        """What `step` keeps of up to `capacity` words: `values` `(B, L, D)` and `keys` `(B, H, L, ...)`, zeros."""
+        values = ops.zeros((batch, capacity, self.units), dtype=self.compute_dtype)
+        keys = self.self_attention.project_keys(values[:, :1])
+        return {"values": values, "keys": ops.zeros_like(ops.repeat(keys, capacity, axis=2))}
+
+    def step(
+        self, inputs: Tensor, cache: TensorDict, position: Tensor, memory: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, TensorDict, Tensor | None]:
+        """One position, `(B, D)`, that sees those of the cache before it; its `position` is int `(B,)`."""
+        places = ops.arange(cache["values"].shape[1], dtype="int32")[None, :]
+        here = ops.equal(places, position[:, None])
+        normal = self.self_norm(ops.expand_dims(inputs, 1))
+        keys = self.self_attention.project_keys(normal)
+        at = ops.reshape(here, (-1, 1, here.shape[1], *[1] * (len(keys.shape) - 3)))
+        cache = {
+            "values": ops.where(ops.expand_dims(here, 2), normal, cache["values"]),
+            "keys": ops.where(at, keys, cache["keys"]),
+        }
+        attended = self.self_attention(
+            normal, cache["values"], key=cache["keys"], value_mask=places <= position[:, None], training=False
+        )
+        outputs, alignment = self._finish(ops.expand_dims(inputs, 1) + attended, memory, False)
+        return outputs[:, 0], cache, None if alignment is None else alignment[:, 0]
+
+    def _finish(
+        self, x: Tensor, memory: tuple[Tensor, Tensor, Tensor] | None, training: bool | None
+    ) -> tuple[Tensor, Tensor | None]:
+        alignment = None
+        if self.attention is not None and self.attention_norm is not None and memory is not None:
+            values, keys, mask = memory
+            attended, alignment = self.attention(
+                self.attention_norm(x),
+                values,
+                key=keys,
+                value_mask=mask,
+                return_attention_scores=True,
+                training=training,
+            )
+            x = x + self._dropout(attended, training=training)
+        hidden = self._dropout(self.hidden(self.feed_forward_norm(x)), training=training)
+        return x + self._dropout(self.projection(hidden), training=training), alignment
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "feed_forward_units": self.feed_forward_units,
+            "attention": self.attention_arguments,
+            "reads_memory": self.reads_memory,
+            "dropout": self.dropout,
+        }
+
+
+class AttentionStack(keras.layers.Layer):
+    """What encoder and decoder share: embedded words with their positions, blocks, a last normalisation.
+
+    Args:
+        units: depth D, an even number.
+        num_layers: number of blocks.
+        attention, feed_forward_units, dropout: of `AttentionBlock`; `feed_forward_units` is `4 * units` if `None`.
+        word_dropout: share of the words, as a whole, dropped in training.
+    """
+
+    reads_memory = False
+
+    def __init__(
+        self,
+        units: int = 256,
+        num_layers: int = 3,
+        attention: dict[str, Any] | None = None,
+        feed_forward_units: int | None = None,
+        dropout: float = 0.0,
+        word_dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if units < 2 or units % 2:
+            raise ValueError(f"Sines and cosines share the depth. Expected: units, an even number. Received: {units=}")
+        policy = self.dtype_policy
+        self.supports_masking = True  # masks are arguments; one that rides on a tensor says nothing new
+        self.units = units
+        self.num_layers = num_layers
+        self.attention_arguments = dict(attention or {})
+        self.feed_forward_units = feed_forward_units
+        self.dropout = dropout
+        self.word_dropout = word_dropout
+        self.blocks = [
+            AttentionBlock(
+                units,
+                feed_forward_units or 4 * units,
+                self.attention_arguments,
+                self.reads_memory,
+                dropout,
+                name=f"block_{index}",
+                dtype=policy,
+            )
+            for index in range(num_layers)
+        ]
+        self.norm = keras.layers.LayerNormalization(name="norm", dtype=policy)
+        self.input_projection = keras.layers.Dense(units, name="input_projection", dtype=policy)
+        self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=policy)
+        self._word_dropout = recurrent.word_dropout(word_dropout, policy)
+
+    def build(self, embedded_shape: Shape, *_: Any) -> None:
+        self.input_projection.build((None, None, embedded_shape[-1]))
+        for block in self.blocks:
+            block.build((None, None, self.units))
+        self.norm.build((None, None, self.units))
+        self.built = True
+
+    def place(self, embedded: Tensor, positions: Tensor, training: bool | None = None) -> Tensor:
+        """Embedded words, projected to depth D, with their positions added."""
+        embedded = self._word_dropout(self._dropout(embedded, training=training), training=training)
+        projected = self.input_projection(embedded)
+        return projected + ops.cast(encode_positions(positions, self.units), projected.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "num_layers": self.num_layers,
+            "attention": self.attention_arguments,
+            "feed_forward_units": self.feed_forward_units,
+            "dropout": self.dropout,
+            "word_dropout": self.word_dropout,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_attention")
+class AttentionEncoder(AttentionStack):
+    """The encoder without recurrence (Vaswani et al. 2017, section 3.1), with the interface of `Encoder`.
+
+    Args: those of `AttentionStack`.
+
+    Call arguments:
+        embedded: float `(B, S, E)`.
+        mask: bool `(B, S)`, true at real words.
+        recurrence: of no meaning here.
+        training: whether dropout applies.
+
+    Returns:
+        A dict: `values` `(B, S, D)`, zero at padding; `mask` as it came; `state`, which is empty.
+    """
+
+    def call(
+        self, embedded: Tensor, mask: Tensor, recurrence: str = "layer", training: bool | None = None
+    ) -> dict[str, Any]:
+        x = self.place(embedded, ops.arange(ops.shape(embedded)[1], dtype="int32"), training)
+        for block in self.blocks:
+            x, _ = block(x, word_mask=mask, training=training)
+        values = self.norm(x)
+        return {"values": values * ops.expand_dims(ops.cast(mask, values.dtype), 2), "mask": mask, "state": {}}
+
+
+@keras.saving.register_keras_serializable(package="keras_attention")
+class AttentionDecoder(AttentionStack):
+    """The decoder without recurrence (Vaswani et al. 2017, section 3.1), with the interface of `Decoder`.
+
+    A step reads what earlier ones left in a cache of fixed size: `start` wants to know the most steps there will be.
+    The alignment that it returns is the mean over blocks and heads.
+
+    Args: those of `AttentionStack`.
+
+    Call arguments: those of `Decoder`.
+    """
+
+    reads_memory = True
+
+    def representation(self, state: TensorDict) -> Tensor:
+        """What the last block read at the step before, `(B, units)`."""
+        last = state[f"values_{self.num_layers - 1}"]
+        places = ops.arange(last.shape[1], dtype="int32")[None, :]
+        here = ops.cast(ops.equal(places, state["step"][:, None] - 1), last.dtype)
+        return ops.sum(last * ops.expand_dims(here, 2), axis=1)
+
+    def start(self, encoded: dict[str, Any], capacity: int) -> tuple[TensorDict, TensorDict]:
+        """The first state, a `step` count `(B,)` and for each block its cache, and the memory that every step reads."""
+        values, mask = encoded["values"], encoded["mask"]
+        batch = ops.shape(values)[0]
+        state = {"step": ops.zeros((batch,), dtype="int32")}
+        memory = {"values": values, "mask": mask}
+        for index, block in enumerate(self.blocks):
+            memory[f"keys_{index}"] = block.project_memory(values)
+            for name, tensor in block.first_cache(batch, capacity).items():
+                state[f"{name}_{index}"] = tensor
+        return state, memory
+
+    def step(self, embedded: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, TensorDict, Tensor]:
+        """One decoding step, without dropout, as `Decoder.step`; no more than `capacity` of them."""
+        position = state["step"]
+        x = self.place(embedded, position, False)
+        after = {"step": position + 1}
+        alignments = []
+        for index, block in enumerate(self.blocks):
+            cache = {name: state[f"{name}_{index}"] for name in ("values", "keys")}
+            x, cache, alignment = block.step(x, cache, position, self._memory(memory, index))
+            after |= {f"{name}_{index}": tensor for name, tensor in cache.items()}
+            alignments.append(alignment)
+        return self.norm(x), after, _mean(alignments)
+
+    def call(
+        self,
+        embedded: Tensor,
+        encoded: dict[str, Any],
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+    ) -> Any:
+        memory = {"values": encoded["values"], "mask": encoded["mask"]}
+        x = self.place(embedded, ops.arange(ops.shape(embedded)[1], dtype="int32"), training)
+        alignments = []
+        for index, block in enumerate(self.blocks):
+            memory[f"keys_{index}"] = block.project_memory(encoded["values"])
+            x, alignment = block(x, memory=self._memory(memory, index), use_causal_mask=True, training=training)
+            alignments.append(alignment)
+        outputs = self._dropout(self.norm(x), training=training)
+        return (outputs, _mean(alignments)) if return_attention_scores else outputs
+
+    def compute_output_spec(
+        self, embedded: Tensor, encoded: dict[str, Any], return_attention_scores: bool = False, training: Any = None
+    ) -> Any:
+        batch, steps, _ = embedded.shape
+        outputs = keras.KerasTensor((batch, steps, self.units), dtype=self.compute_dtype)
+        alignments = keras.KerasTensor((batch, steps, encoded["mask"].shape[1]), dtype=self.compute_dtype)
+        return (outputs, alignments) if return_attention_scores else outputs
+
+    def _memory(self, memory: TensorDict, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        return memory["values"], memory[f"keys_{index}"], memory["mask"]
+
+
+def _mean(alignments: list[Any]) -> Tensor:
+    return ops.mean(ops.stack(alignments, axis=0), axis=0)
