@@ -15,11 +15,12 @@ from keras import ops
 
 from keras_attention import Constraints, allow_words, beam_search, contrastive_search, sample_search
 
-WORDS = """anchor anemone barnacle beach breaker breeze buoy cape cliff cloud cockle compass coral cove crab crest current
-deck dolphin drift dune eel estuary ferry fin foam fog gale gull gust harbour heron hull island jetty keel kelp knot lagoon
-lighthouse limpet mast mollusc mooring mussel oar ocean otter oyster pebble pelican pier plankton porpoise prow reef rudder
-sail salmon sand scallop seal shallow shell shoal shore shrimp spray squid starfish storm surf tern tide trawler urchin
-voyage walrus water wave whale wharf wind yacht""".split()
+TEXT = """anchor anemone barnacle beach breaker breeze buoy cape cliff cloud cockle compass coral cove crab crest
+current deck dolphin drift dune eel estuary ferry fin foam fog gale gull gust harbour heron hull island jetty
+keel kelp knot lagoon lighthouse limpet mast mollusc mooring mussel oar ocean otter oyster pebble pelican pier
+plankton porpoise prow reef rudder sail salmon sand scallop seal shallow shell shoal shore shrimp spray squid
+starfish storm surf tern tide trawler urchin voyage walrus water wave whale wharf wind yacht"""
+WORDS = TEXT.split()
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"]
 LONGEST = 12
 
@@ -46,7 +47,7 @@ class LanguageModel(keras.Model):
         return self.output_layer(self.gru(self.embedding(letters)))
 
     def step(self, token: Any, state: Any, memory: Any) -> tuple[Any, Any, Any]:
-        """What a search wants: log-probabilities `(N, V)`, the new state, and an alignment, which means nothing here."""
+        """What a search wants: log-probabilities `(N, V)`, the new state, an alignment (which means nothing here)."""
         hidden, _ = self.cell(self.embedding(token), [state["h"]])
         return ops.log_softmax(self.output_layer(hidden)), {"h": hidden}, ops.zeros_like(hidden[:, :1])
 
@@ -75,9 +76,11 @@ def main() -> None:
         words = [spell(ids) for ids in ops.convert_to_numpy(found["ids"])[0]]
         print(f"{title:28}{'  '.join(word for word in words if word)}")
 
-    show("likeliest", beam_search(model.step, model.start(1), (), beam_size=5, **options))
+    show("likeliest", beam_search(model.step, model.start(1), (), **options))
     beginning = Constraints(prefix=np.array([encode("wh")], "int32"))
-    show("beginning with wh", beam_search(model.step, model.start(1), (), beam_size=5, constraints=beginning, **options))
+    show(
+        "beginning with wh", beam_search(model.step, model.start(1), (), beam_size=5, constraints=beginning, **options)
+    )
     phrases = Constraints(phrases=np.array([[encode("ll")]], "int32"), min_length=6)
     show("with ll, 5 letters or more", beam_search(model.step, model.start(1), (), constraints=phrases, **options))
     rules = Constraints(allowed=allow_words(len(LETTERS), banned=encode("aeio")))

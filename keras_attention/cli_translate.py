@@ -25,6 +25,10 @@ def translate(
     n_best: Annotated[int, typer.Option(help="Outputs of each line; above 1, each starts with its line number.")] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="Put the score and a tab before each output.")] = False,
     alignments: Annotated[Path | None, typer.Option(help="Write the attention of each output, as JSON lines.")] = None,
+    pharaoh: Annotated[
+        Path | None,
+        typer.Option(help="Write what each word attends to most, as links 0-0 1-2, source-target."),
+    ] = None,
     min_length: Annotated[int, typer.Option(help="Fewest tokens of an output, its end counted.")] = 0,
     max_length: Annotated[int, typer.Option(help="Most tokens of an output.")] = 200,
     max_length_factor: Annotated[
@@ -75,6 +79,7 @@ def translate(
         n_best=n_best,
         scores=scores,
         alignments=alignments,
+        pharaoh=pharaoh,
         max_length=max_length,
         max_length_factor=max_length_factor,
         length_penalty=length_penalty,

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
+import numpy as np
+
+from keras_attention.alignment_metrics import best_links, format_pharaoh
 from keras_attention.attention_page import write_attention_page
 from keras_attention.errors import UserError
 from keras_attention.hypotheses import Hypothesis
@@ -97,18 +100,26 @@ def _next_chunk(
 
 
 def hypothesis_writer(
-    output: TextIO, n_best: int = 1, scores: bool = False, alignments: TextIO | None = None
+    output: TextIO,
+    n_best: int = 1,
+    scores: bool = False,
+    alignments: TextIO | None = None,
+    links: TextIO | None = None,
+    translator: Translator | None = None,
 ) -> Callable[[int, list[Hypothesis]], None]:
     """A `write` for `translate_lines`.
 
     One line for each hypothesis: TEXT; with `scores` SCORE<TAB>TEXT; with `n_best` above 1 the line number and a tab
     come first.
-    `alignments` gets one JSON object for each hypothesis: line, source tokens, tokens, weights (rows: tokens).
+    `alignments` gets one JSON object for each hypothesis: line, source tokens, tokens, weights (rows: tokens). `links`
+    gets a line in Pharaoh format for each, from word to word, which needs the `translator`.
     """
 
     def write(number: int, hypotheses: list[Hypothesis]) -> None:
         if not hypotheses:
             output.write(f"{number}\t\n" if n_best > 1 else "\n")
+            if links is not None:
+                links.write("\n")
         for hypothesis in hypotheses:
             fields = [str(number)] * (n_best > 1) + [f"{hypothesis.score:.6f}"] * scores + [hypothesis.text]
             output.write("\t".join(fields) + "\n")
@@ -120,6 +131,12 @@ def hypothesis_writer(
                     "alignment": [[round(float(weight), 6) for weight in row] for row in hypothesis.alignment],
                 }
                 alignments.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            if links is not None and translator is not None:
+                words = (
+                    np.array(translator.source_tokenizer.word_numbers(hypothesis.source_tokens)),
+                    np.array(translator.target_tokenizer.word_numbers(hypothesis.tokens)),
+                )
+                links.write(format_pharaoh(best_links(hypothesis.alignment, *words)) + "\n")
 
     return write
 
@@ -129,6 +146,7 @@ def translate_stream(
     *,
     combination: str = "probabilities",
     alignments: str | pathlib.Path | None = None,
+    pharaoh: str | pathlib.Path | None = None,
     n_best: int = 1,
     scores: bool = False,
     lenient: bool = False,
@@ -136,18 +154,13 @@ def translate_stream(
 ) -> None:
     """Standard input to standard output: `translate_lines` with a count on standard error where that is a terminal."""
     translator = Translator.load(*runs, combination=combination)
-    if alignments is not None and not translator.has_attention:
-        raise UserError(f"{runs[0]}: a plain encoder-decoder has no attention. Expected no --alignments")
+    if (alignments or pharaoh) is not None and not translator.has_attention:
+        raise UserError(f"{runs[0]}: a plain encoder-decoder has no attention. Expected no --alignments or --pharaoh")
     terminal = sys.stdin.isatty()
     with contextlib.ExitStack() as stack:
-        file = None
-        if alignments is not None:
-            try:
-                file = stack.enter_context(pathlib.Path(alignments).open("w", encoding="utf-8"))
-            except OSError as error:
-                raise UserError(storage_message(pathlib.Path(alignments), error)) from error
+        files = [_open_output(stack, path) for path in (alignments, pharaoh)]
         on_batch = stack.enter_context(_counter()) if sys.stderr.isatty() and not terminal else None
-        write = hypothesis_writer(sys.stdout, n_best, scores, file)
+        write = hypothesis_writer(sys.stdout, n_best, scores, files[0], files[1], translator)
         try:
             translate_lines(
                 translator,
@@ -165,6 +178,15 @@ def translate_stream(
             raise
         except OSError as error:
             raise UserError(storage_message(pathlib.Path(error.filename or "the output"), error)) from error
+
+
+def _open_output(stack: contextlib.ExitStack, path: str | pathlib.Path | None) -> TextIO | None:
+    if path is None:
+        return None
+    try:
+        return stack.enter_context(pathlib.Path(path).open("w", encoding="utf-8"))
+    except OSError as error:
+        raise UserError(storage_message(pathlib.Path(path), error)) from error
 
 
 def score_files(

@@ -59,6 +59,17 @@ class Tokenizer(abc.ABC):
     def join(self, tokens: Iterable[str]) -> str:
         """The text of pieces, the inverse of `pieces`."""
 
+    def word_numbers(self, tokens: Iterable[str]) -> list[int]:
+        """The number of the word that each piece belongs to, from 0; -1 for begin, end, padding. Here each is one."""
+        numbers, word = [], -1
+        for token in tokens:
+            word += self._begins_word(token) or word < 0
+            numbers.append(-1 if token in SPECIAL_TOKENS[:UNKNOWN_ID] else word)
+        return numbers
+
+    def _begins_word(self, token: str) -> bool:
+        return token not in SPECIAL_TOKENS[:UNKNOWN_ID]
+
     def equals(self, other: Tokenizer) -> bool:
         """Whether both give the same ids."""
         return self.to_dict() == other.to_dict()
@@ -264,6 +275,9 @@ class SubwordTokenizer(Tokenizer):
 
     def join(self, tokens: Iterable[str]) -> str:
         return "".join(tokens).replace("\u2581", " ").strip()
+
+    def _begins_word(self, token: str) -> bool:
+        return token.startswith("\u2581")
 
     def equals(self, other: Tokenizer) -> bool:
         return isinstance(other, SubwordTokenizer) and self.model == other.model

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_attention import EncoderDecoder, Ensemble, Seq2SeqConfig, UserError, build_seq2seq
+from keras_attention.alignment_metrics import parse_pharaoh
 from keras_attention.decoding import Contrast, Sampling, Wishes
 from keras_attention.hypotheses import read_hypotheses
 from keras_attention.run_directory import RunDirectory
@@ -237,6 +238,22 @@ def test_the_command_line_translates_as_asked(toy_run, other_run, tmp_path):
     dictionary.write_text("X\tx\n", encoding="utf-8")
     done = run_command("translate", toy_run.path, "--dictionary", dictionary, stdin=b"aXb\n")
     assert done.status == 0, done.err
+
+
+def test_links_go_from_word_to_word(toy_run, tmp_path):
+    done = run_command(
+        "translate", toy_run.path, "--pharaoh", tmp_path / "links", "--beam", 2, "--lenient", stdin=b"abc\n\nfe\n"
+    )
+    assert done.status == 0, done.err
+    lines = (tmp_path / "links").read_text(encoding="utf-8").split("\n")
+    assert len(lines) == 4
+    assert lines[1] == ""
+    for text, output, line in zip(["abc", "", "fe"], done.out.splitlines(), lines, strict=False):
+        links = parse_pharaoh(line)
+        assert [target for _, target in links] == list(range(len(output)))
+        assert all(source < len(text) for source, _ in links)
+    done = run_command("translate", toy_run.path, "--pharaoh", tmp_path / "none" / "links", stdin=b"abc\n")
+    assert (done.status, "cannot be written" in done.err) == (1, True)
 
 
 def test_the_command_line_scores_given_outputs(toy_run, tmp_path):
