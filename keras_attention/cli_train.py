@@ -144,6 +144,23 @@ def train(
     ] = None,
     jit: Annotated[bool | None, typer.Option("--jit/--no-jit", help="Compile the training step with XLA.")] = None,
     accumulation: Annotated[int | None, typer.Option(help="Batches whose gradients make one update.")] = None,
+    alignments: Annotated[
+        Path | None, typer.Option(help="Links of the training text, 0-0 1-2, line by line, for --guided-alignment.")
+    ] = None,
+    guided_alignment: Annotated[
+        float | None, typer.Option(metavar="WEIGHT", help="Of the loss between attention and --alignments.")
+    ] = None,
+    guided_loss: Annotated[str | None, typer.Option(help="Of it: cross_entropy or mse.")] = None,
+    coverage_loss: Annotated[
+        float | None, typer.Option(metavar="WEIGHT", help="Of the loss against attending to a word again.")
+    ] = None,
+    scheduled_sampling: Annotated[
+        str | None, typer.Option(help="none; word or mean: more and more inputs are the model's own predictions.")
+    ] = None,
+    scheduled_decay: Annotated[
+        str | None, typer.Option(help="Of gold inputs: linear, exponential or inverse_sigmoid.")
+    ] = None,
+    scheduled_k: Annotated[float | None, typer.Option(help="Of that decay, in updates (exponential: below 1).")] = None,
     distribute: Annotated[
         str | None, typer.Option(help="none, mirrored (all devices of TensorFlow) or data_parallel (of JAX).")
     ] = None,

@@ -217,8 +217,9 @@ def bucket_order(
 
 def _add_rows(rows: npt.NDArray[np.int32], count: int, first: int) -> npt.NDArray[np.int32]:
     """`count` more rows of one token `first` and padding."""
-    more = np.zeros((count, rows.shape[1]), rows.dtype)
-    more[:, :1] = first
+    more = np.zeros((count, *rows.shape[1:]), rows.dtype)
+    if more.ndim == 2:
+        more[:, :1] = first
     return np.concatenate([rows, more])
 
 
@@ -233,6 +234,7 @@ class BatchDataset(keras.utils.PyDataset):
         sample: where given, `sample(epoch)` replaces `data` in each epoch by as many pairs.
         labels_as_input: serve ({..., "labels": labels},) for a model with the loss built in, not (inputs, labels).
         row_multiple: batches are filled up to a multiple of so many rows, with rows that have no label.
+        extra: `extra(dataset, index, batch)`, more inputs by name for a batch, rows first.
         part: `(i, n)`: serve the i-th of n equal parts of each batch's rows; n divides `row_multiple`.
 
     Example: `dataset = BatchDataset(Encoded([[4, 5]], [[6]]), batch_size=32, seed=1); inputs, labels = dataset[0]`.
@@ -248,8 +250,11 @@ class BatchDataset(keras.utils.PyDataset):
         labels_as_input: bool = False,
         row_multiple: int = 1,
         part: tuple[int, int] = (0, 1),
+        extra: Callable[[BatchDataset, int, Batch], dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
+        self.extra = extra
+        self.epoch = 0
         self.part = part
         self.row_multiple = row_multiple
         self.data = data
@@ -265,6 +270,7 @@ class BatchDataset(keras.utils.PyDataset):
     def start_epoch(self, epoch: int) -> None:
         """Fix the order of batches of one epoch."""
         self._probed = False
+        self.epoch = epoch
         if self.sample is not None:
             self.data = self.sample(epoch)
         self._target_lengths = np.asarray([len(row) + 1 for row in self.data.targets], np.int64)
@@ -286,6 +292,8 @@ class BatchDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         inputs, labels = self.batch(index)
+        if self.extra is not None:
+            inputs = {**inputs, **self.extra(self, index, (inputs, labels))}
         if lacking := -len(labels) % self.row_multiple:
             inputs = {name: _add_rows(rows, lacking, EOS_ID) for name, rows in inputs.items()}
             labels = _add_rows(labels, lacking, PAD_ID)
@@ -294,6 +302,10 @@ class BatchDataset(keras.utils.PyDataset):
             rows = slice(index * len(labels) // count, (index + 1) * len(labels) // count)
             inputs, labels = {name: ids[rows] for name, ids in inputs.items()}, labels[rows]
         return ({**inputs, "labels": labels},) if self.labels_as_input else (inputs, labels)
+
+    def rows(self, index: int) -> npt.NDArray[np.int64] | None:
+        """Which of the epoch's pairs batch `index` holds; None for the empty batches of `probe_shapes`."""
+        return None if self._probed else self._batches[index]
 
     def batch(self, index: int) -> Batch:
         """Inputs and labels of batch `index`."""

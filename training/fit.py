@@ -19,6 +19,7 @@ from .data import Pairs
 from .display import Display
 from .distribution import output_of_process
 from .fitting import encode_all, make_fitting
+from .links import read_links
 from .prepare import TextFiles, prepare_run, read_also
 from .rate_finder import rising_rates
 from .recipes import Splits, find_recipe
@@ -45,6 +46,7 @@ def train(
     val_fraction: float | None = None,
     also_validate: Mapping[str, Sequence[str | pathlib.Path]] | None = None,
     synthetic: Sequence[Sequence[str | pathlib.Path]] | None = None,
+    alignments: str | pathlib.Path | None = None,
     skip_empty: bool = False,
     model: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -71,6 +73,8 @@ def train(
         also_validate: more text to report scores of: name -> one TSV file, or two parallel files.
         synthetic: more pairs, of which each epoch takes the share `synthetic_share` in place of real ones: sets of one
             TSV file or two parallel files each (see `synthesize`).
+        alignments: links between the words of the training text in Pharaoh format, parallel to it, for guided
+            alignment.
         skip_empty: leave out pairs with an empty side instead of refusing them.
         model: fields of `Seq2SeqConfig` that replace the recipe's or the default ones.
         overwrite: delete a run directory that is in the way.
@@ -107,6 +111,8 @@ def train(
         chosen = Settings.make(dict(plan.settings), settings)
         splits = plan.load(None if data is None else pathlib.Path(data), chosen.seed)
         fields = {**plan.model, **fields}
+    if alignments is not None:
+        splits = dataclasses.replace(splits, links=read_links(alignments, splits.train))
     splits = dataclasses.replace(
         splits, also=read_also(also_validate or {}, skip_empty), synthetic=read_synthetic(synthetic or [])
     )

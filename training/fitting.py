@@ -7,19 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import build_seq2seq
 
-from .data import BatchDataset, Encoded, Pairs, encode_pairs, sample_pairs
+from .data import Batch, BatchDataset, Encoded, Pairs, encode_pairs, sample_pairs
 from .distribution import Adam, Devices
 from .head import fuse_loss
+from .links import Links, make_guide
 from .losses import TokenCrossEntropy
 from .processor import choose_products
 from .recipes import Splits
 from .settings import Settings
 from .shards import ShardedDataset
+from .signals import keep_gold
 from .start import Start
 from .synthesis import draw_mixture
 
@@ -59,8 +62,14 @@ def make_fitting(
     dataset: BatchDataset | ShardedDataset
     if splits.shards is None:
         train_data = encode_all(run, settings, splits.train, "train", say)
-        dataset = BatchDataset(train_data, sample=_sampler(run, settings, splits, train_data, say), **options)
+        sample = _sampler(run, settings, splits, train_data, say)
+        extra = _extra(run, settings, splits, train_data)
+        dataset = BatchDataset(train_data, sample=sample, extra=extra, **options)
     else:
+        if settings.signals.sample or settings.signals.guided_alignment:
+            raise UserError(
+                "Scheduled sampling and guided alignment read text that is in memory. Expected other text than shards"
+            )
         tokenizers = run.source_tokenizer, run.target_tokenizer
         paths = splits.shards.encode(run.path / "shards", *tokenizers, settings.max_length, say)
         dataset = ShardedDataset(paths, **options)
@@ -69,7 +78,9 @@ def make_fitting(
         start.apply(model, run, say)
         products = choose_products(settings.products)
         set_products(model, products)
-        fitted = fuse_loss(model, settings.label_smoothing, products, settings.consistency) if fuse else model
+        fitted = model
+        if fuse:
+            fitted = fuse_loss(model, settings.label_smoothing, products, settings.consistency, settings.signals)
         compile_model(fitted, settings)
     return Fitting(model, fitted, dataset, devices)
 
@@ -152,6 +163,42 @@ def _sampler(
         return sample_pairs(lines, rows, tokenizers, settings.sampling_alphas, seed, settings.max_length)
 
     return sample
+
+
+def _extra(
+    run: RunDirectory, settings: Settings, splits: Splits, data: Encoded
+) -> Callable[[BatchDataset, int, Batch], dict[str, Any]] | None:
+    """What makes the inputs that signals beside the words need, or None where there are none."""
+    signals = settings.signals
+    if not (signals.sample or signals.guided_alignment):
+        return None
+    links: list[Links] = []
+    if signals.guided_alignment:
+        if splits.links is None or splits.synthetic is not None:
+            raise UserError(
+                "Guided alignment needs the links of the training text. Expected --alignments FILE, and no --synthetic"
+            )
+        links = [splits.links[i] for i in data.kept or range(len(data))]
+    tokenizers = run.source_tokenizer, run.target_tokenizer
+
+    def extra(dataset: BatchDataset, index: int, batch: Batch) -> dict[str, Any]:
+        inputs, labels = batch
+        more: dict[str, Any] = {}
+        if signals.sample:
+            update = dataset.epoch * len(dataset) + index
+            keep = keep_gold(signals.scheduled_decay, signals.scheduled_k, update)
+            more["gold"] = np.full((len(labels), 1), keep, np.float32)
+        if links:
+            shape = labels.shape[1], inputs["source"].shape[1]
+            rows = dataset.rows(index)
+            if rows is None:
+                more["guide"] = np.zeros((len(labels), *shape), np.float32)
+            else:
+                sides = [[side[i] for i in rows] for side in (dataset.data.sources, dataset.data.targets)]
+                more["guide"] = make_guide(sides[0], sides[1], [links[i] for i in rows], tokenizers, shape)
+        return more
+
+    return extra
 
 
 def _kept_text(pairs: Pairs, encoded: Encoded) -> tuple[list[str], ...]:

@@ -17,6 +17,7 @@ from keras_attention.lstm import product
 from keras_attention.types import PAD_ID, Tensor
 
 from .consistency import consistent_partition, exponentiate
+from .signals import AlignmentLoss, Signals, rewire
 
 CHUNK_OF_VOCABULARY = 4000
 """A batch is cut into one chunk of tokens for each so many words of the vocabulary."""
@@ -141,11 +142,16 @@ class FusedCrossEntropy(keras.layers.Layer):
 
 
 def fuse_loss(
-    model: keras.Model, label_smoothing: float = 0.0, products: str = "float32", consistency: float = 0.0
+    model: keras.Model,
+    label_smoothing: float = 0.0,
+    products: str = "float32",
+    consistency: float = 0.0,
+    signals: Signals | None = None,
 ) -> keras.Model:
     """A training model around a model of `build_seq2seq`: inputs `source`, `target` and `labels`, the loss built in.
 
     All weights are the model's own: fit this one, use that one. With a `consistency` each row is read twice (R-Drop).
+    `signals` other than the words may want more inputs: `gold` `(B, 1)`, `guide` `(B, T, S)`, see `signals`.
 
     Example: `fuse_loss(model, 0.1).compile("adam")`, then `fit({"source": …, "target": …, "labels": …})`.
     """
@@ -155,8 +161,15 @@ def fuse_loss(
     projection = embedding if tied else layers["output"]
     hidden = layers["output"].output if tied else layers["output"].input
     labels = keras.Input((None,), dtype="int32", name="labels")
+    more: dict[str, Any] = {}
+    alignments = None
+    if signals:
+        more, hidden, alignments = rewire(model, signals)
+    if alignments is not None:
+        guide = [more["guide"]] if "guide" in more else []
+        hidden = AlignmentLoss(signals or Signals(), name="alignment_loss")([hidden, alignments, labels, *guide])
     head = FusedCrossEntropy(projection, label_smoothing, products, consistency, name="loss")
     if consistency:
         states = keras.Model(model.input, hidden, name="states")
         hidden = states({name: ops.concatenate([ids, ids], axis=0) for name, ids in model.input.items()})
-    return keras.Model({**model.input, "labels": labels}, head(hidden, labels), name="training")
+    return keras.Model({**model.input, "labels": labels, **more}, head(hidden, labels), name="training")

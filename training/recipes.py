@@ -19,7 +19,8 @@ class Splits:
     """Text to train on, to validate with, and (where the recipe makes or knows one) to test with.
 
     `shards`: text to train on that stays on the disk; `train` is empty then. `also`: more text to validate on.
-    `synthetic`: pairs that take the place of a share of the real ones in each epoch.
+    `synthetic`: pairs that take the place of a share of the real ones in each epoch. `links`: between the words of the
+    pairs to train on.
     """
 
     train: Pairs
@@ -28,6 +29,7 @@ class Splits:
     shards: Shards | None = None
     also: Mapping[str, Pairs] = dataclasses.field(default_factory=dict)
     synthetic: Pairs | None = None
+    links: list[list[tuple[int, int]]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from keras_attention.text import KINDS
 from .distribution import DISTRIBUTIONS
 from .metrics import TASK_METRIC
 from .schedules import SCHEDULES
+from .signals import Signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Settings:
         jit: compile the training step with XLA (always on under JAX).
         accumulation: batches whose gradients are averaged for one update; each batch's loss is a mean over its own
             tokens.
+        coverage_loss, guided_alignment, guided_loss, scheduled_sampling, scheduled_decay, scheduled_k: what is learnt
+            from beside the words, see `Signals`. They need `fused_loss`.
         distribute: share each batch among devices: "mirrored" (TensorFlow), "data_parallel" (JAX) or "none".
         tensorboard: write RUN/tensorboard: scores, weights as histograms, attention as pictures.
     """
@@ -89,6 +92,12 @@ class Settings:
     fused_loss: bool = True
     jit: bool = False
     accumulation: int = 1
+    coverage_loss: float = 0.0
+    guided_alignment: float = 0.0
+    guided_loss: str = "cross_entropy"
+    scheduled_sampling: str = "none"
+    scheduled_decay: str = "inverse_sigmoid"
+    scheduled_k: float = 2000.0
     distribute: str = "none"
     tensorboard: bool = False
 
@@ -123,6 +132,11 @@ class Settings:
             raise UserError(
                 "consistency is part of the fused loss. Expected fused_loss, and distribute none or data_parallel"
             )
+        if self.signals and (not self.fused_loss or self.distribute != "none" or self.consistency):
+            raise UserError(
+                "coverage_loss, guided_alignment and scheduled_sampling are parts of the fused loss on one device. "
+                "Expected fused_loss, distribute none and consistency 0 with them"
+            )
         for name in (
             "max_length",
             "batch_size",
@@ -146,6 +160,11 @@ class Settings:
                 "joint needs one kind of tokenizer. Expected source_tokenizer == target_tokenizer. "
                 f"Received: {self.source_tokenizer} and {self.target_tokenizer}"
             )
+
+    @property
+    def signals(self) -> Signals:
+        """What is learnt from beside the words."""
+        return Signals(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Signals)})
 
     @property
     def sampling_alphas(self) -> tuple[float, float]:
