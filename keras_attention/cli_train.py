@@ -204,6 +204,11 @@ def synthesize(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     source: Annotated[Path, typer.Option(help="Text in the language that the run reads, one sentence per line.")],
     output: Annotated[Path, typer.Option(help="SOURCE<TAB>TARGET lines to write, for train --synthetic.")],
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="RUN", help="Another run that answers with it; again for more."),
+    ] = None,
+    combination: Annotated[str, typer.Option(help="Mean of several runs' probabilities or logits.")] = "probabilities",
     reverse: Annotated[
         bool, typer.Option("--reverse", help="Back-translation: what the run writes becomes the source.")
     ] = False,
@@ -220,6 +225,8 @@ def synthesize(
         source=source,
         output=output,
         reverse=reverse,
+        ensemble=ensemble or (),
+        combination=combination,
         beam_size=beam,
         n_best=n_best,
         length_penalty=length_penalty,

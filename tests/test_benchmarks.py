@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import pathlib
+import subprocess
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -246,3 +247,20 @@ def test_every_stage_of_the_diversified_training(toy_folder, tmp_path, monkeypat
     assert {line.split("\t")[1] for line in made} <= set(german)
     with (tmp_path / "scores.csv").open(encoding="utf-8") as file:
         assert [row["run"] for row in csv.DictReader(file)] == list(scores)
+
+
+def test_the_cost_of_a_search(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"batch": 2, "beam": 2, "hidden": 8, "vocabulary": 11, "length": 3, "source": 4, "rounds": 1}
+    options = [f"--{name}={value}" for name, value in sizes.items()]
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "search.py"), *options, "--output", str(tmp_path / "search")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    overheads = json.loads(run.stdout.splitlines()[-1])["overhead"]
+    assert set(overheads) >= {"greedy", "beam", "sampling"}
+    assert all(value < 1 for value in overheads.values())
+    with (tmp_path / "search.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == len(overheads) + 2

@@ -28,8 +28,10 @@ FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def likelier_part(log_probs, temperature, top_k, top_p):
-    """The distribution that a word is drawn from, with its words likeliest first; written from the definitions."""
+    """The distribution that a word is drawn from, written from the definitions; where it is cut, likeliest first."""
     order = sorted(WORDS, key=lambda word: (-log_probs[word], word))[: top_k or len(WORDS)]
+    if top_k is None and top_p == 1:
+        order = sorted(WORDS)
     weights = np.exp(np.array([log_probs[word] for word in order]) / temperature)
     weights /= weights.sum()
     kept = 1
@@ -61,8 +63,9 @@ def test_words_are_drawn_by_inverting_the_distribution_function(seed, temperatur
     tables = random_tables(seed, batch=2)
     uniforms = np.random.default_rng(seed).random((2, 3, STEPS)).astype("float32")
     run = compiled(sample_search, num_samples=3, top_k_words=top_k, max_length=STEPS)
-    values = {"temperature": np.float32(temperature), "top_p": np.float32(top_p), "uniforms": uniforms}
-    result = numpy(run(*start(tables), **{name: ops.convert_to_tensor(value) for name, value in values.items()}))
+    values = {"temperature": np.float32(temperature), "uniforms": uniforms}
+    values = {name: ops.convert_to_tensor(value) for name, value in values.items()}
+    result = numpy(run(*start(tables), top_p=top_p, **values))
     for b in range(2):
         for k in range(3):
             expected = drawn(tables[b].astype("float64"), uniforms[b, k], temperature, top_k, top_p)

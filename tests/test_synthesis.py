@@ -68,6 +68,16 @@ def test_what_a_run_makes_of_a_text(ending_run, tmp_path) -> None:
     assert (tmp_path / "back.tsv").read_text() == "".join(f"{output}\t{source}\n" for source, output in wanted)
 
 
+def test_several_runs_answer_as_one(ending_run, tmp_path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("abc\nfed\n")
+    options = {"source": text, "beam_size": 2, "n_best": 1}
+    synthesize(ending_run.path, output=tmp_path / "one.tsv", **options)
+    twins = {"ensemble": [ending_run.path], "combination": "logits"}  # a mean of equals
+    synthesize(ending_run.path, output=tmp_path / "two.tsv", **options, **twins)
+    assert (tmp_path / "one.tsv").read_text() == (tmp_path / "two.tsv").read_text()
+
+
 def test_a_killed_call_goes_on_where_it_was(ending_run, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 2)
     text, whole, output = tmp_path / "text.txt", tmp_path / "whole.tsv", tmp_path / "out.tsv"

@@ -71,6 +71,8 @@ def synthesize(
     source: str | pathlib.Path,
     output: str | pathlib.Path,
     reverse: bool = False,
+    ensemble: Sequence[str | pathlib.Path] = (),
+    combination: str = "probabilities",
     beam_size: int = 5,
     n_best: int = 4,
     length_penalty: float = 1.0,
@@ -88,6 +90,8 @@ def synthesize(
         output: the file to write.
         reverse: the model reads the target language of the training to come (back-translation): what it reads becomes
             the target, what it writes the source.
+        ensemble, combination: more runs that answer with it, and how, see `Translator`: distillation of several models
+            into one.
         beam_size, length_penalty, batch_size: of `Translator.translate`.
         n_best: how many different outputs of each sentence, at most; unfinished and empty ones are left out.
         on_start: called with the number of sentences, and that of those done before. on_batch: with those just done.
@@ -106,10 +110,11 @@ def synthesize(
         raise UserError(f"{source}:{empty}: empty line. Expected a sentence")
     if tab := next((number for number, text in enumerate(texts, 1) if "\t" in text), None):
         raise UserError(f"{source}:{tab}: a tab, which separates the sides of a pair. Expected a sentence without one")
-    directory = RunDirectory.open(run)
-    translator = Translator.load(directory)
+    directories = [RunDirectory.open(one) for one in (run, *ensemble)]
+    translator = Translator.load(*directories, combination=combination)
     options = {"beam_size": beam_size, "n_best": n_best, "length_penalty": length_penalty, "batch_size": batch_size}
-    what = [texts, reverse, options, hashlib.sha256(directory.model_path.read_bytes()).hexdigest()]
+    models = [hashlib.sha256(directory.model_path.read_bytes()).hexdigest() for directory in directories]
+    what = [texts, reverse, options, combination, models]
     key = hashlib.sha256(json.dumps(what, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
     partial = output.with_name(f"{output.name}.partial")
     rows = _done_before(partial, key)

@@ -101,21 +101,31 @@ def sample_search(
     positions = ops.arange(length, dtype="int32")
 
     def draw(log_probs: Tensor, chance: Tensor) -> Tensor:
-        """int32 `(rows,)`: the word where the distribution function passes `chance`, likeliest words first."""
+        """int32 `(rows,)`: the word where the distribution function passes `chance`.
+
+        Words come in the order of their ids, or where there is a cut the likeliest first.
+        """
         vocabulary = log_probs.shape[-1]
         is_pad = ops.equal(ops.arange(vocabulary, dtype="int32"), pad_id)[None, :]
         allowed = ops.where(is_pad, NEVER, ops.maximum(log_probs, NEVER))
-        values, words = top_k(allowed, min(top_k_words or vocabulary, vocabulary))
+        everything = top_k_words is None and isinstance(top_p, int | float) and top_p == 1
+        if everything:  # in any order: a sort of all words would cost more than the step
+            values, words = allowed, None
+        else:
+            values, words = top_k(allowed, min(top_k_words or vocabulary, vocabulary))
         energies = values / ops.cast(temperature, "float32")
         weights = ops.exp(energies - ops.logsumexp(energies, axis=-1, keepdims=True))
-        before = ops.cumsum(weights, axis=-1) - weights
-        kept = ops.logical_and(before < ops.cast(top_p, "float32"), values > NEVER / 2)
-        kept = ops.logical_or(kept, ops.equal(ops.arange(ops.shape(values)[1], dtype="int32"), 0)[None, :])
-        weights = ops.where(kept, weights, 0.0)
-        reached = ops.cumsum(weights, axis=-1) / ops.sum(weights, axis=-1, keepdims=True)
-        rank = ops.sum(ops.cast(reached <= chance[:, None], "int32"), axis=1)
-        rank = ops.minimum(rank, ops.sum(ops.cast(kept, "int32"), axis=1) - 1)  # sums of floats may end below 1
-        return _at(words, rank)
+        if words is not None:
+            before = ops.cumsum(weights, axis=-1) - weights
+            kept = ops.logical_and(before < ops.cast(top_p, "float32"), values > NEVER / 2)
+            kept = ops.logical_or(kept, ops.equal(ops.arange(ops.shape(values)[1], dtype="int32"), 0)[None, :])
+            weights = ops.where(kept, weights, 0.0)
+        reached = ops.cumsum(weights, axis=-1)
+        rank = ops.sum(ops.cast(reached <= chance[:, None] * reached[:, -1:], "int32"), axis=1)
+        # Sums of floats may end below the whole: then it is the last word that has a weight.
+        last = ops.sum(ops.cast(reached < reached[:, -1:], "int32"), axis=1)
+        rank = ops.minimum(rank, last)
+        return rank if words is None else _at(words, rank)
 
     def body(t: Tensor, samples: list[Tensor], alignments: Tensor, leaves: list[Tensor]) -> tuple[Any, ...]:
         current = _Samples(*samples)
