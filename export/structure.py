@@ -139,8 +139,13 @@ def onnx_operator_failures(name: str, counts: Mapping[str, int], config: Mapping
 
 
 def needs_loop(config: Mapping[str, Any]) -> bool:
-    """Whether the ONNX encoder holds a loop: a GRU, or the masked pass that gives the `copy` bridge its cell state."""
-    return bool(config["cell"] == "gru" or (config["cell"] == "lstm" and config["bridge"] == "copy"))
+    """Whether the ONNX encoder holds a loop: for cells that have no node, and for the final cell state at each length.
+
+    GRU and the LSTM with norms are the former, the masked pass that the `copy` bridge needs the latter.
+    """
+    if config["cell"] == "lstm":
+        return bool(config["bridge"] == "copy")
+    return config["cell"] in ("gru", "layer_norm_lstm")
 
 
 def tflite_operators(path: pathlib.Path) -> dict[str, dict[str, int]]:

@@ -10,7 +10,7 @@ from keras_attention import cell_states
 from keras_attention.arguments import check_dropout
 from keras_attention.cells import AttentionCell, mean_alignment
 from keras_attention.masking import check_mask
-from keras_attention.recurrent import RecurrentStack, gather_positions
+from keras_attention.recurrent import RecurrentStack, gather_positions, sequence_dropout
 from keras_attention.stepping import run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -29,6 +29,7 @@ class AttentionRNN(keras.layers.Layer):
         return_state: whether the last state is returned too, a dict as the cell's.
         dropout: share of the outputs dropped in training (what Luong's input feeding feeds back too), and, where
             attention comes after the recurrence, of the recurrent outputs that it reads.
+        variational_dropout: whether all steps of a row share what is dropped.
 
     Call arguments:
         inputs: float `(B, T, E)`.
@@ -69,6 +70,7 @@ class AttentionRNN(keras.layers.Layer):
         return_sequences: bool = False,
         return_state: bool = False,
         dropout: float = 0.0,
+        variational_dropout: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,7 +85,8 @@ class AttentionRNN(keras.layers.Layer):
         self.dropout = dropout
         self.supports_masking = True
         self.autocast = False
-        self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+        self.variational_dropout = variational_dropout
+        self._dropout = sequence_dropout(dropout, variational_dropout, self.dtype_policy)
 
     def build(self, inputs_shape: Shape, memory_shape: Shape) -> None:
         if not self.cell.built:
@@ -172,6 +175,7 @@ class AttentionRNN(keras.layers.Layer):
             "return_sequences": self.return_sequences,
             "return_state": self.return_state,
             "dropout": self.dropout,
+            "variational_dropout": self.variational_dropout,
         }
 
     @classmethod

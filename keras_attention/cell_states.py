@@ -43,7 +43,7 @@ def state_sizes(cell: Any) -> dict[str, int]:
         ValueError: for what is no recurrent cell, and for a `RecurrentStack` that cannot be stepped through.
     """
     if isinstance(cell, RecurrentStack):
-        if cell.bidirectional or (cell.cell == "lstm" and not cell.return_cell_state):
+        if cell.bidirectional or (cell.has_cell_state and not cell.return_cell_state):
             raise ValueError(
                 "A RecurrentStack is stepped through in one direction, with its whole state. Expected: "
                 "bidirectional=False, and return_cell_state=True for an LSTM. Received: "

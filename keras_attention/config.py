@@ -46,8 +46,8 @@ class Seq2SeqConfig:
     Args:
         source_vocabulary: number of source ids.
         target_vocabulary: number of target ids.
-        cell: `"lstm"` or `"gru"`, of the encoder and the decoder; or `"self_attention"` for no recurrence at all, see
-            `AttentionEncoder` and `AttentionDecoder`.
+        cell: `"lstm"`, `"gru"` or `"layer_norm_lstm"`, of the encoder and the decoder; or `"self_attention"` for no
+            recurrence at all, see `AttentionEncoder` and `AttentionDecoder`.
         embedding_size: depth of the word embeddings.
         encoder_units: size of each encoder direction; without recurrence the depth of the encoder.
         encoder_layers: number of encoder layers.
@@ -80,6 +80,8 @@ class Seq2SeqConfig:
         dropout: share dropped in training of embedded words, memory, decoder states and attentional vectors.
         word_dropout: share of words dropped as a whole in training, of the source and of the target inputs.
         weight_dropout: share of the recurrent kernels' weights dropped in training, see `RecurrentStack`.
+        residual: whether the inputs of each recurrent layer from the second on are added to its outputs.
+        variational_dropout: whether all steps of a row share what dropout takes.
 
     Raises:
         ValueError: where values are out of range or do not fit together.
@@ -116,6 +118,8 @@ class Seq2SeqConfig:
     dropout: float = 0.0
     word_dropout: float = 0.0
     weight_dropout: float = 0.0
+    residual: bool = False
+    variational_dropout: bool = False
 
     def __post_init__(self) -> None:
         if self.bridge is None:
@@ -262,6 +266,8 @@ class Seq2SeqConfig:
             ("attentional_size", (None,)),
             ("bridge", ("dense",)),
             ("bidirectional", (True,)),
+            ("residual", (False,)),
+            ("variational_dropout", (False,)),
             ("encoder_units", (self.decoder_units,)),
         ):
             if getattr(self, name) not in good:

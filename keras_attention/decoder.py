@@ -28,7 +28,7 @@ class Decoder(keras.layers.Layer):
     recurrent step and the output is `h_t`, is described at `AttentionCell`.
 
     Args:
-        cell: `"lstm"` or `"gru"`.
+        cell: `"lstm"`, `"gru"` or `"layer_norm_lstm"`.
         units: size of each recurrent layer.
         num_layers: number of recurrent layers.
         attention: arguments of `LuongAttention`, or with `num_heads` of `MultiHeadLuongAttention`; `None` for the plain
@@ -41,6 +41,7 @@ class Decoder(keras.layers.Layer):
         style: `"luong"` or `"bahdanau"`, see `AttentionCell`.
         weight_dropout: see `RecurrentStack`; only where the recurrence runs before attention, without input feeding.
         word_dropout: share of the words, as a whole, dropped in training.
+        residual, variational_dropout: see `RecurrentStack`; the second holds for all dropout but that of words.
 
     Call arguments:
         embedded: float `(B, T, E)`, the target words one step behind the labels.
@@ -69,6 +70,8 @@ class Decoder(keras.layers.Layer):
         style: str = "luong",
         weight_dropout: float = 0.0,
         word_dropout: float = 0.0,
+        residual: bool = False,
+        variational_dropout: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -91,6 +94,8 @@ class Decoder(keras.layers.Layer):
             dropout=dropout,
             return_cell_state=True,
             weight_dropout=weight_dropout,
+            residual=residual,
+            variational_dropout=variational_dropout,
             name="stack",
             dtype=policy,
         )
@@ -109,7 +114,12 @@ class Decoder(keras.layers.Layer):
             )
             self.attention, self.attentional = attention_cell.attentions[0], attention_cell.attentional
             self.stepper = AttentionRNN(
-                attention_cell, return_sequences=True, dropout=dropout, name="rnn", dtype=policy
+                attention_cell,
+                return_sequences=True,
+                dropout=dropout,
+                variational_dropout=variational_dropout,
+                name="rnn",
+                dtype=policy,
             )
         self.bridge = Bridge(bridge, bridge_input, self.stack.state_names, units, name="bridge", dtype=policy)
         self.attention_arguments = attention
@@ -118,7 +128,7 @@ class Decoder(keras.layers.Layer):
         self.style = style
         self.dropout = dropout
         self.word_dropout = word_dropout
-        self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=policy)
+        self._dropout = recurrent.sequence_dropout(dropout, variational_dropout, policy)
         self._word_dropout = recurrent.word_dropout(word_dropout, policy)
 
     def build(self, embedded_shape: Shape, encoded_shape: dict[str, Any]) -> None:
@@ -208,6 +218,8 @@ class Decoder(keras.layers.Layer):
             "style": self.style,
             "weight_dropout": self.stack.weight_dropout,
             "word_dropout": self.word_dropout,
+            "residual": self.stack.residual,
+            "variational_dropout": self.stack.variational_dropout,
         }
 
 

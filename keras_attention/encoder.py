@@ -15,7 +15,7 @@ class Encoder(keras.layers.Layer):
     """A (bidirectional) LSTM or GRU stack over right-padded rows.
 
     Args:
-        cell: `"lstm"` or `"gru"`.
+        cell: `"lstm"`, `"gru"` or `"layer_norm_lstm"`.
         units: size of each direction.
         num_layers: number of layers.
         bidirectional: whether rows are also read backwards.
@@ -23,6 +23,7 @@ class Encoder(keras.layers.Layer):
         return_cell_state: whether the final LSTM cell states are returned (for `bridge="copy"`).
         weight_dropout: see `RecurrentStack`.
         word_dropout: share of the words, as a whole, dropped in training.
+        residual, variational_dropout: see `RecurrentStack`; the second holds for all dropout but that of words.
 
     Call arguments:
         embedded: float `(B, S, E)`.
@@ -45,6 +46,8 @@ class Encoder(keras.layers.Layer):
         return_cell_state: bool = False,
         weight_dropout: float = 0.0,
         word_dropout: float = 0.0,
+        residual: bool = False,
+        variational_dropout: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -56,12 +59,14 @@ class Encoder(keras.layers.Layer):
             dropout=dropout,
             return_cell_state=return_cell_state,
             weight_dropout=weight_dropout,
+            residual=residual,
+            variational_dropout=variational_dropout,
             name="stack",
             dtype=self.dtype_policy,
         )
         self.dropout = dropout
         self.word_dropout = word_dropout
-        self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+        self._dropout = recurrent.sequence_dropout(dropout, variational_dropout, self.dtype_policy)
         self._word_dropout = recurrent.word_dropout(word_dropout, self.dtype_policy)
 
     def build(self, embedded_shape: Shape) -> None:
@@ -89,4 +94,6 @@ class Encoder(keras.layers.Layer):
             "return_cell_state": stack.return_cell_state,
             "weight_dropout": stack.weight_dropout,
             "word_dropout": self.word_dropout,
+            "residual": stack.residual,
+            "variational_dropout": stack.variational_dropout,
         }

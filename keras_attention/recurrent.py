@@ -11,11 +11,12 @@ import keras
 from keras import ops
 
 from keras_attention.arguments import check_dropout
+from keras_attention.layer_norm_lstm import LayerNormLSTMCell
 from keras_attention.lstm import run_lstm
 from keras_attention.stepping import RECURRENCES, run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
-CELLS = ("lstm", "gru")
+CELLS = ("lstm", "gru", "layer_norm_lstm")
 
 
 def gather_positions(sequence: Tensor, positions: Tensor) -> Tensor:
@@ -38,6 +39,13 @@ def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
 def last_position(sequence: Tensor, lengths: Tensor) -> Tensor:
     """`sequence[b, lengths[b] - 1]`: `(B, S, D)` gives `(B, D)`; a row of length 0 gives its position 0."""
     return gather_positions(sequence, ops.maximum(lengths - 1, 0)[:, None])[:, 0]
+
+
+def sequence_dropout(share: float, variational: bool, dtype: Any) -> keras.layers.Dropout:
+    """Dropout of `(B, T, D)`: each number by itself, or where variational one draw for all steps of a row (Gal and
+    Ghahramani 2016, arXiv 1512.05287, section 4.1)."""
+    shape = (None, 1, None) if variational else None
+    return keras.layers.Dropout(share, noise_shape=shape, name="dropout", dtype=dtype)
 
 
 def word_dropout(share: float, dtype: Any) -> keras.layers.Dropout:
@@ -87,11 +95,14 @@ class RecurrentStack(keras.layers.Layer):
     first position; both are concatenated in that order.
 
     Args:
-        cell: `"lstm"` or `"gru"`.
+        cell: `"lstm"`, `"gru"` or `"layer_norm_lstm"` (see `LayerNormLSTMCell`, slower and never one fused node).
         units: size of each direction.
         num_layers: number of layers.
         bidirectional: whether each layer also reads every row backwards.
         dropout: share of a layer's inputs dropped in training, from the second layer on.
+        variational_dropout: whether all steps of a row share what is dropped, see `sequence_dropout`.
+        residual: whether the inputs of each layer from the second on are added to its outputs (Wu et al. 2016, arXiv
+            1609.08144, equation 6).
         weight_dropout: share of the recurrent kernels' weights dropped in training, drawn once for all steps of a batch
             (DropConnect on hidden-to-hidden matrices: Merity, Keskar and Socher 2018, arXiv 1708.02182). LSTM only, and
             not in a stack that is stepped or whose cell states are returned at lengths.
@@ -123,6 +134,8 @@ class RecurrentStack(keras.layers.Layer):
         dropout: float = 0.0,
         return_cell_state: bool = False,
         weight_dropout: float = 0.0,
+        residual: bool = False,
+        variational_dropout: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -138,19 +151,22 @@ class RecurrentStack(keras.layers.Layer):
         self.num_layers = num_layers
         self.bidirectional = bidirectional
         self.dropout = dropout
-        self.return_cell_state = return_cell_state and cell == "lstm"
-        make = keras.layers.LSTM if cell == "lstm" else keras.layers.GRU
+        self.return_cell_state = return_cell_state and self.has_cell_state
         directions = ("forward", "backward") if bidirectional else ("forward",)
         self.layers = [
-            [
-                make(units, return_sequences=True, return_state=True, name=f"{name}_{index}", dtype=self.dtype_policy)
-                for name in directions
-            ]
+            [_make_layer(cell, units, f"{name}_{index}", self.dtype_policy) for name in directions]
             for index in range(num_layers)
         ]
         self.weight_dropout = weight_dropout
-        self._dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+        self.residual = residual
+        self.variational_dropout = variational_dropout
+        self._dropout = sequence_dropout(dropout, variational_dropout, self.dtype_policy)
         self._weight_dropout = keras.layers.Dropout(weight_dropout, name="weight_dropout", dtype=self.dtype_policy)
+
+    @property
+    def has_cell_state(self) -> bool:
+        """Whether a layer's state is h and c, not h alone."""
+        return self.cell != "gru"
 
     @property
     def output_depth(self) -> int:
@@ -159,7 +175,7 @@ class RecurrentStack(keras.layers.Layer):
     @property
     def state_names(self) -> list[str]:
         """The names of the tensors that `step` takes and returns."""
-        kinds = ("h", "c") if self.cell == "lstm" else ("h",)
+        kinds = ("h", "c") if self.has_cell_state else ("h",)
         return [f"{kind}_{index}" for index in range(self.num_layers) for kind in kinds]
 
     def build(self, inputs_shape: Shape) -> None:
@@ -183,6 +199,7 @@ class RecurrentStack(keras.layers.Layer):
         final_state: TensorDict = {}
         outputs = inputs
         for index, layers in enumerate(self.layers):
+            below = outputs if self.residual and index > 0 else None
             if index > 0:
                 outputs = self._dropout(outputs, training=training)
             initial = None if initial_state is None else self._layer_state(initial_state, index)
@@ -197,6 +214,7 @@ class RecurrentStack(keras.layers.Layer):
                     sequence = ops.flip(sequence, 1) if lengths is None else reverse_within_length(sequence, lengths)
                 sequences.append(sequence)
             outputs = ops.concatenate(sequences, axis=-1) if len(sequences) > 1 else sequences[0]
+            outputs = outputs if below is None else outputs + below
             for position, states in enumerate(zip(*finals, strict=True)):
                 name = f"{'hc'[position]}_{index}"
                 final_state[name] = ops.concatenate(states, axis=-1) if len(states) > 1 else states[0]
@@ -207,7 +225,9 @@ class RecurrentStack(keras.layers.Layer):
         new_state: TensorDict = {}
         outputs = inputs
         for index, (layer,) in enumerate(self.layers):
+            below = outputs if self.residual and index > 0 else None
             outputs, states = layer.cell(outputs, self._layer_state(state, index))
+            outputs = outputs if below is None else outputs + below
             for name, value in zip(("h", "c"), states, strict=False):
                 new_state[f"{name}_{index}"] = value
         return outputs, new_state
@@ -222,6 +242,8 @@ class RecurrentStack(keras.layers.Layer):
             "dropout": self.dropout,
             "return_cell_state": self.return_cell_state,
             "weight_dropout": self.weight_dropout,
+            "residual": self.residual,
+            "variational_dropout": self.variational_dropout,
         }
 
     def _layer_state(self, state: TensorDict, index: int) -> list[Tensor]:
@@ -248,7 +270,7 @@ class RecurrentStack(keras.layers.Layer):
             )
         if initial is None and (own_gradient or recurrence == "loop"):
             zeros = ops.zeros((ops.shape(inputs)[0], self.units), dtype=self.compute_dtype)
-            initial = [zeros] * (2 if self.cell == "lstm" else 1)
+            initial = [zeros] * (2 if self.has_cell_state else 1)
         if own_gradient:
             assert initial is not None
             hidden, memory = initial
@@ -268,6 +290,13 @@ class RecurrentStack(keras.layers.Layer):
         if lengths is not None:
             states = [last_position(outputs, lengths), *states[1:]]
         return outputs, states if self.return_cell_state else states[:1]
+
+
+def _make_layer(cell: str, units: int, name: str, dtype: Any) -> keras.layers.Layer:
+    arguments = {"return_sequences": True, "return_state": True, "name": name, "dtype": dtype}
+    if cell == "layer_norm_lstm":
+        return keras.layers.RNN(LayerNormLSTMCell(units, dtype=dtype), **arguments)
+    return (keras.layers.LSTM if cell == "lstm" else keras.layers.GRU)(units, **arguments)
 
 
 def _best_by_own_gradient(dtype: str) -> bool:

@@ -64,8 +64,10 @@ def _stacks(config: Seq2SeqConfig) -> tuple[keras.Layer, keras.Layer]:
         num_layers=config.encoder_layers,
         bidirectional=config.bidirectional,
         dropout=config.dropout,
-        return_cell_state=config.cell == "lstm" and config.bridge == "copy",
+        return_cell_state=config.bridge == "copy",
         weight_dropout=config.weight_dropout,
+        residual=config.residual,
+        variational_dropout=config.variational_dropout,
         word_dropout=config.word_dropout,
         name="encoder",
     )
@@ -81,6 +83,8 @@ def _stacks(config: Seq2SeqConfig) -> tuple[keras.Layer, keras.Layer]:
         dropout=config.dropout,
         style=config.style,
         weight_dropout=config.weight_dropout,
+        residual=config.residual,
+        variational_dropout=config.variational_dropout,
         word_dropout=config.word_dropout,
         name="decoder",
     )
@@ -154,6 +158,8 @@ class EncoderDecoder(Searching):
             bridge=decoder["bridge"],
             bridge_input=decoder["bridge_input"],
             weight_dropout=decoder["weight_dropout"],
+            residual=decoder["residual"],
+            variational_dropout=decoder["variational_dropout"],
         )
 
     def encode(self, source: Tensor, recurrence: str = "layer", capacity: int = 100) -> tuple[TensorDict, TensorDict]:

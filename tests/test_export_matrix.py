@@ -51,6 +51,8 @@ CONFIGS = {
     "coverage, bahdanau gru": {"attention": "additive", "use_coverage": True, "style": "bahdanau", "cell": "gru"},
     "monotonic heads": {"attention": "scaled_dot", "attention_heads": 2, "alignment": "monotonic"},
     "hard monotonic, fed": {"alignment": "hard_monotonic", "input_feeding": True},
+    "residual": {"encoder_layers": 2, "decoder_layers": 2, "residual": True},
+    "layer norm, fed": {"cell": "layer_norm_lstm", "input_feeding": True},
     "self-attention": {**NO_RECURRENCE, "encoder_layers": 2, "decoder_layers": 2},
     "self-attention, additive, tied": {**NO_RECURRENCE, "attention": "additive", "tie_embeddings": "target"},
 }
@@ -62,7 +64,8 @@ def test_artefacts_equal_keras(name: str, tmp_path: pathlib.Path, cheap: None) -
     report = export(tiny_model(**config), tmp_path / "artefact", ["tflite", "onnx"], beam_size=3, max_length=13)
     tflite, onnx = report.parities
     assert tflite.operators["custom"] == {}
-    loop_free = config.get("cell") != "gru" and config.get("bridge", "copy" if name == "none" else "dense") == "dense"
+    bridge = config.get("bridge", "copy" if name == "none" else "dense")
+    loop_free = config.get("cell") not in ("gru", "layer_norm_lstm") and bridge == "dense"
     encode, step = onnx.operators["encode"], onnx.operators["decode_step"]
     assert "Loop" not in step
     if loop_free:

@@ -56,6 +56,10 @@ CHOICES = {
     "heads": {"attention": "scaled_dot", "attention_heads": 2, "window": "local_m"},
     "heads, coverage": {"attention": "additive", "attention_heads": 7, "use_coverage": True, "style": "bahdanau"},
     "heads, monotonic": {"attention": "dot", "attention_heads": 2, "alignment": "monotonic", "input_feeding": True},
+    "residual": {"encoder_layers": 3, "decoder_layers": 2, "residual": True, "variational_dropout": True},
+    "residual, input feeding": {"decoder_layers": 3, "residual": True, "input_feeding": True, "cell": "gru"},
+    "layer norm": {"cell": "layer_norm_lstm", "encoder_layers": 2},
+    "layer norm, copy": {"cell": "layer_norm_lstm", "bridge": "copy", "input_feeding": True},
     "self-attention": {**NO_RECURRENCE, "encoder_layers": 2, "decoder_layers": 3, "feed_forward_units": 17},
     "self-attention, one head, tied": {**NO_RECURRENCE, "attention_heads": 1, "tie_embeddings": "all"},
     "self-attention, additive": {**NO_RECURRENCE, "attention": "additive", "alignment": "sparsemax", "dropout": 0.1},
@@ -142,7 +146,9 @@ def test_the_config_is_read_off_the_model(name):
 SAVED = ("two layers", "copy bridge", "tied all", "attention location", "attention none", "coverage, input feeding")
 
 
-@pytest.mark.parametrize("name", [*SAVED, "monotonic", "heads, coverage", "normalized", "self-attention"])
+@pytest.mark.parametrize(
+    "name", [*SAVED, "residual", "layer norm", "monotonic", "heads, coverage", "normalized", "self-attention"]
+)
 def test_config_and_outputs_survive_saving(name, tmp_path):
     config = config_of(name)
     model = build_seq2seq(config)
@@ -293,6 +299,7 @@ def test_dropout_is_silent_outside_training():
         ({**NO_RECURRENCE, "attention": "general", "attention_heads": 1}, "Received: {'attention': "),
         ({**NO_RECURRENCE, "encoder_units": 12}, "Received: {'encoder_units': '12, none of"),
         ({**NO_RECURRENCE, "attention_heads": 4}, "Received: {'decoder_units': '14, not even"),
+        ({**NO_RECURRENCE, "residual": True}, "Received: {'residual': "),
         ({**NO_RECURRENCE, "window": "local_m"}, "Received: {'window': "),
         ({**NO_RECURRENCE, "input_feeding": True}, "Received: {'input_feeding': "),
         ({"tie_embeddings": "all", "source_vocabulary": 14}, "one joint vocabulary.*Received: 14 and 13"),
