@@ -62,10 +62,10 @@ def drawn(table, uniforms, temperature, top_k, top_p):
 def test_words_are_drawn_by_inverting_the_distribution_function(seed, temperature, top_k, top_p):
     tables = random_tables(seed, batch=2)
     uniforms = np.random.default_rng(seed).random((2, 3, STEPS)).astype("float32")
-    run = compiled(sample_search, num_samples=3, top_k_words=top_k, max_length=STEPS)
+    run = compiled(sample_search, num_samples=3, top_k_words=top_k, top_p=top_p, max_length=STEPS)
     values = {"temperature": np.float32(temperature), "uniforms": uniforms}
     values = {name: ops.convert_to_tensor(value) for name, value in values.items()}
-    result = numpy(run(*start(tables), top_p=top_p, **values))
+    result = numpy(run(*start(tables), **values))
     for b in range(2):
         for k in range(3):
             expected = drawn(tables[b].astype("float64"), uniforms[b, k], temperature, top_k, top_p)
@@ -77,6 +77,15 @@ def test_words_are_drawn_by_inverting_the_distribution_function(seed, temperatur
             assert result["finished"][b, k] == (expected[-1] == EOS)
             np.testing.assert_array_equal(result["alignments"][b, k, :length, 0], previous)
             assert not result["alignments"][b, k, length:].any()
+
+
+def test_a_cut_may_be_a_tensor():
+    tables, uniforms = random_tables(9, batch=2), np.random.default_rng(9).random((2, 3, STEPS)).astype("float32")
+    results = [
+        numpy(sample_search(table_step, *start(tables), num_samples=3, max_length=STEPS, top_p=p, uniforms=uniforms))
+        for p in (0.7, ops.convert_to_tensor(np.float32(0.7)))
+    ]
+    np.testing.assert_array_equal(results[0]["ids"], results[1]["ids"])
 
 
 def test_words_come_as_often_as_they_are_likely():
