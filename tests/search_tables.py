@@ -74,5 +74,5 @@ def compiled(function, step=table_step, **fixed):
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
-        return tensorflow.function(run)
+        return tensorflow.function(run, autograph=False)
     return run
