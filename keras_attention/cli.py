@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from keras_attention.cli_options import Combination, MoreRuns
 from keras_attention.cli_train import average, synthesize, train
 from keras_attention.cli_translate import attention, score, translate
 from keras_attention.errors import UserError
@@ -46,11 +47,8 @@ def evaluate(
     tsv: Annotated[
         Path | None, typer.Option(help="SOURCE<TAB>TARGET lines; equal sources: several references.")
     ] = None,
-    ensemble: Annotated[
-        list[Path] | None,
-        typer.Option("--with", metavar="RUN", help="Another run that answers with it; again for more."),
-    ] = None,
-    combination: Annotated[str, typer.Option(help="Mean of several runs' probabilities or logits.")] = "probabilities",
+    ensemble: MoreRuns = None,
+    combination: Combination = "probabilities",
     task: Annotated[str | None, typer.Option(help="translation, g2p or exact; the run's own by default.")] = None,
     tokenize: Annotated[str | None, typer.Option(help="BLEU's tokenisation: none or 13a.")] = None,
     beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from keras_attention.cli_options import Combination, MoreRuns
 from keras_attention.errors import UserError
 
 Path = pathlib.Path
@@ -204,11 +205,8 @@ def synthesize(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     source: Annotated[Path, typer.Option(help="Text in the language that the run reads, one sentence per line.")],
     output: Annotated[Path, typer.Option(help="SOURCE<TAB>TARGET lines to write, for train --synthetic.")],
-    ensemble: Annotated[
-        list[Path] | None,
-        typer.Option("--with", metavar="RUN", help="Another run that answers with it; again for more."),
-    ] = None,
-    combination: Annotated[str, typer.Option(help="Mean of several runs' probabilities or logits.")] = "probabilities",
+    ensemble: MoreRuns = None,
+    combination: Combination = "probabilities",
     reverse: Annotated[
         bool, typer.Option("--reverse", help="Back-translation: what the run writes becomes the source.")
     ] = False,

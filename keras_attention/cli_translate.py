@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from keras_attention.cli_options import Combination, MoreRuns
 from keras_attention.errors import UserError
 
 Path = pathlib.Path
@@ -16,11 +17,8 @@ HEAT_MAP = Path("attention.png")
 
 def translate(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    ensemble: Annotated[
-        list[Path] | None,
-        typer.Option("--with", metavar="RUN", help="Another run that answers with it; again for more."),
-    ] = None,
-    combination: Annotated[str, typer.Option(help="Mean of several runs' probabilities or logits.")] = "probabilities",
+    ensemble: MoreRuns = None,
+    combination: Combination = "probabilities",
     beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
     n_best: Annotated[int, typer.Option(help="Outputs of each line; above 1, each starts with its line number.")] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="Put the score and a tab before each output.")] = False,
@@ -106,11 +104,8 @@ def score(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     source: Annotated[Path, typer.Option(help="Source text, one sentence per line.")],
     target: Annotated[Path, typer.Option(help="Outputs to score, parallel to the source.")],
-    ensemble: Annotated[
-        list[Path] | None,
-        typer.Option("--with", metavar="RUN", help="Another run that answers with it; again for more."),
-    ] = None,
-    combination: Annotated[str, typer.Option(help="Mean of several runs' probabilities or logits.")] = "probabilities",
+    ensemble: MoreRuns = None,
+    combination: Combination = "probabilities",
     length_penalty: Annotated[float, typer.Option(help="Its alpha; 0 for the log-probability itself.")] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
 ) -> None:

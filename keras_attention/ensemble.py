@@ -5,7 +5,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_attention.search import ensemble_step
+from keras_attention.search.ensembles import combine, ensemble_step
 from keras_attention.searching import Searching
 from keras_attention.types import Tensor, TensorDict
 
@@ -47,16 +47,7 @@ class Ensemble(Searching):
 
     def log_probs(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher-forced pass of all members, combined: `(B, T, V)`, and the mean alignments `(B, T, S)`."""
-        passes = iter([member.log_probs(source, target) for member in self.members])
-
-        def answer(_token: Tensor, _state: Any, _memory: Any) -> tuple[Tensor, None, Tensor]:
-            log_probs, alignments = next(passes)
-            return log_probs, None, alignments
-
-        nothing = [None] * len(self.members)
-        combined = ensemble_step([answer] * len(self.members), self.combination)
-        log_probs, _, alignments = combined(source, nothing, nothing)
-        return log_probs, alignments
+        return combine([member.log_probs(source, target) for member in self.members], self.combination)
 
     def source_mask(self, memory: list[TensorDict]) -> Tensor:
         """bool `(B, S)`: the words of the source."""

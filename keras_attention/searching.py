@@ -68,7 +68,7 @@ class Searching:
                 f"Received: {coverage_penalty=}"
             )
         source, state, memory, limits = self._begin(
-            source, max_length, max_length_factor, max_length_offset, capacity, recurrence
+            source, recurrence, max_length, max_length_factor, max_length_offset, capacity
         )
         arguments: dict[str, Any] = {
             **limits,
@@ -83,37 +83,18 @@ class Searching:
             return greedy_search(self.step, state, memory, **arguments, **kind)
         return beam_search(self.step, state, memory, beam_size=beam_size, **arguments, **options)
 
-    def sample(
-        self,
-        source: Tensor,
-        max_length: Tensor | int = 100,
-        max_length_factor: Tensor | float | None = None,
-        max_length_offset: Tensor | int = 10,
-        capacity: int | None = None,
-        recurrence: str = "layer",
-        **options: Any,
-    ) -> SearchResult:
-        """Draws outputs for source ids `(B, S)`: `encode`, then `sample_search` with its `options`."""
-        source, state, memory, limits = self._begin(
-            source, max_length, max_length_factor, max_length_offset, capacity, recurrence
-        )
-        return sample_search(self.step, state, memory, source_length=ops.shape(source)[1], **limits, **options)
+    def sample(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
+        """Draws outputs for source ids `(B, S)`: `sample_search` with its `options`, and the limits above."""
+        source, state, memory, options = self._begin_with(source, recurrence, options)
+        return sample_search(self.step, state, memory, source_length=ops.shape(source)[1], **options)
 
-    def contrast(
-        self,
-        source: Tensor,
-        max_length: Tensor | int = 100,
-        max_length_factor: Tensor | float | None = None,
-        max_length_offset: Tensor | int = 10,
-        capacity: int | None = None,
-        recurrence: str = "layer",
-        **options: Any,
-    ) -> SearchResult:
-        """Searches source ids `(B, S)` with `contrastive_search` and its `options`; it compares decoder states."""
-        _, state, memory, limits = self._begin(
-            source, max_length, max_length_factor, max_length_offset, capacity, recurrence
-        )
-        return contrastive_search(self.step, state, memory, self.representation, **limits, **options)
+    def contrast(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
+        """Searches source ids `(B, S)` with `contrastive_search`: its `options`, and the limits above.
+
+        What it compares are the decoder's states.
+        """
+        _, state, memory, options = self._begin_with(source, recurrence, options)
+        return contrastive_search(self.step, state, memory, self.representation, **options)
 
     def score(self, source: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probability of given outputs.
@@ -131,8 +112,21 @@ class Searching:
         picked = ops.take_along_axis(log_probs, ops.expand_dims(labels, 2), axis=2)[:, :, 0]
         return ops.where(ops.not_equal(labels, PAD_ID), picked, 0.0), alignments
 
+    def _begin_with(self, source: Tensor, recurrence: str, options: dict[str, Any]) -> Any:
+        """`_begin` with the limits among the options; the others come back with what became of the limits."""
+        names = ("max_length", "max_length_factor", "max_length_offset", "capacity")
+        given = {name: options[name] for name in names if name in options}
+        source, state, memory, limits = self._begin(source, recurrence, **given)
+        return source, state, memory, {**{n: v for n, v in options.items() if n not in names}, **limits}
+
     def _begin(
-        self, source: Tensor, max_length: Any, factor: Any, offset: Any, capacity: int | None, recurrence: str
+        self,
+        source: Tensor,
+        recurrence: str,
+        max_length: Any = 100,
+        max_length_factor: Any = None,
+        max_length_offset: Any = 10,
+        capacity: int | None = None,
     ) -> tuple[Tensor, Any, Any, dict[str, Any]]:
         """The source as a tensor, the first state, the memory, and the limits as arguments of a search."""
         source = ops.convert_to_tensor(source, dtype="int32")
@@ -142,7 +136,7 @@ class Searching:
             capacity = max_length
         state, memory = self.encode(source, recurrence, capacity)
         limits: Any = max_length
-        if factor is not None:
+        if max_length_factor is not None:
             lengths = ops.sum(ops.cast(self.source_mask(memory), "int32"), axis=1)
-            limits = length_limits(lengths, max_length, factor, offset)
+            limits = length_limits(lengths, max_length, max_length_factor, max_length_offset)
         return source, state, memory, {"max_length": limits, "capacity": capacity}

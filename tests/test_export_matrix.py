@@ -20,6 +20,7 @@ CONFIGS = {
     "dot gru, fed": {"attention": "dot", "decoder_units": 14, "cell": "gru", "input_feeding": True},
     "scaled dot, copy": {"attention": "scaled_dot", "decoder_units": 14, "bridge": "copy"},
     "general": {"attention": "general"},
+    "many words": {"target_vocabulary": 701},  # the searches look for the best of so many by blocks
     "concat, final, one direction": {"attention": "concat", "bridge_input": "final", "bidirectional": False},
     "location, scaled": {"attention": "location", "max_source_length": 23, "use_scale": True},
     "cosine, fed, two layers, tied": {

@@ -16,7 +16,7 @@ from keras_attention.translator import Translator
 from .data import Pairs
 from .display import count_bar
 from .evaluate import check_sources, read_references
-from .metrics import TASK_METRIC, edit_distance, score_outputs
+from .metrics import TASK_METRIC, edit_distance, reference_columns, score_outputs
 
 SEED = 12345
 """Of the resampling, the one that sacrebleu has too."""
@@ -128,8 +128,7 @@ def _bleu_tests(
         raise UserError(
             "BLEU needs sacrebleu, which is not installed. Install it: pip install 'keras-luong[train]'"
         ) from error
-    count = max(len(accepted) for accepted in pairs.references)
-    columns = [[accepted[k] if k < len(accepted) else None for accepted in pairs.references] for k in range(count)]
+    columns = reference_columns(pairs.references)
     metrics = {
         "bleu": BLEU(tokenize=tokenize, force=True, references=columns),
         # chrF has no notion of an absent reference; the first one is what it compares with.

@@ -57,6 +57,12 @@ def error_rates(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> 
     return {"wer": 100.0 * wrong / len(outputs), "per": 100.0 * distance / max(length, 1)}
 
 
+def reference_columns(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """References as sacrebleu takes them: a column for the first of each sentence, one for the second, and so on."""
+    most = max(len(accepted) for accepted in references)
+    return [[accepted[k] if k < len(accepted) else None for accepted in references] for k in range(most)]
+
+
 def bleu_chrf(outputs: Sequence[str], references: Sequence[Sequence[str]], tokenize: str = "none") -> dict[str, Any]:
     """Corpus BLEU and chrF2 by sacrebleu, with its signature.
 
@@ -68,8 +74,7 @@ def bleu_chrf(outputs: Sequence[str], references: Sequence[Sequence[str]], token
         raise UserError(
             "BLEU needs sacrebleu, which is not installed. Install it: pip install 'keras-luong[train]'"
         ) from error
-    most = max(len(accepted) for accepted in references)
-    columns = [[accepted[k] if k < len(accepted) else None for accepted in references] for k in range(most)]
+    columns = reference_columns(references)
     bleu = sacrebleu.BLEU(tokenize=tokenize, force=True)
     score = bleu.corpus_score(list(outputs), columns)
     # chrF has no notion of an absent reference; the first one is what it compares with.

@@ -27,6 +27,7 @@ import keras
 from keras import ops
 
 from keras_attention.errors import UserError
+from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.types import PAD_ID, Tensor
 
 GUIDED_LOSSES = ("cross_entropy", "mse")
@@ -209,26 +210,22 @@ def rewire(model: keras.Model, signals: Signals) -> tuple[dict[str, Any], Any, A
         More inputs by name (`gold` `(B, 1)`, `guide` `(B, T, S)`), what the output layer reads, or where embeddings are
         tied what it makes of it, and the alignments, where they are wanted.
     """
-    layers = {layer.name: layer for layer in model.layers}
-    shared = layers.get("embedding")
-    source_embedding = shared or layers["source_embedding"]
-    embedding = shared or layers["target_embedding"]
-    tied = isinstance(embedding, keras.layers.ReversibleEmbedding)
+    net = EncoderDecoder(model)
     source, target = model.input["source"], model.input["target"]
     more: dict[str, Any] = {}
-    encoded = layers["encoder"](source_embedding(source), ops.not_equal(source, PAD_ID))
-    embedded = embedding(target)
+    encoded = net.encoder(net.source_embedding(source), ops.not_equal(source, PAD_ID))
+    embedded = net.target_embedding(target)
     if signals.sample:
         more["gold"] = keras.Input((1,), name="gold")
-        projected = layers["output"](layers["decoder"](embedded, encoded, training=False))
-        logits = embedding(projected, reverse=True) if tied else projected
-        mix = OwnInputs(embedding, signals.scheduled_sampling, name="own_inputs")
+        projected = net.output(net.decoder(embedded, encoded, training=False))
+        logits = net.target_embedding(projected, reverse=True) if net.tied else projected
+        mix = OwnInputs(net.target_embedding, signals.scheduled_sampling, name="own_inputs")
         embedded = mix([target, embedded, logits, more["gold"]])
     alignments = None
     if signals.read_alignments:
-        hidden, alignments = Aligned(layers["decoder"], name="aligned")(embedded, encoded)
+        hidden, alignments = Aligned(net.decoder, name="aligned")(embedded, encoded)
         if signals.guided_alignment:
             more["guide"] = keras.Input((None, None), name="guide")
     else:
-        hidden = layers["decoder"](embedded, encoded)
-    return more, layers["output"](hidden) if tied else hidden, alignments
+        hidden = net.decoder(embedded, encoded)
+    return more, net.output(hidden) if net.tied else hidden, alignments

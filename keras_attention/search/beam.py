@@ -78,7 +78,7 @@ def beam_search(
         groups: number of groups, a divisor of K.
         diversity: strength of the groups' dissimilarity, a number or a scalar tensor.
         stop: `"all"` until every hypothesis has ended; `"best"` until none that is live can overtake the best finished
-            one. The first hypothesis is the same, those behind it may be left unfinished.
+            one. The first hypothesis is the same, those behind it may be left unfinished, and lack phrases.
         bos_id, eos_id, pad_id: ids of the special words.
 
     Returns:

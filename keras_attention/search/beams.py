@@ -116,31 +116,35 @@ def advance(
     values, words = top_k(ranking, width)
     values = ops.reshape(values, (batch, beam_size, width))
     words = ops.reshape(words, (batch, beam_size, width))
-    if growth.phrases is not None:
+    phrases, progress = growth.phrases, None
+    if phrases is not None:
+        there = phrases.missing(beams.ids), phrases.begun(beams.ids, growth.t)
         ranked = ops.reshape(ranking, (batch, beam_size, vocabulary))
-        values, words = growth.phrases.add_candidates(ranked, values, words, beams.ids, growth.t)
+        values, words = phrases.add_candidates(ranked, values, words, *there)
+        progress = phrases.progress(words, *there)
     extended = (ops.expand_dims(beams.totals, 2) + values) / growth.normaliser
     if growth.penalty is not None:
         extended = extended + growth.penalty
     possible = ops.logical_and(ops.expand_dims(active, 2), ops.not_equal(words, growth.pad_id))
     possible = ops.logical_and(possible, values > NEVER / 2)
-    if growth.phrases is not None:
-        possible = ops.logical_and(
-            possible, growth.phrases.leave_room(words, beams.ids, growth.t, growth.limits, growth.eos_id)
-        )
+    if phrases is not None:
+        room = phrases.leave_room(progress, words, growth.t, growth.limits, growth.eos_id)
+        possible = ops.logical_and(possible, room)
     extended = ops.where(possible, ops.maximum(extended, NEVER), NEVER)
     # A frozen hypothesis has one candidate: itself, as if followed by padding.
     frozen = ops.expand_dims(ops.where(active, NEVER, beams.scores), 2)
     width = words.shape[2] + 1
     candidates = ops.reshape(ops.concatenate([frozen, extended], axis=2), (batch, beam_size * width))
     words = ops.concatenate([ops.full_like(words[:, :, :1], growth.pad_id), words], axis=2)
-    if growth.phrases is None:
+    if phrases is None:
         best, chosen = top_k(candidates, beam_size + 1)
         scores, chosen, dropped = best[:, :beam_size], chosen[:, :beam_size], best[:, beam_size]
         gap = ops.where(dropped > NEVER / 2, scores[:, -1] - dropped, -NEVER)
     else:
-        progress = growth.phrases.progress(words, beams.ids, growth.t)
-        scores, chosen, gap = growth.phrases.choose(candidates, ops.reshape(progress, ops.shape(candidates)), beam_size)
+        # A frozen hypothesis holds all phrases.
+        whole = ops.zeros_like(words[:, :, :1]) + ops.expand_dims(phrases.total, 2)
+        progress = ops.reshape(ops.concatenate([whole, progress], axis=2), ops.shape(candidates))
+        scores, chosen, gap = phrases.choose(candidates, progress, beam_size)
 
     first_rows = ops.arange(batch, dtype="int32")[:, None] * beam_size
     slots = chosen // width

@@ -56,13 +56,16 @@ class Constraints:
         vocabulary: int | None = None,
         eos_id: int = EOS_ID,
         pad_id: int = PAD_ID,
+        phrases_allowed: bool = True,
     ) -> None:
         """Compares what is known before the search runs: numbers and NumPy arrays.
 
         Raises:
-            ValueError: for a minimum above the maximum length, a prefix or phrases that do not fit into it or hold
-                words that there are not, a number that is out of range.
+            ValueError: for phrases where they are not allowed, a minimum above the maximum length, a prefix or phrases
+                that do not fit into it or hold words that there are not, a number that is out of range.
         """
+        if self.phrases is not None and not phrases_allowed:
+            raise ValueError("Only a beam can wait for phrases. Expected: beam_search, of any beam_size, for them")
         if self.no_repeat_ngram < 0:
             raise ValueError(f"Expected: no_repeat_ngram >= 0. Received: no_repeat_ngram={self.no_repeat_ngram}")
         penalty, least, most = _known(self.repetition_penalty), _known(self.min_length), _known(max_length)

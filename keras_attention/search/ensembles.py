@@ -30,17 +30,27 @@ def ensemble_step(steps: Sequence[Step], combination: str = "probabilities") -> 
     """
     if not steps:
         raise ValueError("Expected: one step or more. Received: none")
-    if combination not in COMBINATIONS:
-        raise ValueError(f"Expected: combination in {COMBINATIONS}. Received: combination={combination!r}")
+    _check(combination)
 
     def step(token: Tensor, state: Any, memory: Any) -> tuple[Tensor, Any, Tensor]:
         answers = [one(token, own, kept) for one, own, kept in zip(steps, state, memory, strict=True)]
-        tables = ops.stack([log_probs for log_probs, _, _ in answers], axis=0)
-        if combination == "probabilities":
-            log_probs = ops.logsumexp(tables, axis=0) - math.log(len(answers))
-        else:
-            log_probs = ops.log_softmax(ops.mean(tables, axis=0), axis=-1)
-        alignment = sum(ops.cast(alignment, "float32") for _, _, alignment in answers) / len(answers)
+        log_probs, alignment = combine([(table, alignment) for table, _, alignment in answers], combination)
         return log_probs, [new for _, new, _ in answers], alignment
 
     return step
+
+
+def combine(answers: Sequence[tuple[Tensor, Tensor]], combination: str) -> tuple[Tensor, Tensor]:
+    """One answer of several models': log-probabilities `(..., V)` and alignments, see `ensemble_step`."""
+    _check(combination)
+    tables = ops.stack([log_probs for log_probs, _ in answers], axis=0)
+    if combination == "probabilities":
+        log_probs = ops.logsumexp(tables, axis=0) - math.log(len(answers))
+    else:
+        log_probs = ops.log_softmax(ops.mean(tables, axis=0), axis=-1)
+    return log_probs, ops.mean(ops.stack([ops.cast(one, "float32") for _, one in answers], axis=0), axis=0)
+
+
+def _check(combination: str) -> None:
+    if combination not in COMBINATIONS:
+        raise ValueError(f"Expected: combination in {COMBINATIONS}. Received: combination={combination!r}")

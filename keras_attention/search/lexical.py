@@ -31,6 +31,11 @@ class Phrases(NamedTuple):
         """int32 `(B, 1, C)`."""
         return ops.expand_dims(ops.sum(ops.cast(ops.not_equal(self.ids, self.pad_id), "int32"), axis=2), 1)
 
+    @property
+    def total(self) -> Tensor:
+        """int32 `(B, 1)`: the words of all phrases."""
+        return ops.sum(self.lengths, axis=2)
+
     def missing(self, history: Tensor) -> Tensor:
         """bool `(B, K, C)`: whether a phrase is not yet among the words `(B, K, L)`."""
         length, size = history.shape[2], self.ids.shape[2]
@@ -61,9 +66,8 @@ class Phrases(NamedTuple):
             matches.append(ops.broadcast_to(match, (shape[0], shape[1], self.ids.shape[1])))
         return ops.stack(matches, axis=3)
 
-    def progress(self, words: Tensor, history: Tensor, t: Tensor) -> Tensor:
+    def progress(self, words: Tensor, missing: Tensor, begun: Tensor) -> Tensor:
         """int32 `(B, K, M)`: how many words of the phrases are in place when `words` `(B, K, M)` come next."""
-        missing, begun = self.missing(history), self.begun(history, t)
         total = None
         for c in range(self.ids.shape[1]):
             best = ops.zeros_like(words)
@@ -75,14 +79,14 @@ class Phrases(NamedTuple):
             total = there if total is None else total + there
         return total
 
-    def leave_room(self, words: Tensor, history: Tensor, t: Tensor, limits: Tensor, eos_id: int) -> Tensor:
+    def leave_room(self, progress: Tensor, words: Tensor, t: Tensor, limits: Tensor, eos_id: int) -> Tensor:
         """bool `(B, K, M)`: whether what is missing after each word can still follow it."""
-        missing = ops.expand_dims(ops.sum(self.lengths, axis=2), 2) - self.progress(words, history, t)
+        missing = ops.expand_dims(self.total, 2) - progress
         room = ops.where(ops.equal(words, eos_id), 0, ops.expand_dims(limits, (1, 2)) - (t + 1))
         return missing <= room
 
     def add_candidates(
-        self, table: Tensor, values: Tensor, words: Tensor, history: Tensor, t: Tensor
+        self, table: Tensor, values: Tensor, words: Tensor, missing: Tensor, begun: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Values and words `(B, K, M)`, and behind them those of the words that take a phrase on.
 
@@ -91,7 +95,7 @@ class Phrases(NamedTuple):
         batch, beam_size, vocabulary = ops.shape(table)
         count = self.ids.shape[1] * self.ids.shape[2]
         more = ops.broadcast_to(ops.reshape(self.ids, (-1, 1, count)), (batch, beam_size, count))
-        useful = ops.logical_and(self.begun(history, t), ops.expand_dims(self.missing(history), 3))
+        useful = ops.logical_and(begun, ops.expand_dims(missing, 3))
         useful = ops.reshape(useful, (batch, beam_size, count))
         there = ops.any(ops.equal(more[:, :, :, None], words[:, :, None, :]), axis=3)
         earlier = ops.arange(count)[:, None] > ops.arange(count)[None, :]

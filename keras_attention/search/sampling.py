@@ -1,36 +1,14 @@
 """Sampling: words drawn from the model's distribution, or from its likelier part."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_attention.search.common import (
-    NEVER,
-    SearchResult,
-    Step,
-    batch_size_of,
-    check_capacity,
-    length_penalty_factor,
-    row_limits,
-    source_length_of,
-    tile_rows,
-    top_k,
-)
+from keras_attention.search.common import NEVER, SearchResult, Step, batch_size_of, check_capacity, top_k
 from keras_attention.search.constraints import Constraints
+from keras_attention.search.paths import at, follow
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
-
-
-class _Samples(NamedTuple):
-    """`(B * K,)` where nothing else is said."""
-
-    tokens: Tensor
-    log_probs: Tensor
-    totals: Tensor
-    lengths: Tensor
-    live: Tensor
-    finished: Tensor
-    ids: Tensor  # (B * K, L)
 
 
 def sample_search(
@@ -84,28 +62,19 @@ def sample_search(
     Raises:
         ValueError: for numbers out of range, buffers without a length, phrases, and what `Constraints.check` finds.
     """
-    constraints = constraints or Constraints()
     length = check_capacity(capacity, max_length)
-    _check(num_samples, temperature, top_k_words, top_p, constraints)
-    constraints.check(max_length, length, None, eos_id, pad_id)
+    _check(num_samples, temperature, top_k_words, top_p)
     batch = batch_size_of((state, memory)) if batch_size is None else batch_size
-    rows = batch * num_samples
     if uniforms is None:
         uniforms = keras.random.uniform((batch, num_samples, length), seed=seed)
-    uniforms = ops.reshape(ops.cast(ops.convert_to_tensor(uniforms), "float32"), (rows, length))
-    limits = row_limits(max_length, batch, length)
-    limits = ops.reshape(ops.tile(limits[:, None], (1, num_samples)), (rows,))
-    state, memory = tile_rows(state, num_samples), tile_rows(memory, num_samples)
-    if source_length is None:
-        source_length = source_length_of(step, rows, bos_id, state, memory)
-    positions = ops.arange(length, dtype="int32")
+    chances = ops.reshape(ops.cast(ops.convert_to_tensor(uniforms), "float32"), (batch * num_samples, length))
 
-    def draw(log_probs: Tensor, chance: Tensor) -> Tensor:
-        """int32 `(rows,)`: the word where the distribution function passes `chance`.
+    def draw(log_probs: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The words where the distribution function passes a chance; another one is never far.
 
         Words come in the order of their ids, or where there is a cut the likeliest first.
         """
-        vocabulary = log_probs.shape[-1]
+        vocabulary, chance = log_probs.shape[-1], ops.take(chances, t, axis=1)
         is_pad = ops.equal(ops.arange(vocabulary, dtype="int32"), pad_id)[None, :]
         allowed = ops.where(is_pad, NEVER, ops.maximum(log_probs, NEVER))
         everything = top_k_words is None and isinstance(top_p, int | float) and top_p == 1
@@ -125,71 +94,28 @@ def sample_search(
         # Sums of floats may end below the whole: then it is the last word that has a weight.
         last = ops.sum(ops.cast(reached < reached[:, -1:], "int32"), axis=1)
         rank = ops.minimum(rank, last)
-        return rank if words is None else _at(words, rank)
+        return rank if words is None else at(words, rank), ops.zeros_like(chance)
 
-    def body(t: Tensor, samples: list[Tensor], alignments: Tensor, leaves: list[Tensor]) -> tuple[Any, ...]:
-        current = _Samples(*samples)
-        packed = keras.tree.pack_sequence_as(state, list(leaves))
-        log_probs, new_state, alignment = step(current.tokens, packed, memory)
-        allowed = log_probs
-        if constraints.changes_log_probs:
-            history = ops.reshape(current.ids, (batch, num_samples, length))
-            allowed = constraints.apply(log_probs, history, t, eos_id, pad_id)
-        words = draw(allowed, ops.take(uniforms, t, axis=1))
-        running = ops.logical_and(current.live, t < limits)
-        picked = _at(allowed, words)
-        possible = picked > NEVER / 2
-        grown = ops.logical_and(running, possible)
-        tokens = ops.where(grown, words, pad_id)
-        ended = ops.logical_and(grown, ops.equal(tokens, eos_id))
-        shown = ops.cast(alignment, "float32") * ops.cast(grown, "float32")[:, None]
-        new = _Samples(
-            tokens=tokens,
-            log_probs=current.log_probs + ops.where(running, ops.where(possible, _at(log_probs, words), NEVER), 0.0),
-            totals=current.totals + ops.where(running, ops.where(possible, picked, NEVER), 0.0),
-            lengths=current.lengths + ops.cast(grown, "int32"),
-            live=ops.logical_and(grown, ops.logical_not(ended)),
-            finished=ops.logical_or(current.finished, ended),
-            ids=ops.where(ops.equal(positions, t)[None, :], tokens[:, None], current.ids),
-        )
-        alignments = ops.scatter_update(alignments, ops.reshape(t, (1, 1)), shown[None])
-        return t + 1, list(new), alignments, keras.tree.flatten(new_state)
-
-    def unfinished(t: Tensor, samples: list[Tensor], *_: Any) -> Tensor:
-        return ops.any(ops.logical_and(_Samples(*samples).live, t < limits))
-
-    first = _Samples(
-        tokens=ops.full((rows,), bos_id, dtype="int32"),
-        log_probs=ops.zeros((rows,), dtype="float32"),
-        totals=ops.zeros((rows,), dtype="float32"),
-        lengths=ops.zeros((rows,), dtype="int32"),
-        live=ops.ones((rows,), dtype="bool"),
-        finished=ops.zeros((rows,), dtype="bool"),
-        ids=ops.full((rows, length), pad_id, dtype="int32"),
+    return follow(
+        step,
+        state,
+        memory,
+        draw,
+        count=num_samples,
+        batch_size=batch,
+        max_length=max_length,
+        capacity=length,
+        source_length=source_length,
+        length_penalty=length_penalty,
+        length_penalty_kind=length_penalty_kind,
+        constraints=constraints,
+        bos_id=bos_id,
+        eos_id=eos_id,
+        pad_id=pad_id,
     )
-    alignments = ops.zeros((length, rows, source_length), dtype="float32")
-    start = ops.convert_to_tensor(0, dtype="int32")
-    _, samples, alignments, *_ = ops.while_loop(
-        unfinished, body, (start, list(first), alignments, keras.tree.flatten(state))
-    )
-    drawn = _Samples(*samples)
-    found = drawn.totals > NEVER / 2  # a row that nothing could go on in has no hypothesis
-    scores = drawn.totals / length_penalty_factor(drawn.lengths, length_penalty, length_penalty_kind)
-    alignments = ops.transpose(alignments, (1, 0, 2)) * ops.cast(found, "float32")[:, None, None]
-    result = {
-        "ids": ops.where(found[:, None], drawn.ids, pad_id),
-        "lengths": ops.where(found, drawn.lengths, 0),
-        "log_probs": ops.where(found, drawn.log_probs, -float("inf")),
-        "scores": ops.where(found, scores, -float("inf")),
-        "finished": ops.logical_and(drawn.finished, found),
-        "alignments": alignments,
-    }
-    shaped = {name: ops.reshape(value, (batch, num_samples, *value.shape[1:])) for name, value in result.items()}
-    shaped["alignments"] = ops.reshape(alignments, (batch, num_samples, length, source_length))
-    return {**shaped, "margins": ops.zeros((batch,), dtype="float32")}  # type: ignore[typeddict-item]
 
 
-def _check(num_samples: int, temperature: Any, top_k_words: int | None, top_p: Any, constraints: Constraints) -> None:
+def _check(num_samples: int, temperature: Any, top_k_words: int | None, top_p: Any) -> None:
     if num_samples < 1:
         raise ValueError(f"Expected: num_samples >= 1. Received: num_samples={num_samples}")
     if isinstance(temperature, int | float) and temperature <= 0:
@@ -198,12 +124,3 @@ def _check(num_samples: int, temperature: Any, top_k_words: int | None, top_p: A
         raise ValueError(f"Expected: top_k_words >= 1. Received: top_k_words={top_k_words}")
     if isinstance(top_p, int | float) and not 0 < top_p <= 1:
         raise ValueError(f"Expected: 0 < top_p <= 1. Received: top_p={top_p}")
-    if constraints.phrases is not None:
-        raise ValueError("Expected: beam_search for constraints with phrases. Received: sample_search")
-
-
-def _at(table: Tensor, columns: Tensor) -> Tensor:
-    """`table[i, columns[i]]` of `(N, W)`."""
-    count, width = ops.shape(table)
-    places = ops.arange(count, dtype="int32") * width + columns
-    return ops.take(ops.reshape(table, (-1,)), places)
