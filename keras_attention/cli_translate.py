@@ -45,9 +45,13 @@ def translate(
     groups: Annotated[int, typer.Option(help="Diverse beam search: groups that divide the beam.")] = 1,
     diversity: Annotated[float, typer.Option(help="How much groups avoid each other's words.")] = 0.5,
     sample: Annotated[bool, typer.Option("--sample", help="Draw the outputs in place of a beam.")] = False,
-    temperature: Annotated[float, typer.Option(help="Of --sample; below 1 likely words come more often.")] = 1.0,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of --sample; below 1 likely words come more often. [default: 1]")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Of --sample: draw from so many words.")] = None,
-    top_p: Annotated[float, typer.Option(help="Of --sample: draw from the words that hold this probability.")] = 1.0,
+    top_p: Annotated[
+        float | None, typer.Option(help="Of --sample: draw from the words that hold this probability. [default: 1]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of --sample.")] = None,
     contrastive: Annotated[
         float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
@@ -65,9 +69,14 @@ def translate(
 
     if sample and contrastive is not None:
         raise UserError("--sample and --contrastive are two ways to search. Expected one of them")
+    asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    drawing = {name: value for name, value in asked.items() if value is not None}
+    if drawing and not sample:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in drawing)
+        raise UserError(f"{names}: nothing is drawn. Expected --sample beside it")
     method: Sampling | Contrast | None = None
     if sample:
-        method = Sampling(temperature, top_k, top_p, seed)
+        method = Sampling(**drawing)  # type: ignore[arg-type]
     elif contrastive is not None:
         method = Contrast(beam, contrastive)
     translate_stream(

@@ -178,11 +178,18 @@ class Translator:
                 "no coverage penalty, and unknown words left as they are"
             )
         wishes = wishes or Wishes()
-        if wishes.phrases and method is not None:
-            raise UserError("Phrases that must be in the output need beam search. Expected no other method with them")
+        if method is not None and (wishes.phrases or groups > 1 or coverage_penalty):
+            raise UserError(
+                "Phrases that must be in the output, groups and a coverage penalty are beam search's. Expected no "
+                "other method with them"
+            )
         rows = self._encode(texts)
         prefixes = wishes.prefix_ids(len(texts), self.target_tokenizer)
         phrases = wishes.phrase_ids(len(texts), self.target_tokenizer)
+        fixed = wishes.fixed(self.target_tokenizer)
+        if banned := {*fixed["banned"]} & {index for row in phrases for phrase in row for index in phrase}:
+            [token] = self.target_tokenizer.tokens([min(banned)])
+            raise UserError(f"{token!r} is banned, and part of a phrase that must be there. Expected one or the other")
         options: dict[str, Any] = {
             "max_length": max_length,
             "max_length_factor": max_length_factor,
@@ -190,7 +197,7 @@ class Translator:
             "length_penalty": length_penalty,
             "length_penalty_kind": length_penalty_kind,
         }
-        _check_room(rows, prefixes, phrases, wishes.min_length, max_length, max_length_factor, max_length_offset)
+        _check_room(texts, rows, prefixes, phrases, wishes.min_length, max_length, max_length_factor, max_length_offset)
         wanted = pad_phrases(phrases) if any(phrases) else None
         if wanted is not None:
             options["phrase_shape"] = wanted.shape[1:]
@@ -203,7 +210,7 @@ class Translator:
             }
         elif isinstance(method, Sampling):
             options["num_samples"] = n_best
-        search = self._search(method=method, **wishes.fixed(self.target_tokenizer), **options)
+        search = self._search(method=method, **fixed, **options)
         random = np.random.default_rng(method.seed) if isinstance(method, Sampling) else None
         uniforms = None if random is None else random.random((len(rows), n_best, max_length), np.float32)
         results: list[list[Hypothesis]] = [[] for _ in rows]
@@ -296,6 +303,7 @@ class Translator:
 
 
 def _check_room(
+    texts: Sequence[str],
     rows: Sequence[Sequence[int]],
     prefixes: Sequence[Sequence[int]],
     phrases: Sequence[Sequence[Sequence[int]]],
@@ -305,11 +313,11 @@ def _check_room(
     offset: int,
 ) -> None:
     """Raises UserError where what is asked for does not fit below a text's maximum length."""
-    for number, (row, prefix, wanted) in enumerate(zip(rows, prefixes, phrases, strict=True), 1):
+    for text, row, prefix, wanted in zip(texts, rows, prefixes, phrases, strict=True):
         limit = max_length if factor is None else max(min(max_length, int(factor * len(row)) + offset), 1)
         needed = max(min_length, len(prefix), sum(len(phrase) for phrase in wanted))
         if needed > limit:
             raise UserError(
-                f"Text {number} may have outputs of {limit} tokens, and what is asked for needs {needed}. "
-                "Expected a smaller minimum, fewer words that must be there, or a greater maximum length"
+                f"{text!r} may have outputs of {limit} tokens, and what is asked for needs {needed}. Expected a "
+                "smaller minimum, fewer words that must be there, or a greater maximum length"
             )
