@@ -184,7 +184,8 @@ def contrasted(table, k, alpha):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), k=st.sampled_from([2, 4]), alpha=st.sampled_from([0.3, 0.6, 1.0]))
+# Not alpha 1: of two words that both came before, with a cosine of 1 each, rounding would choose.
+@given(seed=st.integers(0, 10**6), k=st.sampled_from([2, 4]), alpha=st.sampled_from([0.3, 0.6, 0.9]))
 def test_contrastive_search_is_that_of_the_paper(seed, k, alpha):
     tables = random_tables(seed, batch=3)
     run = compiled(contrastive_search, speaking_step, representation=vector_of, candidates=k, max_length=STEPS)

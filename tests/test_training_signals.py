@@ -102,10 +102,11 @@ def test_inputs_that_are_all_gold_change_nothing(tie):
 
 @pytest.mark.parametrize("kind", ["word", "mean"])
 def test_without_gold_the_inputs_are_the_models_own(kind):
+    keras.utils.set_random_seed(7)
     model, inputs = build_seq2seq(CONFIG), batch()
     net = EncoderDecoder(model)
     if kind == "word":  # so sure of itself that a draw is the likeliest word
-        net.output.kernel.assign(numpy(net.output.kernel) * 1e4)
+        net.output.kernel.assign(numpy(net.output.kernel) * 1e6)
     logits = numpy(net.align(inputs["source"], inputs["target"])[0]).astype("float64")
     matrix = numpy(net.target_embedding.embeddings)
     own = matrix[logits.argmax(-1)] if kind == "word" else numpy(ops.softmax(logits.astype("float32"))) @ matrix
