@@ -66,6 +66,7 @@ def describe_translator(
         "special_ids": SPECIAL_IDS,
         "source_vocabulary": config.source_vocabulary,
         "target_vocabulary": config.target_vocabulary,
+        "copy_words": config.copy_words or 0,
         "max_source_length": config.max_source_length,
         "tokenizers": described,
     }

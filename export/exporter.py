@@ -138,12 +138,13 @@ def convert(
 ) -> dict[str, Any]:
     """Write the files of every format, the tokenizers and the runtime; returns the manifest, complete with them."""
     graphs = list(plan.graphs)
+    text = text_graphs(plan)
     manifest: dict[str, Any] = {
         "format_version": runtime.FORMAT_VERSION,
         "kind": "model" if plan.net is None else "translator",
         "precision": "float32",
         "versions": artefact.versions(),
-        "formats": artefact.describe_formats(formats, graphs, plan.tokenizers is not None),
+        "formats": artefact.describe_formats(formats, graphs, bool(text)),
         "signatures": {graph.name: graph.to_dict() for graph in graphs},
     }
     if plan.net is not None:
@@ -152,7 +153,6 @@ def convert(
             files[side] = tokenizer.save(stage, side)
         manifest |= artefact.describe_translator(plan.net, graphs, plan.settings, plan.tokenizers, files)
         shutil.copyfile(runtime.__file__, stage / "runtime.py")
-    text = text_graphs(plan)
     if "saved_model" in formats:
         say("writing the SavedModel")
         for graph, _ in text:
@@ -178,8 +178,8 @@ def convert(
 
 
 def text_graphs(plan: Plan) -> list[tuple[Graph, list[Any]]]:
-    """`translate_text` and the resources it holds, where there are tokenizers."""
-    if plan.net is None or plan.tokenizers is None:
+    """`translate_text` and the resources it holds, where there are tokenizers, and no words of each text's own."""
+    if plan.net is None or plan.tokenizers is None or plan.net.config.copy_words is not None:
         return []
     source, target = (text_graph.graph_tokenizer(tokenizer) for tokenizer in plan.tokenizers)
     graph = text_graph.text_graph(

@@ -124,7 +124,7 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
 
     state_ports = tuple(port for port in encoded if port.name.startswith("state_"))
     step_outputs = (
-        Port("log_probs", "float32", ("batch", net.config.target_vocabulary)),
+        Port("log_probs", "float32", ("batch", net.config.output_vocabulary)),
         *(dataclasses.replace(port, name=f"next_{port.name}") for port in state_ports),
         Port("alignment", "float32", ("batch", "source_length")),
     )

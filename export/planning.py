@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_attention.copying import reader
 from keras_attention.errors import UserError
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
@@ -79,7 +80,7 @@ def source_rows(
     if not samples:
         generator = np.random.default_rng(0)
         lengths = [min(length, longest - 1) for length in (1, 2, 3, 5, 7, 11, 13, 17)]
-        high = net.config.source_vocabulary
+        high = net.config.source_vocabulary + (net.config.copy_words or 0)
         return [[*generator.integers(4, high, length).tolist(), SPECIAL_IDS["eos"]] for length in lengths], []
     sentences = [sample for sample in samples if isinstance(sample, str)]
     if not sentences:
@@ -89,7 +90,8 @@ def source_rows(
             "Samples are sentences, but there are no tokenizers. Give tokenizers=(source, target), or rows of ids"
         )
     else:
-        rows = [[*tokenizers[0].encode(sentence), SPECIAL_IDS["eos"]] for sentence in sentences]
+        words = [reader(tokenizers[0], sentence, net.config.copy_words) for sentence in sentences]
+        rows = [[*own.encode(sentence), SPECIAL_IDS["eos"]] for own, sentence in zip(words, sentences, strict=True)]
     kept = [number for number, row in enumerate(rows) if len(row) <= longest]
     if not kept:
         raise UserError(f"Every sample is longer than the model can read. Expected: at most {longest} tokens with EOS")

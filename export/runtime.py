@@ -154,21 +154,51 @@ class Tokenizer:
         """Ids without BOS and EOS."""
         if self.kind == "subword":
             return list(self.processor.encode(text))
-        pieces = list(text) if self.kind == "char" else [word for word in re.split("[ \t\n\r\f\v]+", text) if word]
-        return [self.ids.get(piece, self.unknown) for piece in pieces]
+        return [self.ids.get(piece, self.unknown) for piece in self.pieces(text)]
 
-    def tokens(self, ids: Iterable[int]) -> list[str]:
+    def pieces(self, text: str) -> list[str]:
+        """What is written at each id of `encode`."""
+        if self.kind == "subword":
+            return [str(piece) for piece in self.processor.encode(text, out_type=str)]
+        return list(text) if self.kind == "char" else [word for word in re.split("[ \t\n\r\f\v]+", text) if word]
+
+    def copied(self, text: str, most: int) -> list[str]:
+        """Words of a source that the vocabulary lacks and a model can copy: V, V + 1, ... are their ids."""
+        read = zip(self.pieces(text), self.encode(text), strict=True) if most else ()
+        return list(dict.fromkeys(piece for piece, i in read if i == self.unknown))[:most]
+
+    def encode_source(self, text: str, copied: Sequence[str]) -> list[int]:
+        """Ids of a source, with those of the words that can be copied."""
+        ids = self.encode(text)
+        if not copied:
+            return ids
+        more = {piece: self.size + number for number, piece in enumerate(copied)}
+        return [more.get(piece, i) if i == self.unknown else i for piece, i in zip(self.pieces(text), ids, strict=True)]
+
+    @property
+    def size(self) -> int:
+        """V, the number of ids."""
+        return int(self.processor.get_piece_size()) if self.kind == "subword" else len(self.vocabulary)
+
+    def tokens(self, ids: Iterable[int], copied: Sequence[str] = ()) -> list[str]:
         """The written form of each id."""
-        if self.kind == "subword":
-            return [self.processor.id_to_piece(int(i)) for i in ids]
-        return [self.vocabulary[int(i)] for i in ids]
+        return [self._token(int(i), copied) for i in ids]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; special ids are dropped."""
-        kept = [int(i) for i in ids if int(i) not in self.special]
+    def _token(self, i: int, copied: Sequence[str]) -> str:
+        if i >= self.size:
+            if i - self.size < len(copied):
+                return copied[i - self.size]
+            i = self.unknown
+        return str(self.processor.id_to_piece(i)) if self.kind == "subword" else self.vocabulary[i]
+
+    def decode(self, ids: Iterable[int], copied: Sequence[str] = ()) -> str:
+        """Text of ids; special ids are dropped, and ids that stand for no word."""
+        kept = [int(i) for i in ids if int(i) not in self.special and int(i) < self.size + len(copied)]
         if self.kind == "subword":
-            return str(self.processor.decode(kept))
-        return ("" if self.kind == "char" else " ").join(self.tokens(kept))
+            if all(i < self.size for i in kept):
+                return str(self.processor.decode(kept))
+            return "".join(self.tokens(kept, copied)).replace("\u2581", " ").strip()
+        return ("" if self.kind == "char" else " ").join(self.tokens(kept, copied))
 
 
 # --- interpreters ---
@@ -358,6 +388,7 @@ class Artefact:
                 f"{directory} holds no translator but a {self.manifest['kind']}: run its files with an interpreter."
             )
         self.special: dict[str, int] = self.manifest["special_ids"]
+        self.copy_words: int = self.manifest.get("copy_words", 0)
         self.backend = self._open(backend, threads)
         self.source, self.target = (self._tokenizer(side) for side in ("source", "target"))
 
@@ -395,7 +426,8 @@ class Artefact:
         Raises:
             ArtefactError: if an id is outside the vocabulary, or a row is too long for a location score.
         """
-        vocabulary, limit = self.manifest["source_vocabulary"], self.manifest["max_source_length"]
+        vocabulary = self.manifest["source_vocabulary"] + self.copy_words
+        limit = self.manifest["max_source_length"]
         for number, row in enumerate(rows, start=1):
             outside = [int(i) for i in row if not 0 <= i < vocabulary]
             if outside:
@@ -417,7 +449,11 @@ class Artefact:
         """
         if self.source is None:
             raise ArtefactError(f"{self.directory} was exported without tokenizers: use `search` with ids.")
-        rows = [[*self.source.encode(text), self.special["eos"]] for text in sentences]
+        copied = [self.source.copied(text, self.copy_words) for text in sentences]
+        rows = [
+            [*self.source.encode_source(text, words), self.special["eos"]]
+            for text, words in zip(sentences, copied, strict=True)
+        ]
         for number, row in enumerate(rows, start=1):
             if len(row) == 1:
                 raise ArtefactError(f"line {number} is empty. Expected: a sentence. Remove the line")
@@ -492,18 +528,22 @@ class Artefact:
             batch = rows[start : start + batch_size]
             result = self.search(self.pad(batch), beam_size, max_length, length_penalty, host_loop)
             for row, ids in enumerate(batch):
-                yield [self._hypothesis(result, row, k, ids) for k in range(n_best) if result["lengths"][row, k] > 0]
+                copied = self.source.copied(sentences[start + row], self.copy_words) if self.source else []
+                found = [k for k in range(n_best) if result["lengths"][row, k] > 0]
+                yield [self._hypothesis(result, row, k, ids, copied) for k in found]
 
-    def _hypothesis(self, result: Arrays, row: int, slot: int, source_ids: Sequence[int]) -> Hypothesis:
+    def _hypothesis(
+        self, result: Arrays, row: int, slot: int, source_ids: Sequence[int], copied: Sequence[str]
+    ) -> Hypothesis:
         assert self.source is not None
         assert self.target is not None
         length, finished = int(result["lengths"][row, slot]), bool(result["finished"][row, slot])
         ids = [int(i) for i in result["ids"][row, slot, : length - finished]]
         return Hypothesis(
-            text=self.target.decode(ids),
+            text=self.target.decode(ids, copied),
             ids=ids,
-            tokens=self.target.tokens(ids),
-            source_tokens=self.source.tokens(source_ids),
+            tokens=self.target.tokens(ids, copied),
+            source_tokens=self.source.tokens(source_ids, copied),
             score=float(result["scores"][row, slot]),
             log_prob=float(result["log_probs"][row, slot]),
             finished=finished,

@@ -8,6 +8,7 @@ from keras_attention.attention_rnn import AttentionRNN
 from keras_attention.bridge import Bridge
 from keras_attention.cells import AttentionCell
 from keras_attention.config import Seq2SeqConfig
+from keras_attention.copying import CopiedWords, PointerGenerator
 from keras_attention.decoder import Decoder
 from keras_attention.encoder import Encoder
 from keras_attention.ensemble import Ensemble
@@ -39,12 +40,14 @@ __all__ = [
     "BahdanauAttention",
     "Bridge",
     "Constraints",
+    "CopiedWords",
     "Decoder",
     "Encoder",
     "EncoderDecoder",
     "Ensemble",
     "LuongAttention",
     "MultiHeadLuongAttention",
+    "PointerGenerator",
     "RecurrentStack",
     "SearchResult",
     "Seq2SeqConfig",

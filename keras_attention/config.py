@@ -82,6 +82,8 @@ class Seq2SeqConfig:
         weight_dropout: share of the recurrent kernels' weights dropped in training, see `RecurrentStack`.
         residual: whether the inputs of each recurrent layer from the second on are added to its outputs.
         variational_dropout: whether all steps of a row share what dropout takes.
+        copy_words: where given, words of the source can be copied into the output, among them so many that the
+            vocabulary does not hold, see `PointerGenerator`. It needs attention and one vocabulary for both sides.
 
     Raises:
         ValueError: where values are out of range or do not fit together.
@@ -120,6 +122,7 @@ class Seq2SeqConfig:
     weight_dropout: float = 0.0
     residual: bool = False
     variational_dropout: bool = False
+    copy_words: int | None = None
 
     def __post_init__(self) -> None:
         if self.bridge is None:
@@ -158,11 +161,17 @@ class Seq2SeqConfig:
             )
         self._check_attention()
         self._check_depths()
+        self._check_copies()
 
     @property
     def recurrent(self) -> bool:
         """Whether words are read one after the other, by recurrent cells."""
         return self.cell in CELLS
+
+    @property
+    def output_vocabulary(self) -> int:
+        """Number of ids that a step gives probabilities of: the target vocabulary, and copied words."""
+        return self.target_vocabulary + (self.copy_words or 0)
 
     @property
     def memory_depth(self) -> int:
@@ -300,4 +309,14 @@ class Seq2SeqConfig:
             raise ValueError(
                 "tie_embeddings='all' needs one joint vocabulary. Expected: source_vocabulary == target_vocabulary. "
                 f"Received: {self.source_vocabulary} and {self.target_vocabulary}"
+            )
+
+    def _check_copies(self) -> None:
+        if self.copy_words is None:
+            return
+        if self.attention == "none" or self.source_vocabulary != self.target_vocabulary:
+            raise ValueError(
+                "Words are copied where attention points, and one vocabulary says which they are. Expected: attention "
+                "and source_vocabulary == target_vocabulary with copy_words. Received: "
+                f"attention={self.attention!r}, {self.source_vocabulary} and {self.target_vocabulary} words"
             )

@@ -171,7 +171,7 @@ class SearchModel(keras.Model):
         self.compile(jit_compile=keras.backend.backend() == "jax")
 
     def call(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        allowed = allow_words(self.net.config.target_vocabulary, banned=self.banned) if self.banned else None
+        allowed = allow_words(self.net.config.output_vocabulary, banned=self.banned) if self.banned else None
         phrases = None
         if self.phrase_shape is not None:
             phrases = ops.reshape(inputs["phrases"], (-1, *self.phrase_shape))

@@ -25,7 +25,7 @@ class Ensemble(Searching):
         self.members = list(members)
         self.step = ensemble_step([member.step for member in self.members], combination)
         self.combination = combination
-        sizes = [(member.config.source_vocabulary, member.config.target_vocabulary) for member in self.members]
+        sizes = [(member.config.source_vocabulary, member.config.output_vocabulary) for member in self.members]
         if len(set(sizes)) > 1:
             raise ValueError(f"Expected: members of the same vocabularies. Received: sizes {sizes}")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_attention.copying import CopiedWords
 from keras_attention.text import UNKNOWN_ID, Tokenizer
 from keras_attention.types import EOS_ID
 
@@ -59,7 +60,7 @@ def read_hypotheses(
     found: Mapping[str, Any],
     row: int,
     n_best: int,
-    tokenizers: tuple[Tokenizer, Tokenizer],
+    tokenizers: tuple[Tokenizer | CopiedWords, Tokenizer | CopiedWords],
     text: str,
     source: list[int],
     replace_unknown: bool | Mapping[str, str] = False,

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_attention.config import Seq2SeqConfig
+from keras_attention.copying import PointerGenerator, without_copies
 from keras_attention.decoder import Decoder
 from keras_attention.encoder import Encoder
 from keras_attention.searching import Searching
@@ -18,6 +19,10 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
 
     Inputs: a dict of `source`, int32 `(B, S)`, words and EOS, and `target`, int32 `(B, T)`, BOS and words, both padded
     on the right with 0. Output: float32 logits `(B, T, target_vocabulary)`. Labels are the words and EOS.
+
+    With `copy_words` all three may hold ids from `target_vocabulary` on, which stand for words of the source (see
+    `CopiedWords`), and the output is log-probabilities `(B, T, target_vocabulary + copy_words)`: their own log-softmax,
+    so that losses on logits take them as they are.
 
     Example:
 
@@ -39,9 +44,16 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
     encoder, decoder = _stacks(config)
     output_size = config.target_vocabulary if config.tie_embeddings == "none" else size
     output = keras.layers.Dense(output_size, name="output")
-    encoded = encoder(source_embedding(source), ops.not_equal(source, PAD_ID))
-    attentional = decoder(target_embedding(target), encoded)
-    logits = _logits(attentional, output, target_embedding, config.tie_embeddings != "none")
+    tied = config.tie_embeddings != "none"
+    if config.copy_words is None:
+        encoded = encoder(source_embedding(source), ops.not_equal(source, PAD_ID))
+        logits = _logits(decoder(target_embedding(target), encoded), output, target_embedding, tied)
+    else:
+        read, written = (without_copies(ids, config.target_vocabulary) for ids in (source, target))
+        encoded = encoder(source_embedding(read), ops.not_equal(source, PAD_ID))
+        attentional, alignments = decoder(target_embedding(written), encoded, return_attention_scores=True)
+        logits = _logits(attentional, output, target_embedding, tied)
+        logits = PointerGenerator(config.copy_words, name="pointer")(logits, attentional, alignments, source)
     return keras.Model({"source": source, "target": target}, logits, name="seq2seq")
 
 
@@ -97,6 +109,10 @@ def _logits(attentional: Tensor, output: keras.Layer, embedding: keras.Layer, ti
     return ops.cast(embedding(projected, reverse=True) if tied else projected, "float32")
 
 
+COPIES = "copies"
+"""The source ids among the memory of a model that copies them."""
+
+
 class EncoderDecoder(Searching):
     """Steps and searches through a model made by `build_seq2seq`, also one that was saved and loaded.
 
@@ -124,6 +140,7 @@ class EncoderDecoder(Searching):
         self.encoder: Encoder | AttentionEncoder = layers["encoder"]
         self.decoder: Decoder | AttentionDecoder = layers["decoder"]
         self.output = layers["output"]
+        self.pointer: PointerGenerator | None = layers.get("pointer")
         self.source_embedding = shared or layers["source_embedding"]
         self.target_embedding = shared or layers["target_embedding"]
         self.tied = isinstance(self.target_embedding, keras.layers.ReversibleEmbedding)
@@ -145,6 +162,7 @@ class EncoderDecoder(Searching):
             "tie_embeddings": "all" if shared else "target" if self.tied else "none",
             "dropout": decoder["dropout"],
             "word_dropout": decoder["word_dropout"],
+            "copy_words": self.pointer and self.pointer.copy_words,
         }
         if isinstance(self.decoder, AttentionDecoder):
             return Seq2SeqConfig(**common, cell="self_attention", feed_forward_units=decoder["feed_forward_units"])
@@ -173,8 +191,9 @@ class EncoderDecoder(Searching):
         """
         source = ops.convert_to_tensor(source, dtype="int32")
         mask = ops.not_equal(source, PAD_ID)
-        encoded = self.encoder(self.source_embedding(source), mask, recurrence=recurrence, training=False)
-        return self.decoder.start(encoded, capacity)
+        encoded = self.encoder(self._embed_source(source), mask, recurrence=recurrence, training=False)
+        state, memory = self.decoder.start(encoded, capacity)
+        return state, memory if self.pointer is None else {**memory, COPIES: source}
 
     def step(self, token: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, TensorDict, Tensor]:
         """One step of the decoder: every search and every exported graph runs this.
@@ -188,25 +207,40 @@ class EncoderDecoder(Searching):
             float32 log-probabilities `(B, V)` of the next word, the new state, and the alignment `(B, S)`, which is
             zero for the plain encoder-decoder.
         """
-        attentional, new_state, alignment = self.decoder.step(self.target_embedding(token), state, memory)
+        read = {name: tensor for name, tensor in memory.items() if name != COPIES}
+        attentional, new_state, alignment = self.decoder.step(self._embed_target(token), state, read)
         logits = _logits(attentional, self.output, self.target_embedding, self.tied)
+        if self.pointer is not None:
+            logits, attentional, rows = (ops.expand_dims(tensor, 1) for tensor in (logits, attentional, alignment))
+            logits = self.pointer(logits, attentional, rows, memory[COPIES])[:, 0]
         return ops.log_softmax(logits, axis=-1), new_state, alignment
 
     def align(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher-forced pass without dropout: logits `(B, T, V)` and alignments `(B, T, S)`."""
+        """The teacher-forced pass without dropout: the model's output `(B, T, V)` and alignments `(B, T, S)`."""
         source = ops.convert_to_tensor(source, dtype="int32")
         target = ops.convert_to_tensor(target, dtype="int32")
         mask = ops.not_equal(source, PAD_ID)
-        encoded = self.encoder(self.source_embedding(source), mask, training=False)
+        encoded = self.encoder(self._embed_source(source), mask, training=False)
         attentional, alignments = self.decoder(
-            self.target_embedding(target), encoded, return_attention_scores=True, training=False
+            self._embed_target(target), encoded, return_attention_scores=True, training=False
         )
-        return _logits(attentional, self.output, self.target_embedding, self.tied), alignments
+        logits = _logits(attentional, self.output, self.target_embedding, self.tied)
+        if self.pointer is not None:
+            logits = self.pointer(logits, attentional, alignments, source)
+        return logits, alignments
 
     def log_probs(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher-forced pass as log-probabilities `(B, T, V)`, and alignments `(B, T, S)`; see `align`."""
         logits, alignments = self.align(source, target)
         return ops.log_softmax(logits, axis=-1), alignments
+
+    def _embed_source(self, ids: Tensor) -> Tensor:
+        layer = self.source_embedding
+        return layer(ids if self.pointer is None else without_copies(ids, layer.input_dim))
+
+    def _embed_target(self, ids: Tensor) -> Tensor:
+        layer = self.target_embedding
+        return layer(ids if self.pointer is None else without_copies(ids, layer.input_dim))
 
     @property
     def covers_source(self) -> bool:

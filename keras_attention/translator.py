@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_attention.copying import CopiedWords, reader
 from keras_attention.decoding import Contrast, Sampling, ScoreModel, SearchModel, Wishes, pad_phrases, pad_rows
 from keras_attention.errors import UserError
 from keras_attention.hypotheses import Hypothesis, Score, read_hypotheses
@@ -60,6 +61,7 @@ class Translator:
         self.target_tokenizer = target_tokenizer
         self.max_source_length = max_source_length
         self.combination = combination
+        self.copy_words: int | None = EncoderDecoder(self.model).config.copy_words
         self._searches: dict[tuple[Any, ...], SearchModel] = {}
         self._scores: ScoreModel | None = None
 
@@ -104,7 +106,14 @@ class Translator:
         """Why `text` cannot be translated faithfully, and what to do; None where it can."""
         if not text.strip():
             return "empty line. Expected a sentence"
-        unknown = self.source_tokenizer.unknown(text) if unknown_is_one else []
+        if self.copy_words is not None and len(words := CopiedWords(self.source_tokenizer, text, 0).found) > (
+            self.copy_words
+        ):
+            return (
+                f"{len(words)} words were never seen in training. Expected at most {self.copy_words}, as many as "
+                "this model can copy"
+            )
+        unknown = self.source_tokenizer.unknown(text) if unknown_is_one and self.copy_words is None else []
         if unknown:
             part = unknown[0]
             name = f"character {part!r} (U+{ord(part):04X})" if len(part) == 1 else f"word {part!r}"
@@ -183,7 +192,7 @@ class Translator:
                 "Phrases that must be in the output, groups and a coverage penalty are beam search's. Expected no "
                 "other method with them"
             )
-        rows = self._encode(texts)
+        readers, rows = self._encode(texts)
         prefixes = wishes.prefix_ids(len(texts), self.target_tokenizer)
         phrases = wishes.phrase_ids(len(texts), self.target_tokenizer)
         fixed = wishes.fixed(self.target_tokenizer)
@@ -228,7 +237,7 @@ class Translator:
                     found,
                     position,
                     n_best,
-                    (self.source_tokenizer, self.target_tokenizer),
+                    readers[index],
                     texts[index],
                     rows[index],
                     replace_unknown,
@@ -255,8 +264,8 @@ class Translator:
         """
         if len(texts) != len(outputs):
             raise UserError(f"Expected an output for each of {len(texts)} texts. Received: {len(outputs)}")
-        rows = self._encode(texts)
-        targets = [self.target_tokenizer.encode(output) for output in outputs]
+        readers, rows = self._encode(texts)
+        targets = [writer.encode(output) for (_, writer), output in zip(readers, outputs, strict=True)]
         if self._scores is None:
             self._scores = ScoreModel(self.models, self.combination)
         results: list[Any] = [None] * len(rows)
@@ -274,19 +283,26 @@ class Translator:
                 results[index] = Score(
                     score=total / ((5 + len(ids)) / 6) ** length_penalty,
                     log_prob=total,
-                    tokens=self.target_tokenizer.tokens(ids),
+                    tokens=readers[index][1].tokens(ids),
                     log_probs=log_probs,
                     alignment=np.asarray(alignments[position, : len(ids), : len(rows[index])], np.float32),
                 )
         return results
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of sources, EOS at the end. Raises UserError for an empty one."""
-        rows = [[*self.source_tokenizer.encode(text)[: self.max_source_length], EOS_ID] for text in texts]
+    def _encode(self, texts: Sequence[str]) -> tuple[list[tuple[Any, Any]], list[list[int]]]:
+        """What reads and writes the ids of each text, and those ids with EOS. Raises UserError for an empty text."""
+        readers = [
+            (words, self.target_tokenizer if self.copy_words is None else words)
+            for words in (reader(self.source_tokenizer, text, self.copy_words) for text in texts)
+        ]
+        rows = [
+            [*words.encode(text)[: self.max_source_length], EOS_ID]
+            for (words, _), text in zip(readers, texts, strict=True)
+        ]
         for number, row in enumerate(rows, 1):
             if len(row) == 1:
                 raise UserError(f"Text {number} is empty. Expected a sentence. Received: {texts[number - 1]!r}")
-        return rows
+        return readers, rows
 
     def _search(self, **options: Any) -> SearchModel:
         key = tuple(sorted(options.items()))

@@ -54,6 +54,7 @@ CONFIGS = {
     "hard monotonic, fed": {"alignment": "hard_monotonic", "input_feeding": True},
     "residual": {"encoder_layers": 2, "decoder_layers": 2, "residual": True},
     "layer norm, fed": {"cell": "layer_norm_lstm", "input_feeding": True},
+    "copying": {"source_vocabulary": 19, "copy_words": 3},
     "self-attention": {**NO_RECURRENCE, "encoder_layers": 2, "decoder_layers": 2},
     "self-attention, additive, tied": {**NO_RECURRENCE, "attention": "additive", "tie_embeddings": "target"},
 }

@@ -60,6 +60,16 @@ CHOICES = {
     "residual, input feeding": {"decoder_layers": 3, "residual": True, "input_feeding": True, "cell": "gru"},
     "layer norm": {"cell": "layer_norm_lstm", "encoder_layers": 2},
     "layer norm, copy": {"cell": "layer_norm_lstm", "bridge": "copy", "input_feeding": True},
+    "copying": {"copy_words": 4, "source_vocabulary": 9, "target_vocabulary": 9},  # SOURCE and TARGET hold 9 and 10
+    "copying, tied, fed": {
+        "copy_words": 2,
+        "source_vocabulary": 9,
+        "target_vocabulary": 9,
+        "tie_embeddings": "all",
+        "input_feeding": True,
+        "attention_heads": 2,
+        "attention": "dot",
+    },
     "self-attention": {**NO_RECURRENCE, "encoder_layers": 2, "decoder_layers": 3, "feed_forward_units": 17},
     "self-attention, one head, tied": {**NO_RECURRENCE, "attention_heads": 1, "tie_embeddings": "all"},
     "self-attention, additive": {**NO_RECURRENCE, "attention": "additive", "alignment": "sparsemax", "dropout": 0.1},
@@ -143,7 +153,15 @@ def test_the_config_is_read_off_the_model(name):
     assert Seq2SeqConfig.from_dict(config.to_dict()) == config
 
 
-SAVED = ("two layers", "copy bridge", "tied all", "attention location", "attention none", "coverage, input feeding")
+SAVED = (
+    "two layers",
+    "copying",
+    "copy bridge",
+    "tied all",
+    "attention location",
+    "attention none",
+    "coverage, input feeding",
+)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from keras_attention.seq2seq import build_seq2seq
 
 from .callbacks import copy_averages
 from .checkpoints import NAMES, find_checkpoints, load_checkpoint
-from .fitting import compile_model
+from .fitting import compile_model, fuses_loss
 from .head import fuse_loss
 from .prepare import vocabulary_fingerprint
 from .settings import Settings
@@ -97,7 +97,7 @@ def last_model(run: RunDirectory) -> keras.Model:
         )
     settings = Settings.make(run.metadata["training"]["settings"])
     model, twin = build_seq2seq(run.config), build_seq2seq(run.config)
-    fuse = settings.fused_loss and settings.distribute != "mirrored"
+    fuse = fuses_loss(settings, run.config)
     fitted = fuse_loss(model, settings.label_smoothing, consistency=settings.consistency) if fuse else model
     compile_model(fitted, settings)
     load_checkpoint(paths[0], fitted)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -68,6 +68,7 @@ class Validation:
     encoded: Encoded
     pairs: Pairs
     sources: list[Ids]
+    writers: Sequence[Any]
 
 
 class Trainer(keras.callbacks.Callback):
@@ -241,7 +242,9 @@ class Trainer(keras.callbacks.Callback):
 
     def _scores(self, text: Validation, prefix: str) -> tuple[dict[str, float], list[str]]:
         loss = self.evaluator.loss(text.encoded)
-        outputs = [self.tokenizer.decode(row) for row in self.evaluator.greedy(text.sources)]
+        outputs = [
+            writer.decode(row) for writer, row in zip(text.writers, self.evaluator.greedy(text.sources), strict=True)
+        ]
         scores = score_outputs(self.settings.task, outputs, text.pairs.references, self.settings.tokenize)
         numbers = {f"{prefix}{name}": value for name, value in scores.items() if isinstance(value, float)}
         return {f"{prefix}loss": loss, f"{prefix}perplexity": perplexity(loss), **numbers}, outputs

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_attention.copying import CopiedWords
 from keras_attention.decoding import pad_rows
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
@@ -148,14 +149,25 @@ class Encoded:
 
 
 def encode_pairs(
-    pairs: Pairs, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, max_length: int | None
+    pairs: Pairs,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    max_length: int | None,
+    copy_words: int | None = None,
 ) -> tuple[Encoded, list[str]]:
-    """Ids of every (source, target), and the origins of pairs left out for a side of more than `max_length` tokens."""
+    """Ids of every (source, target), and the origins of pairs left out for a side of more than `max_length` tokens.
+
+    With `copy_words` words of the source that the one vocabulary lacks have ids of their own, see `CopiedWords`.
+    """
     sources, targets, origins = pairs.flat()
     kept: tuple[list[Ids], list[Ids], list[int]] = ([], [], [])
     dropped: list[str] = []
     for index, (source, target, origin) in enumerate(zip(sources, targets, origins, strict=True)):
-        source_ids, target_ids = source_tokenizer.encode(source), target_tokenizer.encode(target)
+        if copy_words is None:
+            source_ids, target_ids = source_tokenizer.encode(source), target_tokenizer.encode(target)
+        else:
+            words = CopiedWords(source_tokenizer, source, copy_words)
+            source_ids, target_ids = words.encode(source), words.encode(target)
         if max_length is not None and max(len(source_ids), len(target_ids)) > max_length:
             dropped.append(origin)
         else:

@@ -152,7 +152,7 @@ def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
                 f"{origin}: {length} tokens. Expected at most {limit}, the limit of training. "
                 "Split the sentence, or give --lenient to cut it"
             )
-        if translator.source_tokenizer.unknown(text):
+        if translator.copy_words is None and translator.source_tokenizer.unknown(text):
             unseen += 1
             first = first or f"{origin}: {translator.source_tokenizer.unknown(text)[0]!r}"
     if unseen:

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_attention.copying import reader
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import build_seq2seq
@@ -209,5 +210,7 @@ def _validation(
 ) -> Validation:
     encoded = encode_all(run, settings, pairs, part, say)
     pairs = pairs.head(settings.validation_sentences)
-    sources = [run.source_tokenizer.encode(text)[: settings.max_length] for text in pairs.sources]
-    return Validation(encoded, pairs, sources)
+    readers = [reader(run.source_tokenizer, text, run.config.copy_words) for text in pairs.sources]
+    sources = [words.encode(text)[: settings.max_length] for words, text in zip(readers, pairs.sources, strict=True)]
+    writers = readers if run.config.copy_words is not None else [run.target_tokenizer] * len(pairs)
+    return Validation(encoded, pairs, sources, writers)

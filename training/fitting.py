@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_attention.config import Seq2SeqConfig
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import build_seq2seq
@@ -49,7 +50,7 @@ def make_fitting(
     """Seeds every generator and makes the model of `run`, compiled, and its batches."""
     make_deterministic(settings.seed)
     devices = Devices(settings.distribute)
-    fuse = settings.fused_loss and devices.allow_added_losses
+    fuse = fuses_loss(settings, run.config)
     options: dict[str, Any] = {
         "batch_size": settings.batch_size,
         "seed": settings.seed,
@@ -71,7 +72,7 @@ def make_fitting(
                 "Scheduled sampling and guided alignment read text that is in memory. Expected other text than shards"
             )
         tokenizers = run.source_tokenizer, run.target_tokenizer
-        paths = splits.shards.encode(run.path / "shards", *tokenizers, settings.max_length, say)
+        paths = splits.shards.encode(run.path / "shards", *tokenizers, settings.max_length, say, run.config.copy_words)
         dataset = ShardedDataset(paths, **options)
     with devices.scope():
         model = build_seq2seq(run.config)
@@ -83,6 +84,19 @@ def make_fitting(
             fitted = fuse_loss(model, settings.label_smoothing, products, settings.consistency, settings.signals)
         compile_model(fitted, settings)
     return Fitting(model, fitted, dataset, devices)
+
+
+def fuses_loss(settings: Settings, config: Seq2SeqConfig) -> bool:
+    """Whether projection and loss are one: not where devices add up losses, nor where words are copied.
+
+    Raises UserError for signals that only that loss has.
+    """
+    if config.copy_words is not None and (settings.consistency or settings.signals):
+        raise UserError(
+            "A model that copies words gives probabilities, not the logits that R-Drop, coverage_loss, "
+            "guided_alignment and scheduled_sampling work on. Expected none of them with copy_words"
+        )
+    return settings.fused_loss and settings.distribute != "mirrored" and config.copy_words is None
 
 
 def set_products(model: keras.Model, products: str) -> None:
@@ -124,7 +138,8 @@ def make_deterministic(seed: int) -> None:
 
 
 def encode_all(run: RunDirectory, settings: Settings, pairs: Pairs, part: str, say: Callable[[str], None]) -> Encoded:
-    encoded, dropped = encode_pairs(pairs, run.source_tokenizer, run.target_tokenizer, settings.max_length)
+    tokenizers = run.source_tokenizer, run.target_tokenizer
+    encoded, dropped = encode_pairs(pairs, *tokenizers, settings.max_length, run.config.copy_words)
     if dropped:
         say(
             f"{part}: left out {len(dropped)} pairs of more than {settings.max_length} tokens, "

@@ -160,6 +160,11 @@ def prepare_run(
         text, count = splits.shards.sample(settings.seed)
     tokenizers = make_tokenizers(settings, text) if parent is None else tokenizers_of(parent, settings)
     config = make_config(model, tokenizers)
+    if config.copy_words is not None and (len(tokenizers) > 1 or settings.draws_segmentations):
+        raise UserError(
+            "Copied words are known by one vocabulary, and one segmentation. Expected --joint and --sampling 0 with "
+            "copy_words"
+        )
     files: dict[str, str] = {}
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -118,13 +118,19 @@ class Shards:
         return Pairs(list(sources), [[target] for target in targets], list(origins)), count
 
     def encode(
-        self, folder: pathlib.Path, source: Tokenizer, target: Tokenizer, max_length: int, say: Callable[[str], None]
+        self,
+        folder: pathlib.Path,
+        source: Tokenizer,
+        target: Tokenizer,
+        max_length: int,
+        say: Callable[[str], None],
+        copy_words: int | None = None,
     ) -> list[pathlib.Path]:
         """Write the ids of every file into `folder`, where they are not yet; returns the paths."""
         paths = [folder / f"{path.stem}.npz" for path in self.files]
         missing = [(text, path) for text, path in zip(self.files, paths, strict=True) if not path.exists()]
         for text, path in _progress(missing, "encoding"):
-            data, dropped = encode_pairs(read_tsv(text, self.skip_empty), source, target, max_length)
+            data, dropped = encode_pairs(read_tsv(text, self.skip_empty), source, target, max_length, copy_words)
             if dropped:
                 say(f"{text}: left out {len(dropped)} pairs of more than {max_length} tokens, first {dropped[0]}")
             write_shard(path, data)
