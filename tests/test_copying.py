@@ -1,11 +1,5 @@
-"""Copying: the mixture against NumPy, ids of words that the vocabulary lacks, and a task that needs them."""
+"""Copying: the mixture against NumPy, and ids of words that the vocabulary lacks."""
 
-import importlib.util
-import pathlib
-import subprocess
-import sys
-
-import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,14 +9,12 @@ from keras import ops
 from keras_attention import CopiedWords, EncoderDecoder, PointerGenerator, Seq2SeqConfig, UserError, build_seq2seq
 from keras_attention.copying import SMALLEST, reader
 from keras_attention.text import CharacterTokenizer, SubwordTokenizer, WordTokenizer
-from keras_attention.training import evaluate, train
+from keras_attention.training import train
 from keras_attention.training.fitting import fuses_loss
 from keras_attention.training.settings import Settings
-from keras_attention.translator import Translator
 from tests.layer_contract import check_layer
 
 SOURCE = np.array([[4, 7, 5, 7, 2], [8, 6, 2, 0, 0]], "int32")  # V = 7: 7 and 8 are copied words
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def inputs(seed=0, steps=3):
@@ -148,63 +140,6 @@ def test_losses_on_logits_are_refused(choices):
     assert not fuses_loss(Settings(), config)
     with pytest.raises(UserError, match="Expected none of them with copy_words"):
         fuses_loss(Settings(**choices), config)
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    """The generated task of the benchmark, and a model that learnt it."""
-    spec = importlib.util.spec_from_file_location("benchmark_copying", ROOT / "benchmarks" / "copying.py")
-    copying = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(copying)
-    folder = tmp_path_factory.mktemp("copying")
-    copying.write_task(folder, training=4000, held_out=200)
-    run = train(
-        folder / "run", tsv=folder / "train.tsv", val_tsv=folder / "val.tsv", model=copying.WITH, **copying.SETTINGS
-    )
-    if keras.backend.backend() == "tensorflow":
-        from tensorflow.python.framework import config as tf_config
-
-        tf_config.disable_op_determinism()
-    return folder, run
-
-
-@pytest.mark.once(reason="learns what it learns on any backend; the layer's numbers and gradients are tested on each")
-def test_names_that_training_never_saw_are_copied(task):
-    folder, run = task
-    assert evaluate(run.path, tsv=folder / "test.tsv")["exact_match"] >= 95
-    translator = Translator.load(run.path)
-    assert not {"xylofon", "quux"} & set(translator.source_tokenizer.vocabulary)
-    note = "tell xylofon that quux comes at 3 pm"
-    [[best]] = translator.translate([note])
-    assert best.text == "3 pm : visit of quux for xylofon"
-    assert best.tokens == ["3", "pm", ":", "visit", "of", "quux", "for", "xylofon", "</s>"]
-    assert best.source_tokens[1] == "xylofon"
-    right, wrong = translator.score([note] * 2, [best.text, "3 pm : visit of xylofon for quux"])
-    assert right.log_prob == pytest.approx(best.log_prob, abs=1e-4)  # float32, in another order of sums
-    assert right.log_prob > wrong.log_prob + 1
-    assert translator.problem(note) is None
-    assert "5 words were never seen in training. Expected at most 4" in translator.problem("at aa ba ca da ea")
-
-
-@pytest.mark.once(reason="export runs on TensorFlow")
-def test_exported_it_copies_too(task, tmp_path):
-    from keras_attention.export import export
-
-    folder, run = task
-    rows = [line.split("\t") for line in (folder / "test.tsv").read_text().splitlines()[:20]]
-    report = export(run, tmp_path / "artefact", ["saved_model", "tflite", "onnx"], samples=[note for note, _ in rows])
-    assert all(parity.identical + parity.near_ties == 20 for parity in report.parities)
-    assert "translate_text" not in (tmp_path / "artefact" / "manifest.json").read_text()
-    for options in (["--backend", "litert"], ["--backend", "onnx", "--host-loop"]):
-        found = subprocess.run(
-            [sys.executable, tmp_path / "artefact" / "runtime.py", *options],
-            input="".join(f"{note}\n" for note, _ in rows),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert "warning" not in found.stderr
-        assert sum(line == wanted for line, (_, wanted) in zip(found.stdout.splitlines(), rows, strict=True)) >= 19
 
 
 def test_two_vocabularies_cannot_copy(tmp_path):
