@@ -67,6 +67,7 @@ def describe_translator(
         "source_vocabulary": config.source_vocabulary,
         "target_vocabulary": config.target_vocabulary,
         "copy_words": config.copy_words or 0,
+        "source_features": config.source_features,
         "max_source_length": config.max_source_length,
         "tokenizers": described,
     }

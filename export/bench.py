@@ -94,9 +94,9 @@ def rows(inputs: Mapping[str, np.ndarray]) -> int:
 def one_row(inputs: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
     """One row of every input that has rows; padding is cut off where the input is the source."""
     chosen = {name: value[row : row + 1] if value.ndim else value for name, value in inputs.items()}
-    if "source_ids" in chosen:
-        length = int((chosen["source_ids"] != 0).sum())
-        chosen["source_ids"] = chosen["source_ids"][:, :length]
+    for name in {"source_ids", "source_features"} & set(chosen):
+        length = int(runtime.source_lengths(chosen[name])[0])
+        chosen[name] = chosen[name][:, :length]
     return chosen
 
 

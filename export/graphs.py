@@ -90,6 +90,13 @@ class SearchSettings:
         }
 
 
+def source_port(net: EncoderDecoder) -> Port:
+    """The source: ids, or features."""
+    if net.source_features is None:
+        return Port("source_ids", "int32", ("batch", "source_length"))
+    return Port("source_features", "float32", ("batch", "source_length", net.source_features))
+
+
 def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence: str = "layer") -> tuple[Graph, ...]:
     """`encode`, `decode_step` and `translate` of an encoder-decoder.
 
@@ -98,17 +105,19 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
     - `translate(source_ids, max_length, length_penalty) -> ids, lengths, scores, log_probs, finished, alignments`: the
       whole search.
 
+    Where a source is features, it is `source_features` in place of `source_ids`.
+
     Args:
         net: the translator.
         settings: of `translate`.
         recurrence: how the encoder runs: `"layer"` (ONNX, SavedModel) or `"loop"` (TFLite).
     """
 
-    def encode(source_ids: Tensor) -> TensorDict:
-        state, memory = net.encode(source_ids, recurrence=recurrence, capacity=settings.max_length)
+    def encode(source_tensor: Tensor) -> TensorDict:
+        state, memory = net.encode(source_tensor, recurrence=recurrence, capacity=settings.max_length)
         return {**_prefixed("state_", state), **_prefixed("memory_", memory)}
 
-    source = Port("source_ids", "int32", ("batch", "source_length"))
+    source = source_port(net)
     encoded = probe_ports(encode, (source,))
 
     def decode_step(token_ids: Tensor, *tensors: Tensor) -> TensorDict:
@@ -117,9 +126,9 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
         log_probs, state, alignment = net.step(token_ids, state, memory)
         return {"log_probs": log_probs, **_prefixed("next_state_", state), "alignment": alignment}
 
-    def translate(source_ids: Tensor, max_length: Tensor, length_penalty: Tensor) -> TensorDict:
+    def translate(source_tensor: Tensor, max_length: Tensor, length_penalty: Tensor) -> TensorDict:
         arguments = settings.limits({"max_length": max_length, "length_penalty": length_penalty})
-        result: Mapping[str, Tensor] = net.search(source_ids, recurrence=recurrence, **arguments)
+        result: Mapping[str, Tensor] = net.search(source_tensor, recurrence=recurrence, **arguments)
         return {port.name: result[port.name] for port in TRANSLATE_OUTPUTS}
 
     state_ports = tuple(port for port in encoded if port.name.startswith("state_"))

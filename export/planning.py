@@ -69,7 +69,7 @@ def check_precision(model: keras.Model) -> None:
 
 def source_rows(
     net: EncoderDecoder, tokenizers: tuple[Tokenizer, Tokenizer] | None, samples: Sequence[Any] | None
-) -> tuple[list[list[int]], list[str]]:
+) -> tuple[list[Any], list[str]]:
     """The rows of ids to search, each with EOS, and the sentences they came from, if any; too long ones are left out.
 
     Raises:
@@ -80,11 +80,13 @@ def source_rows(
     if not samples:
         generator = np.random.default_rng(0)
         lengths = [min(length, longest - 1) for length in (1, 2, 3, 5, 7, 11, 13, 17)]
+        if net.source_features is not None:
+            return [generator.normal(size=(length, net.source_features)) for length in lengths], []
         high = net.config.source_vocabulary + (net.config.copy_words or 0)
         return [[*generator.integers(4, high, length).tolist(), SPECIAL_IDS["eos"]] for length in lengths], []
     sentences = [sample for sample in samples if isinstance(sample, str)]
     if not sentences:
-        rows = [[int(i) for i in sample] for sample in samples]
+        rows = [[int(i) for i in sample] for sample in samples] if net.source_features is None else frames(net, samples)
     elif tokenizers is None:
         raise UserError(
             "Samples are sentences, but there are no tokenizers. Give tokenizers=(source, target), or rows of ids"
@@ -96,6 +98,18 @@ def source_rows(
     if not kept:
         raise UserError(f"Every sample is longer than the model can read. Expected: at most {longest} tokens with EOS")
     return [rows[number] for number in kept], [sentences[number] for number in kept] if sentences else []
+
+
+def frames(net: EncoderDecoder, samples: Sequence[Any]) -> list[Any]:
+    """Samples of features, each `(S, F)`."""
+    arrays = [np.asarray(sample, np.float32) for sample in samples]
+    for array in arrays:
+        if array.ndim != 2 or array.shape[1] != net.source_features or not len(array):
+            raise UserError(
+                f"A sample of another shape. Expected: features (length, {net.source_features}). "
+                f"Received: {array.shape}"
+            )
+    return arrays
 
 
 def as_inputs(graph: Graph, sample: Any) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import pathlib
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,15 +56,17 @@ def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         return {name: np.asarray(value) for name, value in graph.function(*inputs.values()).items()}
 
 
-def padded(rows: Sequence[Sequence[int]], length: int | None = None) -> np.ndarray:
-    """Rows of ids as one int32 array, padded on the right with 0 to the longest row or to `length`."""
-    array = np.zeros((len(rows), length or max(len(row) for row in rows)), np.int32)
+def padded(rows: Sequence[Any], length: int | None = None) -> np.ndarray:
+    """Rows of ids as int32 `(B, S)`, or features as float32 `(B, S, F)`: 0 up to the longest row, or to `length`."""
+    features = np.shape(rows[0])[1:]
+    shape = (len(rows), length or max(len(row) for row in rows), *features)
+    array: np.ndarray = np.zeros(shape, np.float32 if features else np.int32)
     for line, row in zip(array, rows, strict=True):
         line[: len(row)] = row
     return array
 
 
-def batches(rows: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
+def batches(rows: Sequence[Any]) -> Iterator[np.ndarray]:
     """All rows, in batches of `BATCH_SIZES` in turn."""
     start, turn = 0, 0
     while start < len(rows):
@@ -73,14 +76,14 @@ def batches(rows: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
 
 
 def translator_cases(
-    net: EncoderDecoder, graphs: Sequence[Graph], rows: Sequence[Sequence[int]], settings: SearchSettings
+    net: EncoderDecoder, graphs: Sequence[Graph], rows: Sequence[Any], settings: SearchSettings
 ) -> list[Case]:
     """The cases of an encoder-decoder: every row searched, and single graphs at two batch sizes and two lengths.
 
     Args:
         net: the translator.
         graphs: its `encode`, `decode_step` and `translate`.
-        rows: source ids, each with EOS.
+        rows: source ids, each with EOS; or features.
         settings: of the search.
     """
     encode, decode_step, translate = graphs
@@ -88,7 +91,7 @@ def translator_cases(
     short, long = (by_length * 3)[:3], (by_length * 3)[-3:]
     cases = []
     for chosen in (short[:1], short, long[:1], long):
-        inputs = {"source_ids": padded(chosen)}
+        inputs = {encode.inputs[0].name: padded(chosen)}
         encoded = run(encode, inputs)
         cases.append(Case("encode", inputs, encoded))
         tokens = np.full((len(chosen),), BOS_ID, np.int32)
@@ -108,7 +111,7 @@ def search_case(
 ) -> Case:
     """One search by Keras, with its margins."""
     inputs = {
-        "source_ids": source,
+        translate.inputs[0].name: source,
         "max_length": np.array(knobs["max_length"], np.int32),
         "length_penalty": np.array(knobs["length_penalty"], np.float32),
     }

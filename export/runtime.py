@@ -336,6 +336,17 @@ def beam_search(
     }
 
 
+def source_name(source: np.ndarray) -> str:
+    """The graphs' name of a source: ids, or features."""
+    return "source_ids" if source.ndim == 2 else "source_features"
+
+
+def source_lengths(source: np.ndarray) -> np.ndarray:
+    """Positions of each row up to the last one that is not padding, which is 0."""
+    filled = source != 0 if source.ndim == 2 else (source != 0).any(axis=2)
+    return np.asarray(source.shape[1] - np.argmax(filled[:, ::-1], axis=1))
+
+
 def search_on_host(
     backend: Any,
     manifest: Mapping[str, Any],
@@ -345,8 +356,8 @@ def search_on_host(
     length_penalty: float,
 ) -> dict[str, np.ndarray]:
     """`beam_search` over the graphs `encode`, once, and `decode_step`, once for each position."""
-    batch, source_length = source_ids.shape
-    encoded = backend.run("encode", {"source_ids": source_ids})
+    batch, source_length = source_ids.shape[:2]
+    encoded = backend.run("encode", {source_name(source_ids): source_ids})
     tiled = {name: np.repeat(value, beam_size, axis=0) for name, value in encoded.items()}
     updates: dict[str, str] = manifest["state_updates"]
     memory = {name: value for name, value in tiled.items() if name not in updates}
@@ -358,7 +369,7 @@ def search_on_host(
     state = {name: tiled[name] for name in updates}
     limits = np.full((batch,), max_length)
     if manifest["max_length_factor"] is not None:
-        lengths = (source_ids != manifest["special_ids"]["pad"]).sum(axis=1).astype(np.float32)
+        lengths = source_lengths(source_ids).astype(np.float32)
         relative = np.floor(lengths * np.float32(manifest["max_length_factor"])) + manifest["max_length_offset"]
         limits = np.maximum(np.minimum(limits, relative.astype(int)), 1)
     shape = (batch, beam_size, source_length)
@@ -475,7 +486,7 @@ class Artefact:
         length_penalty: float | None = None,
         host_loop: bool = False,
     ) -> dict[str, np.ndarray]:
-        """Beam search over padded ids `(B, S)`, with the result that `beam_search` describes.
+        """Beam search over padded ids `(B, S)`, or features `(B, S, F)`, with the result that `beam_search` describes.
 
         Another beam size than the exported one takes the host loop. None takes the default of the manifest.
         """
@@ -490,11 +501,18 @@ class Artefact:
             )
         if beam_size < 1:
             raise ArtefactError(f"The beam size is out of range. Expected: at least 1. Received: {beam_size}")
-        self.check_ids(source_ids.tolist())
+        features = self.manifest.get("source_features")
+        if source_ids.ndim != (2 if features is None else 3) or (features and source_ids.shape[2] != features):
+            wanted = "ids (batch, length)" if features is None else f"features (batch, length, {features})"
+            raise ArtefactError(f"A source of another shape. Expected: {wanted}. Received: {source_ids.shape}")
+        if features is None:
+            self.check_ids(source_ids.tolist())
+        else:
+            source_ids = np.asarray(source_ids, np.float32)
         if host_loop or beam_size != exported:
             return search_on_host(self.backend, self.manifest, source_ids, beam_size, max_length, length_penalty)
         inputs = {
-            "source_ids": source_ids,
+            source_name(source_ids): source_ids,
             "max_length": np.array(max_length, np.int32),
             "length_penalty": np.array(length_penalty, np.float32),
         }

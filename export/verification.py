@@ -237,7 +237,7 @@ def check_host_loop(backend: Any, manifest: Mapping[str, Any], cases: Reference,
     for case in cases.of("translate"):
         if parity.host_loop_sentences >= HOST_LOOP_SENTENCES:
             return
-        source = case.inputs["source_ids"]
+        source = next(case.inputs[name] for name in ("source_ids", "source_features") if name in case.inputs)
         length, penalty = int(case.inputs["max_length"]), float(case.inputs["length_penalty"])
         try:
             outputs = runtime.search_on_host(backend, manifest, source, manifest["beam_size"], length, penalty)

@@ -44,7 +44,7 @@ class Seq2SeqConfig:
     """The encoder-decoder that `build_seq2seq` makes. Ids: 0 padding, 1 beginning, 2 end of sentence, 3 unknown.
 
     Args:
-        source_vocabulary: number of source ids.
+        source_vocabulary: number of source ids; 0 with `source_features`.
         target_vocabulary: number of target ids.
         cell: `"lstm"`, `"gru"` or `"layer_norm_lstm"`, of the encoder and the decoder; or `"self_attention"` for no
             recurrence at all, see `AttentionEncoder` and `AttentionDecoder`.
@@ -82,6 +82,8 @@ class Seq2SeqConfig:
         weight_dropout: share of the recurrent kernels' weights dropped in training, see `RecurrentStack`.
         residual: whether the inputs of each recurrent layer from the second on are added to its outputs.
         variational_dropout: whether all steps of a row share what dropout takes.
+        source_features: where given, a source is no words but so many numbers at each position (sensors, frames of
+            speech, patches of an image), which a dense layer projects to `embedding_size`.
         copy_words: where given, words of the source can be copied into the output, among them so many that the
             vocabulary does not hold, see `PointerGenerator`. It needs attention and one vocabulary for both sides.
 
@@ -123,6 +125,7 @@ class Seq2SeqConfig:
     residual: bool = False
     variational_dropout: bool = False
     copy_words: int | None = None
+    source_features: int | None = None
 
     def __post_init__(self) -> None:
         if self.bridge is None:
@@ -140,6 +143,8 @@ class Seq2SeqConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             smallest = 5 if field.name.endswith("vocabulary") else 1
+            if field.name == "source_vocabulary" and self.source_features is not None:
+                smallest = 0
             if isinstance(value, int) and not isinstance(value, bool) and value < smallest:
                 raise ValueError(f"Expected: {field.name} >= {smallest}. Received: {field.name}={value}")
         for name in ("dropout", "word_dropout", "weight_dropout"):
@@ -162,6 +167,11 @@ class Seq2SeqConfig:
         self._check_attention()
         self._check_depths()
         self._check_copies()
+        if self.source_features is not None and self.source_vocabulary != 0:
+            raise ValueError(
+                "A source of features has no words. Expected: source_vocabulary=0 with source_features. "
+                f"Received: source_vocabulary={self.source_vocabulary}"
+            )
 
     @property
     def recurrent(self) -> bool:

@@ -25,7 +25,10 @@ class Ensemble(Searching):
         self.members = list(members)
         self.step = ensemble_step([member.step for member in self.members], combination)
         self.combination = combination
-        sizes = [(member.config.source_vocabulary, member.config.output_vocabulary) for member in self.members]
+        sizes = [
+            (member.source_features or member.config.source_vocabulary, member.config.output_vocabulary)
+            for member in self.members
+        ]
         if len(set(sizes)) > 1:
             raise ValueError(f"Expected: members of the same vocabularies. Received: sizes {sizes}")
 
@@ -33,6 +36,10 @@ class Ensemble(Searching):
     def config(self) -> Any:
         """Of the first member; the vocabularies are those of all."""
         return self.members[0].config
+
+    @property
+    def source_dtype(self) -> str:
+        return str(self.members[0].source_dtype)
 
     @property
     def covers_source(self) -> bool:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_attention.types import Tensor
+from keras_attention.types import PAD_ID, Tensor
 
 # Finite, so that a row with nothing but masked scores stays free of NaN; far below any real score, and still
 # representable in float32, the type in which every softmax here is taken.
@@ -22,6 +22,23 @@ def length_mask(lengths: Tensor, max_length: Tensor | int) -> Tensor:
     """
     positions = ops.arange(max_length, dtype="int32")
     return ops.less(positions[None, :], ops.cast(lengths, "int32")[:, None])
+
+
+def real_positions(source: Tensor) -> Tensor:
+    """True at the positions of a right-padded source that hold something.
+
+    Args:
+        source: int `(B, S)`, padded with id 0; or float `(B, S, F)`, padded with positions that are wholly 0. Such a
+            position before one that is not is no padding.
+
+    Returns:
+        bool `(B, S)`.
+    """
+    if len(source.shape) == 2:
+        return ops.not_equal(source, PAD_ID)
+    filled = ops.cast(ops.any(ops.not_equal(source, 0), axis=-1), "int32")
+    before = ops.cumsum(filled, axis=1) - filled
+    return ops.greater(ops.sum(filled, axis=1, keepdims=True), before)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:

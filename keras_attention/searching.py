@@ -18,7 +18,8 @@ from keras_attention.types import PAD_ID, Tensor
 
 
 class Searching:
-    """Searches, for a class with `encode`, `step`, `log_probs`, `source_mask`, `representation` and `covers_source`.
+    """Searches, for a class with `encode`, `step`, `log_probs`, `source_mask`, `representation`, `covers_source` and
+    `source_dtype`.
 
     Limits of length, the same in all: `max_length`, most words of a hypothesis, EOS counted; where `max_length_factor`
     is given, also at most that many words per word of the row's own source plus `max_length_offset`. `capacity` is the
@@ -31,6 +32,7 @@ class Searching:
     source_mask: Any
     representation: Any
     covers_source: Any
+    source_dtype: Any
 
     def search(
         self,
@@ -49,7 +51,7 @@ class Searching:
         """Translates source ids `(B, S)`: `encode`, then greedy search for a beam of 1, beam search for a wider one.
 
         Args:
-            source: int32, words and EOS, padded on the right with 0.
+            source: int32, words and EOS, padded on the right with 0; or features, float32 `(B, S, F)`.
             beam_size: K, the number of hypotheses kept for each row.
             max_length, max_length_factor, max_length_offset, capacity: limits, see above.
             length_penalty: alpha of the length penalty; 0 for plain log-probabilities.
@@ -129,7 +131,7 @@ class Searching:
         capacity: int | None = None,
     ) -> tuple[Tensor, Any, Any, dict[str, Any]]:
         """The source as a tensor, the first state, the memory, and the limits as arguments of a search."""
-        source = ops.convert_to_tensor(source, dtype="int32")
+        source = ops.convert_to_tensor(source, dtype=self.source_dtype)
         if capacity is None:
             if not isinstance(max_length, int):
                 raise ValueError(f"Expected: capacity, an int, where max_length is a tensor. Received: {capacity=}")

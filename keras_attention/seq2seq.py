@@ -9,9 +9,10 @@ from keras_attention.config import Seq2SeqConfig
 from keras_attention.copying import PointerGenerator, without_copies
 from keras_attention.decoder import Decoder
 from keras_attention.encoder import Encoder
+from keras_attention.masking import real_positions
 from keras_attention.searching import Searching
 from keras_attention.self_attention import AttentionDecoder, AttentionEncoder
-from keras_attention.types import PAD_ID, Tensor, TensorDict
+from keras_attention.types import Tensor, TensorDict
 
 
 def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
@@ -20,6 +21,7 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
     Inputs: a dict of `source`, int32 `(B, S)`, words and EOS, and `target`, int32 `(B, T)`, BOS and words, both padded
     on the right with 0. Output: float32 logits `(B, T, target_vocabulary)`. Labels are the words and EOS.
 
+    With `source_features` F the source is float32 `(B, S, F)`, padded on the right with zeros (see `real_positions`).
     With `copy_words` all three may hold ids from `target_vocabulary` on, which stand for words of the source (see
     `CopiedWords`), and the output is log-probabilities `(B, T, target_vocabulary + copy_words)`: their own log-softmax,
     so that losses on logits take them as they are.
@@ -30,14 +32,20 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
     >>> build_seq2seq(config).output_shape
     (None, None, 13)
     """
-    source = keras.Input((None,), dtype="int32", name="source")
+    words = config.source_features is None
+    shape = (None,) if config.source_features is None else (None, config.source_features)
+    source = keras.Input(shape, dtype="int32" if words else "float32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
     size = config.embedding_size
     if config.tie_embeddings == "all":
         target_embedding = keras.layers.ReversibleEmbedding(config.target_vocabulary, size, name="embedding")
         source_embedding = target_embedding
     else:
-        source_embedding = keras.layers.Embedding(config.source_vocabulary, size, name="source_embedding")
+        source_embedding = (
+            keras.layers.Embedding(config.source_vocabulary, size, name="source_embedding")
+            if words
+            else keras.layers.Dense(size, name="source_embedding")
+        )
         tied = config.tie_embeddings == "target"
         kind = keras.layers.ReversibleEmbedding if tied else keras.layers.Embedding
         target_embedding = kind(config.target_vocabulary, size, name="target_embedding")
@@ -46,11 +54,11 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
     output = keras.layers.Dense(output_size, name="output")
     tied = config.tie_embeddings != "none"
     if config.copy_words is None:
-        encoded = encoder(source_embedding(source), ops.not_equal(source, PAD_ID))
+        encoded = encoder(source_embedding(source), real_positions(source))
         logits = _logits(decoder(target_embedding(target), encoded), output, target_embedding, tied)
     else:
         read, written = (without_copies(ids, config.target_vocabulary) for ids in (source, target))
-        encoded = encoder(source_embedding(read), ops.not_equal(source, PAD_ID))
+        encoded = encoder(source_embedding(read), real_positions(source))
         attentional, alignments = decoder(target_embedding(written), encoded, return_attention_scores=True)
         logits = _logits(attentional, output, target_embedding, tied)
         logits = PointerGenerator(config.copy_words, name="pointer")(logits, attentional, alignments, source)
@@ -151,7 +159,8 @@ class EncoderDecoder(Searching):
         encoder, decoder = self.encoder.get_config(), self.decoder.get_config()
         shared = self.source_embedding is self.target_embedding
         common: dict[str, Any] = {
-            "source_vocabulary": self.source_embedding.input_dim,
+            "source_vocabulary": 0 if self.source_features else self.source_embedding.input_dim,
+            "source_features": self.source_features,
             "target_vocabulary": self.target_embedding.input_dim,
             "embedding_size": self.target_embedding.output_dim,
             "encoder_units": encoder["units"],
@@ -184,13 +193,13 @@ class EncoderDecoder(Searching):
         """Source ids `(B, S)` to the decoder's first state and its memory, as `Decoder.start` describes them.
 
         Args:
-            source: int32, words and EOS, padded on the right with 0.
+            source: int32, words and EOS, padded on the right with 0; or features, float32 `(B, S, F)`.
             recurrence: `"layer"` or `"loop"`, see `RecurrentStack`.
             capacity: most steps that will be made from the state; of meaning for a model without recurrence alone,
                 whose state holds the words before.
         """
-        source = ops.convert_to_tensor(source, dtype="int32")
-        mask = ops.not_equal(source, PAD_ID)
+        source = ops.convert_to_tensor(source, dtype=self.source_dtype)
+        mask = real_positions(source)
         encoded = self.encoder(self._embed_source(source), mask, recurrence=recurrence, training=False)
         state, memory = self.decoder.start(encoded, capacity)
         return state, memory if self.pointer is None else {**memory, COPIES: source}
@@ -217,9 +226,9 @@ class EncoderDecoder(Searching):
 
     def align(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher-forced pass without dropout: the model's output `(B, T, V)` and alignments `(B, T, S)`."""
-        source = ops.convert_to_tensor(source, dtype="int32")
+        source = ops.convert_to_tensor(source, dtype=self.source_dtype)
         target = ops.convert_to_tensor(target, dtype="int32")
-        mask = ops.not_equal(source, PAD_ID)
+        mask = real_positions(source)
         encoded = self.encoder(self._embed_source(source), mask, training=False)
         attentional, alignments = self.decoder(
             self._embed_target(target), encoded, return_attention_scores=True, training=False
@@ -241,6 +250,16 @@ class EncoderDecoder(Searching):
     def _embed_target(self, ids: Tensor) -> Tensor:
         layer = self.target_embedding
         return layer(ids if self.pointer is None else without_copies(ids, layer.input_dim))
+
+    @property
+    def source_features(self) -> int | None:
+        """F where a source is features, None where it is words."""
+        dense = isinstance(self.source_embedding, keras.layers.Dense)
+        return self.source_embedding.kernel.shape[0] if dense else None
+
+    @property
+    def source_dtype(self) -> str:
+        return "int32" if self.source_features is None else "float32"
 
     @property
     def covers_source(self) -> bool:

@@ -55,6 +55,7 @@ CONFIGS = {
     "residual": {"encoder_layers": 2, "decoder_layers": 2, "residual": True},
     "layer norm, fed": {"cell": "layer_norm_lstm", "input_feeding": True},
     "copying": {"source_vocabulary": 19, "copy_words": 3},
+    "features": {"source_vocabulary": 0, "source_features": 3},
     "self-attention": {**NO_RECURRENCE, "encoder_layers": 2, "decoder_layers": 2},
     "self-attention, additive, tied": {**NO_RECURRENCE, "attention": "additive", "tie_embeddings": "target"},
 }

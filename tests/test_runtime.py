@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_attention import EncoderDecoder
+from keras_attention import EncoderDecoder, UserError
 from keras_attention.export import artefact, export, runtime
 from keras_attention.search import beam_search
 from keras_attention.text import train_tokenizer
@@ -238,3 +238,30 @@ def test_alone_in_a_fresh_environment(
         loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in finished.stderr.decode().splitlines()}
         assert "numpy" in loaded
         assert not loaded & {"tensorflow", "keras", "keras_attention"}
+
+
+@pytest.mark.parametrize("backend", MODULES)
+def test_features_are_read_as_keras_reads_them(tmp_path: pathlib.Path, cheap: None, backend: str) -> None:
+    model = tiny_model(source_vocabulary=0, source_features=3)
+    generator = np.random.default_rng(0)
+    samples = [generator.normal(size=(length, 3)) for length in (1, 4, 6)]
+    folder = tmp_path / "artefact"
+    limits: dict[str, Any] = {"max_length_factor": 1.0, "max_length_offset": 1}
+    export(model, folder, ["tflite", "onnx"], samples=samples, beam_size=3, max_length=11, **limits)
+    source = np.zeros((2, 7, 3), np.float32)
+    source[0, :6], source[1, :4] = samples[2], samples[1]
+    expected = EncoderDecoder(model).search(source, beam_size=3, max_length=11, **limits)
+    translator = runtime.Artefact(folder, backend)
+    for host_loop in (False, True):
+        found = translator.search(source, host_loop=host_loop)
+        width = found["ids"].shape[-1]
+        np.testing.assert_array_equal(found["ids"], np.asarray(expected["ids"])[:, :, :width])
+        np.testing.assert_array_equal(found["lengths"], np.asarray(expected["lengths"]))
+    for wrong in (source[0], source[:, :, :2], np.ones((1, 3), np.int32)):
+        with pytest.raises(runtime.ArtefactError, match=r"Expected: features \(batch, length, 3\)"):
+            translator.search(wrong)
+    with pytest.raises(runtime.ArtefactError, match="without tokenizers"):
+        translator.encode(["a b"])
+    with pytest.raises(UserError, match=r"Expected: features \(length, 3\). Received: \(3, 4\)"):
+        export(model, tmp_path / "other", ["tflite"], samples=[np.ones((3, 4))])
+    assert not (tmp_path / "other").exists()

@@ -27,6 +27,7 @@ import keras
 from keras import ops
 
 from keras_attention.errors import UserError
+from keras_attention.masking import real_positions
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.types import PAD_ID, Tensor
 
@@ -213,7 +214,7 @@ def rewire(model: keras.Model, signals: Signals) -> tuple[dict[str, Any], Any, A
     net = EncoderDecoder(model)
     source, target = model.input["source"], model.input["target"]
     more: dict[str, Any] = {}
-    encoded = net.encoder(net.source_embedding(source), ops.not_equal(source, PAD_ID))
+    encoded = net.encoder(net.source_embedding(source), real_positions(source))
     embedded = net.target_embedding(target)
     if signals.sample:
         more["gold"] = keras.Input((1,), name="gold")
