@@ -69,7 +69,8 @@ class Seq2SeqConfig:
         use_coverage: coverage of the source inside an additive score.
         score_bias_init: first value of the learned bias of monotonic energies.
         sigmoid_noise: noise on monotonic energies in training.
-        style: `"luong"`, or `"bahdanau"` for attention before the recurrent step, see `AttentionCell`.
+        style: `"luong"`; `"bahdanau"` for attention before the recurrent step, see `AttentionCell`; `"gnmt"` for
+            attention from the bottom layer, whose context every layer above reads, see `UpperLayers`.
         attentional_size: depth of the attentional vector; if `None`, `decoder_units`, and in Bahdanau's style the
             context as it is.
         input_feeding: whether the attentional vector is fed to the next step (slower training, better search).
@@ -133,7 +134,7 @@ class Seq2SeqConfig:
         for name, allowed in (
             ("cell", CELL_KINDS),
             ("attention", ATTENTIONS),
-            ("style", STYLES),
+            ("style", (*STYLES, "gnmt")),
             ("bridge", BRIDGES),
             ("bridge_input", BRIDGE_INPUTS),
             ("tie_embeddings", TIES),
@@ -150,7 +151,7 @@ class Seq2SeqConfig:
         for name in ("dropout", "word_dropout", "weight_dropout"):
             check_dropout(getattr(self, name), name)
         if self.weight_dropout and (
-            self.cell != "lstm" or self.bridge == "copy" or self.input_feeding or self.style == "bahdanau"
+            self.cell != "lstm" or self.bridge == "copy" or self.input_feeding or self.style != "luong"
         ):
             raise ValueError(
                 "weight_dropout is drawn for a whole pass of an LSTM. Expected: cell='lstm', bridge='dense', "
@@ -266,10 +267,17 @@ class Seq2SeqConfig:
                 f"Expected: attention_heads that divides {self.memory_depth}, the depth of the encoder's outputs. "
                 f"Received: attention_heads={self.attention_heads}"
             )
-        if self.style == "bahdanau" and self.input_feeding:
+        if self.style != "luong" and self.input_feeding:
             raise ValueError(
-                "Bahdanau's style feeds the context of the same step. Expected: input_feeding=False with "
-                "style='bahdanau'. Received: input_feeding=True"
+                "Here the context of the same step is fed. Expected: input_feeding=False with "
+                f"style={self.style!r}. Received: input_feeding=True"
+            )
+        one = self.attention_heads == 1 and not self.attention_dropout and self.attentional_size is None
+        if self.style == "gnmt" and (self.decoder_layers < 2 or not one):
+            raise ValueError(
+                "The layers above the first read one context. Expected: decoder_layers >= 2, attention_heads=1, "
+                "attention_dropout=0 and attentional_size=None with style='gnmt'. Received: "
+                f"{self.decoder_layers}, {self.attention_heads}, {self.attention_dropout}, {self.attentional_size}"
             )
 
     def _check_self_attention(self) -> None:

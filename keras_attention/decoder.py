@@ -13,6 +13,7 @@ from keras_attention.cells import AttentionCell, mean_alignment
 from keras_attention.multi_head import MultiHeadLuongAttention
 from keras_attention.recurrent import RecurrentStack
 from keras_attention.types import Shape, Tensor, TensorDict
+from keras_attention.upper_layers import UpperLayers
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
@@ -38,7 +39,8 @@ class Decoder(keras.layers.Layer):
         bridge: `"dense"` or `"copy"`, see `Bridge`.
         bridge_input: `"mean"` or `"final"`, see `Bridge`.
         dropout: share of the embedded words, of `h_t` without input feeding, and of the outputs dropped in training.
-        style: `"luong"` or `"bahdanau"`, see `AttentionCell`.
+        style: `"luong"` or `"bahdanau"`, see `AttentionCell`; `"gnmt"`: the bottom layer in Bahdanau's style, and the
+            context an input of every layer above, see `UpperLayers`.
         weight_dropout: see `RecurrentStack`; only where the recurrence runs before attention, without input feeding.
         word_dropout: share of the words, as a whole, dropped in training.
         residual, variational_dropout: see `RecurrentStack`; the second holds for all dropout but that of words.
@@ -80,17 +82,30 @@ class Decoder(keras.layers.Layer):
                 "Input feeding and the attentional vector belong to attention. Expected: input_feeding=False and "
                 f"attentional_size=None where attention=None. Received: {input_feeding=}, {attentional_size=}"
             )
-        if weight_dropout and (input_feeding or style == "bahdanau"):
+        if weight_dropout and (input_feeding or style != "luong"):
             raise ValueError(
                 "Expected: weight_dropout=0 where each step is fed the attention of the one before. "
                 f"Received: {weight_dropout=}, {input_feeding=}, {style=}"
             )
+        if style == "gnmt" and (
+            attention is None
+            or "num_heads" in attention
+            or attention.get("dropout")
+            or attentional_size
+            or num_layers < 2
+        ):
+            raise ValueError(
+                "The layers above the first read one context. Expected: num_layers >= 2, attention of one head without "
+                f"dropout, and attentional_size=None with style='gnmt'. Received: {num_layers=}, {attention=}, "
+                f"{attentional_size=}"
+            )
         policy = self.dtype_policy
+        gnmt, context_first = style == "gnmt", style in ("bahdanau", "gnmt")
         # With the cell states, which cost nothing where no lengths are given: a decoder's rows are run to the end.
         self.stack = RecurrentStack(
             cell,
             units,
-            num_layers,
+            1 if gnmt else num_layers,
             dropout=dropout,
             return_cell_state=True,
             weight_dropout=weight_dropout,
@@ -102,13 +117,13 @@ class Decoder(keras.layers.Layer):
         self.stepper = None
         if attention is not None:
             make = MultiHeadLuongAttention if "num_heads" in attention else LuongAttention
-            size = attentional_size if style == "bahdanau" else attentional_size or units
+            size = attentional_size if context_first else attentional_size or units
             attention_cell = AttentionCell(
                 self.stack,
                 make(**attention, name="attention", dtype=policy),
                 attentional_size=size,
-                input_feeding=input_feeding or style == "bahdanau",
-                style=style,
+                input_feeding=input_feeding or context_first,
+                style="bahdanau" if gnmt else style,
                 name="cell",
                 dtype=policy,
             )
@@ -116,12 +131,20 @@ class Decoder(keras.layers.Layer):
             self.stepper = AttentionRNN(
                 attention_cell,
                 return_sequences=True,
-                dropout=dropout,
+                dropout=0.0 if gnmt else dropout,  # the layers above have their own
                 variational_dropout=variational_dropout,
                 name="rnn",
                 dtype=policy,
             )
-        self.bridge = Bridge(bridge, bridge_input, self.stack.state_names, units, name="bridge", dtype=policy)
+        self.upper = None
+        if gnmt:
+            arguments: dict[str, Any] = {"dropout": dropout, "residual": residual}
+            arguments["variational_dropout"] = variational_dropout
+            self.upper = UpperLayers(cell, units, num_layers, **arguments, name="upper", dtype=policy)
+        names = self.stack.state_names + (self.upper.state_names if self.upper else [])
+        self.bridge = Bridge(bridge, bridge_input, names, units, name="bridge", dtype=policy)
+        self.num_layers = num_layers
+        self.residual = residual
         self.attention_arguments = attention
         self.attentional_size = attentional_size
         self.input_feeding = input_feeding
@@ -137,11 +160,13 @@ class Decoder(keras.layers.Layer):
             self.stack.build((None, None, embedded_shape[-1]))
         else:
             self.stepper.build((None, None, embedded_shape[-1]), tuple(encoded_shape["values"]))
+        if self.upper is not None:
+            self.upper.build((None, None, self.stack.units), tuple(encoded_shape["values"]))
         self.built = True
 
     def representation(self, state: TensorDict) -> Tensor:
         """The h of the last layer after a step, `(B, units)`."""
-        return state[f"h_{self.stack.num_layers - 1}"]
+        return state[f"h_{self.num_layers - 1}"]
 
     def start(self, encoded: dict[str, Any], capacity: int | None = None) -> tuple[TensorDict, TensorDict]:
         """The first state, and the memory that every step reads: both flat dicts.
@@ -154,7 +179,8 @@ class Decoder(keras.layers.Layer):
         if self.stepper is None:
             return state, {"mask": encoded["mask"]}
         memory = self.stepper.cell.prepare_memory(encoded["values"], encoded["mask"])
-        return self.stepper.cell.initial_state(memory, state), memory
+        own, above = self._split(state)
+        return {**self.stepper.cell.initial_state(memory, own), **above}, memory
 
     def step(self, embedded: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, TensorDict, Tensor]:
         """One decoding step, without dropout.
@@ -168,10 +194,20 @@ class Decoder(keras.layers.Layer):
             The output `(B, A)`, the new state, and the alignment `(B, S)`, zeros without attention.
         """
         if self.stepper is not None:
-            outputs, new_state, alignment = self.stepper.cell(embedded, state, memory, training=False)
-            return outputs, new_state, alignment
+            own, above = self._split(state)
+            outputs, new_state, alignment = self.stepper.cell(embedded, own, memory, training=False)
+            if self.upper is not None:
+                context = ops.matmul(ops.expand_dims(alignment, 1), memory["values"])[:, 0]
+                outputs, above = self.upper.step(outputs, context, above)
+            return outputs, {**new_state, **above}, alignment
         hidden, new_state = self.stack.step(embedded, state)
         return hidden, new_state, _no_alignment(hidden[:, :1], memory["mask"])
+
+    def _split(self, state: TensorDict) -> tuple[TensorDict, TensorDict]:
+        """The states of the layers that attend, and of those above."""
+        names = self.upper.state_names if self.upper is not None else []
+        above = {name: state[name] for name in names}
+        return {name: tensor for name, tensor in state.items() if name not in above}, above
 
     def call(
         self,
@@ -187,8 +223,12 @@ class Decoder(keras.layers.Layer):
             outputs = self._dropout(hidden, training=training)
             alignments = _no_alignment(hidden[:, :, :1], ops.expand_dims(memory["mask"], 1))
         else:
-            outputs, alignments, _ = self.stepper.run(embedded, state, memory, training=training)
+            own, above = self._split(state)
+            outputs, alignments, _ = self.stepper.run(embedded, own, memory, training=training)
             alignments = mean_alignment(alignments)
+            if self.upper is not None:
+                contexts = ops.matmul(alignments, memory["values"])
+                outputs = self._dropout(self.upper(outputs, contexts, above, training=training), training=training)
         return (outputs, alignments) if return_attention_scores else outputs
 
     def compute_output_spec(
@@ -208,7 +248,7 @@ class Decoder(keras.layers.Layer):
             **super().get_config(),
             "cell": self.stack.cell,
             "units": self.stack.units,
-            "num_layers": self.stack.num_layers,
+            "num_layers": self.num_layers,
             "attention": self.attention_arguments,
             "attentional_size": self.attentional_size,
             "input_feeding": self.input_feeding,
@@ -218,7 +258,7 @@ class Decoder(keras.layers.Layer):
             "style": self.style,
             "weight_dropout": self.stack.weight_dropout,
             "word_dropout": self.word_dropout,
-            "residual": self.stack.residual,
+            "residual": self.residual,
             "variational_dropout": self.stack.variational_dropout,
         }
 

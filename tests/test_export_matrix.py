@@ -54,6 +54,7 @@ CONFIGS = {
     "hard monotonic, fed": {"alignment": "hard_monotonic", "input_feeding": True},
     "residual": {"encoder_layers": 2, "decoder_layers": 2, "residual": True},
     "layer norm, fed": {"cell": "layer_norm_lstm", "input_feeding": True},
+    "gnmt": {"style": "gnmt", "decoder_layers": 3, "encoder_layers": 2, "residual": True},
     "copying": {"source_vocabulary": 19, "copy_words": 3},
     "features": {"source_vocabulary": 0, "source_features": 3},
     "self-attention": {**NO_RECURRENCE, "encoder_layers": 2, "decoder_layers": 2},

@@ -58,6 +58,16 @@ CHOICES = {
     "heads, monotonic": {"attention": "dot", "attention_heads": 2, "alignment": "monotonic", "input_feeding": True},
     "residual": {"encoder_layers": 3, "decoder_layers": 2, "residual": True, "variational_dropout": True},
     "residual, input feeding": {"decoder_layers": 3, "residual": True, "input_feeding": True, "cell": "gru"},
+    "gnmt": {"style": "gnmt", "decoder_layers": 3, "encoder_layers": 2, "residual": True},
+    "gnmt, gru, local": {"style": "gnmt", "decoder_layers": 2, "cell": "gru", "window": "local_p", "half_width": 2},
+    "gnmt, copy": {
+        "style": "gnmt",
+        "decoder_layers": 2,
+        "encoder_layers": 2,
+        "bridge": "copy",
+        "use_coverage": True,
+        "attention": "additive",
+    },
     "layer norm": {"cell": "layer_norm_lstm", "encoder_layers": 2},
     "layer norm, copy": {"cell": "layer_norm_lstm", "bridge": "copy", "input_feeding": True},
     "copying": {"copy_words": 4, "source_vocabulary": 9, "target_vocabulary": 9},  # SOURCE and TARGET hold 9 and 10
@@ -76,7 +86,7 @@ CHOICES = {
     "self-attention, cosine": {**NO_RECURRENCE, "attention": "cosine", "use_scale": True},
 }
 # Weights that sum to less than 1: the rest of a monotonic walk is past the end, a Gaussian is not normalised again.
-PARTIAL = ("local-p", "coverage, input feeding", "monotonic", "hard monotonic", "heads, monotonic")
+PARTIAL = ("local-p", "gnmt, gru, local", "coverage, input feeding", "monotonic", "hard monotonic", "heads, monotonic")
 EXTRA = {"location": {"max_source_length": 17}, "concat": {"attention_units": 3}, "cosine": {"use_scale": True}}
 
 

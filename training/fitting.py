@@ -105,6 +105,8 @@ def set_products(model: keras.Model, products: str) -> None:
     if not hasattr(encoder, "stack"):  # without recurrence there is no pass of our own
         return
     encoder.stack.products = decoder.stack.products = products
+    for layer in decoder.upper.layers if decoder.upper is not None else ():
+        layer.products = products
     if decoder.stepper is not None:
         decoder.stepper.cell.products = products
 
