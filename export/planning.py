@@ -76,7 +76,7 @@ def source_rows(
         UserError: if sentences come without tokenizers, or no sample is left.
     """
     longest = net.config.max_source_length or 10**9
-    samples = list(samples or [])
+    samples = [] if samples is None else list(samples)
     if not samples:
         generator = np.random.default_rng(0)
         lengths = [min(length, longest - 1) for length in (1, 2, 3, 5, 7, 11, 13, 17)]
@@ -85,7 +85,7 @@ def source_rows(
         high = net.config.source_vocabulary + (net.config.copy_words or 0)
         return [[*generator.integers(4, high, length).tolist(), SPECIAL_IDS["eos"]] for length in lengths], []
     sentences = [sample for sample in samples if isinstance(sample, str)]
-    if not sentences:
+    if net.source_features is not None or not sentences:
         rows = [[int(i) for i in sample] for sample in samples] if net.source_features is None else frames(net, samples)
     elif tokenizers is None:
         raise UserError(
@@ -102,6 +102,8 @@ def source_rows(
 
 def frames(net: EncoderDecoder, samples: Sequence[Any]) -> list[Any]:
     """Samples of features, each `(S, F)`."""
+    if any(isinstance(sample, str) for sample in samples):
+        raise UserError(f"Samples are sentences. Expected: features, arrays (length, {net.source_features})")
     arrays = [np.asarray(sample, np.float32) for sample in samples]
     for array in arrays:
         if array.ndim != 2 or array.shape[1] != net.source_features or not len(array):

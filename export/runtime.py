@@ -344,7 +344,8 @@ def source_name(source: np.ndarray) -> str:
 def source_lengths(source: np.ndarray) -> np.ndarray:
     """Positions of each row up to the last one that is not padding, which is 0."""
     filled = source != 0 if source.ndim == 2 else (source != 0).any(axis=2)
-    return np.asarray(source.shape[1] - np.argmax(filled[:, ::-1], axis=1))
+    lengths = source.shape[1] - np.argmax(filled[:, ::-1], axis=1)
+    return np.where(filled.any(axis=1), lengths, 0)
 
 
 def search_on_host(
@@ -452,6 +453,20 @@ class Artefact:
                     f"Received: {len(row)}. Split the sentence"
                 )
 
+    def _check_features(self, source: np.ndarray) -> None:
+        limit, shape = self.manifest["max_source_length"], source.shape
+        if limit is not None and shape[1] > limit:
+            raise ArtefactError(
+                f"The source is too long for this model. Expected: at most {limit} positions. Received: {shape[1]}"
+            )
+        if not np.isfinite(source).all():
+            raise ArtefactError("The source holds numbers that are not finite. Expected: finite numbers")
+        if not source_lengths(source).all():
+            row = int(np.argmin(source_lengths(source)))
+            raise ArtefactError(
+                f"Row {row + 1} is empty: wholly 0, which is padding. Expected: something at one position"
+            )
+
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Checked source ids of each sentence, with EOS.
 
@@ -502,13 +517,15 @@ class Artefact:
         if beam_size < 1:
             raise ArtefactError(f"The beam size is out of range. Expected: at least 1. Received: {beam_size}")
         features = self.manifest.get("source_features")
-        if source_ids.ndim != (2 if features is None else 3) or (features and source_ids.shape[2] != features):
+        source_ids = np.asarray(source_ids, np.int32 if features is None else np.float32)
+        shape = source_ids.shape
+        if len(shape) != (2 if features is None else 3) or (features and shape[2] != features) or 0 in shape:
             wanted = "ids (batch, length)" if features is None else f"features (batch, length, {features})"
-            raise ArtefactError(f"A source of another shape. Expected: {wanted}. Received: {source_ids.shape}")
+            raise ArtefactError(f"A source of another shape. Expected: {wanted}. Received: {shape}")
         if features is None:
             self.check_ids(source_ids.tolist())
         else:
-            source_ids = np.asarray(source_ids, np.float32)
+            self._check_features(source_ids)
         if host_loop or beam_size != exported:
             return search_on_host(self.backend, self.manifest, source_ids, beam_size, max_length, length_penalty)
         inputs = {

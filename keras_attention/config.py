@@ -1,5 +1,6 @@
 """Every choice of an encoder-decoder, as plain data."""
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -146,7 +147,10 @@ class Seq2SeqConfig:
             smallest = 5 if field.name.endswith("vocabulary") else 1
             if field.name == "source_vocabulary" and self.source_features is not None:
                 smallest = 0
-            if isinstance(value, int) and not isinstance(value, bool) and value < smallest:
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if field.type in (int, int | None) and not whole and (value is not None or field.type is int):
+                raise ValueError(f"Expected: {field.name}, a whole number. Received: {field.name}={value!r}")
+            if whole and value < smallest:
                 raise ValueError(f"Expected: {field.name} >= {smallest}. Received: {field.name}={value}")
         for name in ("dropout", "word_dropout", "weight_dropout"):
             check_dropout(getattr(self, name), name)

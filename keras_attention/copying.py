@@ -54,6 +54,7 @@ class PointerGenerator(keras.layers.Layer):
         super().__init__(**kwargs)
         if copy_words < 1:
             raise ValueError(f"Expected: copy_words >= 1. Received: copy_words={copy_words}")
+        self.autocast = False  # logits come in float32, and stay so
         self.copy_words = copy_words
         self.gate = keras.layers.Dense(1, activation="sigmoid", name="gate", dtype=self.dtype_policy)
 
@@ -134,6 +135,11 @@ class CopiedWords:
         if all(index < size for index in kept):
             return self.tokenizer.decode(kept)
         return self.tokenizer.join(self.tokens(kept))
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that can be neither written nor copied, in order."""
+        read = zip(self.pieces(text), self.encode(text), strict=True)
+        return [piece for piece, index in read if index == UNK_ID]
 
     def pieces(self, text: str) -> list[str]:
         return self.tokenizer.pieces(text)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from keras_attention.copying import CopiedWords
 from keras_attention.ensemble import Ensemble
 from keras_attention.errors import UserError
 from keras_attention.search import Constraints, allow_words
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import UNKNOWN_ID, Tokenizer
 from keras_attention.types import Tensor
+
+Writer: TypeAlias = Tokenizer | CopiedWords
+"""What writes the outputs of a text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Wishes:
         min_length: fewest tokens of an output, EOS counted.
         prefixes: what each output begins with, one string for each text, or one for all; it ends at a word's end.
         phrases: what must be in each output: strings for all texts, or a list of strings for each. Beam search only.
-        banned: tokens that no output holds; words of several tokens cannot be banned.
+        banned: tokens of the vocabulary that no output holds; words of several tokens cannot be banned.
         no_repeat_ngram: no so many tokens in a row come twice; 0 for no such rule.
         repetition_penalty: above 1, makes tokens that are there already less likely.
     """
@@ -98,32 +102,36 @@ class Wishes:
             "repetition_penalty": self.repetition_penalty,
         }
 
-    def prefix_ids(self, count: int, tokenizer: Tokenizer) -> list[list[int]]:
+    def prefix_ids(self, writers: Sequence[Writer]) -> list[list[int]]:
         """Ids of each text's prefix. Raises UserError for unknown words, and another number of prefixes than texts."""
+        count = len(writers)
         texts = [self.prefixes] * count if isinstance(self.prefixes, str) else list(self.prefixes)
         if len(texts) != count:
             raise UserError(f"Expected a prefix for each of {count} texts. Received: {len(texts)}")
-        return [_encode(tokenizer, text, "prefix") for text in texts]
+        return [_encode(writer, text, "prefix") for writer, text in zip(writers, texts, strict=True)]
 
-    def phrase_ids(self, count: int, tokenizer: Tokenizer) -> list[list[list[int]]]:
+    def phrase_ids(self, writers: Sequence[Writer]) -> list[list[list[int]]]:
         """Ids of each text's phrases. Raises UserError for unknown words, empty phrases, another number than texts."""
+        count = len(writers)
         for_all = all(isinstance(phrase, str) for phrase in self.phrases)
         rows: list[Any] = [self.phrases] * count if for_all else list(self.phrases)
         if len(rows) != count:
             raise UserError(f"Expected phrases for each of {count} texts. Received: {len(rows)}")
-        found = [[_encode(tokenizer, phrase, "phrase") for phrase in row] for row in rows]
+        found = [
+            [_encode(writer, phrase, "phrase") for phrase in row] for writer, row in zip(writers, rows, strict=True)
+        ]
         if any(not phrase for row in found for phrase in row):
             raise UserError("A phrase that must be in the output is empty. Expected words")
         return found
 
 
-def _encode(tokenizer: Tokenizer, text: str, what: str) -> list[int]:
+def _encode(tokenizer: Writer, text: str, what: str) -> list[int]:
     ids = tokenizer.encode(text) if text else []
     if UNKNOWN_ID in ids:
         unknown = tokenizer.unknown(text)
         raise UserError(
             f"The {what} {text!r} holds what the model cannot write: {unknown[0] if unknown else text!r}. "
-            "Expected words of the target vocabulary"
+            "Expected words of the target vocabulary, or of the text itself where a model copies them"
         )
     return ids
 

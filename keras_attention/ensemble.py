@@ -26,7 +26,7 @@ class Ensemble(Searching):
         self.step = ensemble_step([member.step for member in self.members], combination)
         self.combination = combination
         sizes = [
-            (member.source_features or member.config.source_vocabulary, member.config.output_vocabulary)
+            (member.source_features, member.config.source_vocabulary, member.config.output_vocabulary)
             for member in self.members
         ]
         if len(set(sizes)) > 1:

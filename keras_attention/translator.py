@@ -88,6 +88,11 @@ class Translator:
                         f"{run.path}: another {side} vocabulary than that of {first.path}. Expected runs that were "
                         "trained with the same one, for example with --start-from"
                     )
+            if run.config.copy_words != first.config.copy_words:
+                raise UserError(
+                    f"{run.path}: copies {run.config.copy_words or 'no'} words, {first.path} "
+                    f"{first.config.copy_words or 'none'}. Expected runs with the same copy_words"
+                )
         limits = [run.max_source_length for run in runs if run.max_source_length is not None]
         return cls(
             [run.load_model() for run in runs],
@@ -110,8 +115,8 @@ class Translator:
             self.copy_words
         ):
             return (
-                f"{len(words)} words were never seen in training. Expected at most {self.copy_words}, as many as "
-                "this model can copy"
+                f"{len(words)} words are outside the vocabulary. Expected at most {self.copy_words}, as many as this "
+                "model can copy"
             )
         unknown = self.source_tokenizer.unknown(text) if unknown_is_one and self.copy_words is None else []
         if unknown:
@@ -193,8 +198,8 @@ class Translator:
                 "other method with them"
             )
         readers, rows = self._encode(texts)
-        prefixes = wishes.prefix_ids(len(texts), self.target_tokenizer)
-        phrases = wishes.phrase_ids(len(texts), self.target_tokenizer)
+        writers = [writer for _, writer in readers]
+        prefixes, phrases = wishes.prefix_ids(writers), wishes.phrase_ids(writers)
         fixed = wishes.fixed(self.target_tokenizer)
         if banned := {*fixed["banned"]} & {index for row in phrases for phrase in row for index in phrase}:
             [token] = self.target_tokenizer.tokens([min(banned)])

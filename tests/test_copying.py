@@ -69,6 +69,17 @@ def test_the_layer_keeps_the_contract(tmp_path):
     )
 
 
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+def test_logits_are_not_rounded(dtype):
+    _, attentional, alignment = inputs()
+    logits = np.tile(np.array([20.03, 20.0, 0, 0, 0, 0, 0], "float32"), (2, 3, 1))  # one number in bfloat16
+    layer = PointerGenerator(2, dtype=dtype)
+    layer.build(logits.shape, attentional.shape)
+    layer.gate.set_weights([np.zeros((4, 1)), np.full(1, 40.0)])
+    found = ops.convert_to_numpy(layer(logits, attentional, alignment, SOURCE))
+    np.testing.assert_allclose(found[..., 0] - found[..., 1], 0.03, atol=1e-4)
+
+
 def test_without_room_there_is_no_layer():
     with pytest.raises(ValueError, match=r"Expected: copy_words >= 1\. Received: copy_words=0"):
         PointerGenerator(0)
@@ -105,6 +116,7 @@ def test_ids_of_a_source_and_its_outputs_go_there_and_back(source, target, most)
     known = {"call", "at", "now", *new[:most]}
     ids = words.encode(" ".join(target))
     assert [index != 3 for index in ids] == [word in known for word in target]
+    assert words.unknown(" ".join(target)) == [word for word in target if word not in known]
     assert words.decode(ids) == " ".join(word for word in target if word in known)
     assert words.tokens([*ids, 2]) == [*(word if word in known else "<unk>" for word in target), "</s>"]
     size = WORDS.vocabulary_size
@@ -127,28 +139,33 @@ def test_characters_and_subwords_have_copies_too():
 
 @pytest.mark.parametrize(
     "choices",
-    [{"attention": "none"}, {"target_vocabulary": 9}, {"copy_words": 0}],
+    [{"attention": "none"}, {"target_vocabulary": 9}, {"copy_words": 0}, {"copy_words": 2.5}, {"copy_words": True}],
 )
 def test_a_config_that_cannot_copy(choices):
     with pytest.raises(ValueError, match="Expected: "):
         Seq2SeqConfig(**{"source_vocabulary": 7, "target_vocabulary": 7, "copy_words": 2, **choices})
 
 
+def pairs_file(folder):
+    path = folder / "pairs.tsv"
+    path.write_text("".join(f"a {n}\tb {n}\n" for n in range(9)))
+    return path
+
+
 @pytest.mark.parametrize("choices", [{"consistency": 1.0}, {"coverage_loss": 0.5}])
-def test_losses_on_logits_are_refused(choices):
-    config = Seq2SeqConfig(7, 7, copy_words=2)
-    assert not fuses_loss(Settings(), config)
+def test_losses_on_logits_are_refused(choices, tmp_path):
+    assert not fuses_loss(Settings(), Seq2SeqConfig(7, 7, copy_words=2))
+    words = {"source_tokenizer": "word", "target_tokenizer": "word", "joint": True}
     with pytest.raises(UserError, match="Expected none of them with copy_words"):
-        fuses_loss(Settings(**choices), config)
+        train(tmp_path / "run", tsv=pairs_file(tmp_path), model={"copy_words": 2}, **words, **choices)
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_vocabularies_cannot_copy(tmp_path):
-    path = tmp_path / "pairs.tsv"
-    path.write_text("".join(f"a {n}\tb {n}\n" for n in range(9)))
     with pytest.raises(UserError, match="Expected --joint and --sampling 0 with copy_words"):
         train(
             tmp_path / "run",
-            tsv=path,
+            tsv=pairs_file(tmp_path),
             source_tokenizer="word",
             target_tokenizer="word",
             model={"copy_words": 2},

@@ -1,13 +1,17 @@
 """A task that cannot be solved without copying: learnt, exported to three formats, and run without Keras."""
 
 import importlib.util
+import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 from tensorflow.python.framework import config as tf_config
 
+from keras_attention.decoding import Wishes
+from keras_attention.errors import UserError
 from keras_attention.export import export
 from keras_attention.training import evaluate, train
 from keras_attention.translator import Translator
@@ -44,7 +48,27 @@ def test_names_that_training_never_saw_are_copied(task):
     assert right.log_prob == pytest.approx(best.log_prob, abs=1e-4)  # float32, in another order of sums
     assert right.log_prob > wrong.log_prob + 1
     assert translator.problem(note) is None
-    assert "5 words were never seen in training. Expected at most 4" in translator.problem("at aa ba ca da ea")
+    wishes = Wishes(prefixes="3 pm : visit of quux", phrases=["xylofon"])
+    assert translator.translate([note], wishes=wishes)[0][0].text == best.text
+    with pytest.raises(UserError, match="The phrase 'ada' holds what the model cannot write: 'ada'"):
+        translator.translate([note], wishes=Wishes(phrases=["ada"]))
+    assert "5 words are outside the vocabulary. Expected at most 4" in translator.problem("at aa ba ca da ea")
+
+
+def test_what_is_more_than_can_be_copied_is_counted(task, tmp_path, capsys):
+    notes = tmp_path / "notes.tsv"
+    notes.write_text("tell aa that ba comes at 3 pm\t3 pm : visit of ba for aa\nat ca da ea fa ga ha\tat ha\n")
+    assert evaluate(task[1].path, tsv=notes)["sources_with_unseen"] == 1
+    assert "1 sources hold what training never saw" in capsys.readouterr().err
+
+
+def test_only_models_that_copy_alike_answer_as_one(task, tmp_path):
+    other = shutil.copytree(task[1].path, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["model"]["copy_words"] = None
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"copies no words, .* 4\. Expected runs with the same copy_words"):
+        Translator.load(task[1].path, other)
 
 
 def test_exported_it_copies_too(task, tmp_path):

@@ -257,11 +257,25 @@ def test_features_are_read_as_keras_reads_them(tmp_path: pathlib.Path, cheap: No
         width = found["ids"].shape[-1]
         np.testing.assert_array_equal(found["ids"], np.asarray(expected["ids"])[:, :, :width])
         np.testing.assert_array_equal(found["lengths"], np.asarray(expected["lengths"]))
-    for wrong in (source[0], source[:, :, :2], np.ones((1, 3), np.int32)):
+    np.testing.assert_array_equal(translator.search(source.tolist())["ids"], np.asarray(expected["ids"]))
+    for wrong in (source[0], source[:, :, :2], np.ones((1, 3), np.int32), source[:, :0]):
         with pytest.raises(runtime.ArtefactError, match=r"Expected: features \(batch, length, 3\)"):
             translator.search(wrong)
+    with pytest.raises(runtime.ArtefactError, match="Row 2 is empty: wholly 0"):
+        translator.search(source * [[[1]], [[0]]])
+    with pytest.raises(runtime.ArtefactError, match="not finite"):
+        translator.search(np.where(source == 0, np.nan, source))
     with pytest.raises(runtime.ArtefactError, match="without tokenizers"):
         translator.encode(["a b"])
+    with pytest.raises(UserError, match=r"Samples are sentences\. Expected: features"):
+        export(model, tmp_path / "other", ["tflite"], samples=["a b"])
     with pytest.raises(UserError, match=r"Expected: features \(length, 3\). Received: \(3, 4\)"):
-        export(model, tmp_path / "other", ["tflite"], samples=[np.ones((3, 4))])
+        export(model, tmp_path / "other", ["tflite"], samples=np.ones((1, 3, 4)))
     assert not (tmp_path / "other").exists()
+
+
+def test_features_too_long_for_a_location_score(tmp_path: pathlib.Path, cheap: None) -> None:
+    model = tiny_model(source_vocabulary=0, source_features=3, attention="location", max_source_length=6)
+    export(model, tmp_path / "artefact", ["onnx"], beam_size=2, max_length=5)
+    with pytest.raises(runtime.ArtefactError, match=r"too long for this model. Expected: at most 6 positions"):
+        runtime.Artefact(tmp_path / "artefact").search(np.ones((1, 7, 3)))

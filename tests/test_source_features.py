@@ -82,6 +82,7 @@ def test_it_is_saved_and_searched_like_any_other(tmp_path):
         ({"source_vocabulary": 9, "source_features": 3}, "Expected: source_vocabulary=0 with source_features"),
         ({"source_vocabulary": 0}, "Expected: source_vocabulary >= 5"),
         ({"source_vocabulary": 0, "source_features": 0}, "Expected: source_features >= 1"),
+        ({"source_vocabulary": 0, "source_features": 2.5}, "Expected: source_features, a whole number"),
         ({"source_vocabulary": 0, "source_features": 3, "tie_embeddings": "all"}, "one joint vocabulary"),
         ({"source_vocabulary": 0, "source_features": 3, "copy_words": 2}, "with copy_words"),
     ],
@@ -92,7 +93,7 @@ def test_what_does_not_fit(arguments, message):
 
 
 def test_an_ensemble_reads_one_kind_of_source():
-    words = build_seq2seq(Seq2SeqConfig(7, 9, encoder_units=3, decoder_units=5))
+    words = build_seq2seq(Seq2SeqConfig(5, 9, encoder_units=3, decoder_units=5))
     with pytest.raises(ValueError, match="Expected: members of the same vocabularies"):
         Ensemble([EncoderDecoder(words), EncoderDecoder(build_seq2seq(config_of("recurrent")))])
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_attention.copying import reader
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
 from keras_attention.run_directory import RunDirectory, write_text
@@ -152,9 +153,10 @@ def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
                 f"{origin}: {length} tokens. Expected at most {limit}, the limit of training. "
                 "Split the sentence, or give --lenient to cut it"
             )
-        if translator.copy_words is None and translator.source_tokenizer.unknown(text):
+        unknown = reader(translator.source_tokenizer, text, translator.copy_words).unknown(text)
+        if unknown:
             unseen += 1
-            first = first or f"{origin}: {translator.source_tokenizer.unknown(text)[0]!r}"
+            first = first or f"{origin}: {unknown[0]!r}"
     if unseen:
         print(f"warning: {unseen} sources hold what training never saw, the first at {first}", file=sys.stderr)
     return unseen

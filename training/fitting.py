@@ -87,15 +87,7 @@ def make_fitting(
 
 
 def fuses_loss(settings: Settings, config: Seq2SeqConfig) -> bool:
-    """Whether projection and loss are one: not where devices add up losses, nor where words are copied.
-
-    Raises UserError for signals that only that loss has.
-    """
-    if config.copy_words is not None and (settings.consistency or settings.signals):
-        raise UserError(
-            "A model that copies words gives probabilities, not the logits that R-Drop, coverage_loss, "
-            "guided_alignment and scheduled_sampling work on. Expected none of them with copy_words"
-        )
+    """Whether projection and loss are one: not where devices add up losses, nor where words are copied."""
     return settings.fused_loss and settings.distribute != "mirrored" and config.copy_words is None
 
 

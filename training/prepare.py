@@ -165,6 +165,11 @@ def prepare_run(
             "Copied words are known by one vocabulary, and one segmentation. Expected --joint and --sampling 0 with "
             "copy_words"
         )
+    if config.copy_words is not None and (settings.consistency or settings.signals):
+        raise UserError(
+            "A model that copies words gives probabilities, not the logits that R-Drop, coverage_loss, "
+            "guided_alignment and scheduled_sampling work on. Expected none of them with copy_words"
+        )
     files: dict[str, str] = {}
     try:
         output.mkdir(parents=True, exist_ok=True)
