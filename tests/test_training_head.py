@@ -26,7 +26,7 @@ SCALE = np.asarray([0.3, 0.0, 0.2, 0.1, 0.0, 0.3, 0.1], "float32")
 
 
 def partition(hidden, weights, bias):
-    logits = ops.matmul(hidden, ops.transpose(weights)) + bias
+    logits = ops.add(ops.matmul(hidden, ops.transpose(weights)), bias)
     return ops.sum(ops.convert_to_tensor(SCALE) * ops.logsumexp(logits, axis=-1))
 
 
@@ -100,7 +100,7 @@ def pairs() -> list[np.ndarray]:
 
 def divergence(hidden, weights, bias):
     """Log partitions and both directions of the divergence, each as its definition has it."""
-    logits = ops.matmul(hidden, ops.transpose(weights)) + bias
+    logits = ops.add(ops.matmul(hidden, ops.transpose(weights)), bias)
     partitions = ops.mean(ops.logsumexp(logits, axis=-1), axis=0)
     log_p, log_q = ops.log_softmax(logits[0]), ops.log_softmax(logits[1])
     there = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)

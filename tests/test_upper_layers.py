@@ -25,17 +25,17 @@ def make(residual, num_layers=3):
     layer.build(hidden.shape, contexts.shape)
     for weight in layer.weights:
         weight.assign(rng.normal(scale=0.5, size=weight.shape))
-    return layer, hidden, contexts, state
+    return layer, ops.convert_to_tensor(hidden), ops.convert_to_tensor(contexts), state
 
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_each_layer_reads_the_one_below_and_the_context(residual):
     layer, hidden, contexts, state = make(residual)
     assert layer.state_names == ["h_1", "c_1", "h_2", "c_2"]
-    expected = hidden.astype("float64")
+    expected = numpy(hidden).astype("float64")
     for index, stack in enumerate(layer.layers, 1):
         weights = [numpy(weight) for weight in stack.weights]
-        rows = np.concatenate([expected, contexts], axis=-1)
+        rows = np.concatenate([expected, numpy(contexts)], axis=-1)
         first = state[f"h_{index}"], state[f"c_{index}"]
         outputs = [reference.lstm(rows[b], *weights, first[0][b], first[1][b])[0] for b in range(2)]
         expected = np.stack(outputs) + (expected if residual else 0.0)

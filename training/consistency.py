@@ -30,6 +30,15 @@ def exponentiate(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return exponentials, sums, ops.log(sums) + top
 
 
+def of_the_loss(arguments: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
+    """The gradient that reaches a scalar result, from what a backend calls the function of a custom gradient with.
+
+    PyTorch: the inputs, and `upstream`; the others: the gradient alone, JAX in a tuple where the results are one.
+    """
+    found = named["upstream"] if "upstream" in named else arguments[0]
+    return found[0] if isinstance(found, tuple | list) else found
+
+
 def consistent_partition(
     hidden: Tensor,
     weights: Tensor,
@@ -88,8 +97,8 @@ def consistent_partition(
                 d_bias = d_bias + ops.sum(ops.cast(d_logits, "float32"), axis=0)
         joined = ops.stack([ops.concatenate(parts, axis=0) for parts in d_hidden])
 
-        def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
-            up = upstream[0][0] if isinstance(upstream[0], tuple | list) else upstream[0]
+        def gradient(*arguments: Any, **named: Any) -> tuple[Tensor, ...]:
+            up = of_the_loss(arguments, named)
             return up * joined, up * d_weights, up * d_bias, ops.zeros_like(scale)
 
         return total, gradient

@@ -16,7 +16,7 @@ from keras import ops
 from keras_attention.lstm import product
 from keras_attention.types import PAD_ID, Tensor
 
-from .consistency import consistent_partition, exponentiate
+from .consistency import consistent_partition, exponentiate, of_the_loss
 from .signals import AlignmentLoss, Signals, rewire
 
 CHUNK_OF_VOCABULARY = 4000
@@ -59,8 +59,8 @@ def log_partition(
             d_bias = d_bias + product(ops.transpose(share), exponentials, products)[0]
         joined = ops.concatenate(d_hidden, axis=0)
 
-        def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
-            up = upstream[0][0] if isinstance(upstream[0], tuple | list) else upstream[0]
+        def gradient(*arguments: Any, **named: Any) -> tuple[Tensor, ...]:
+            up = of_the_loss(arguments, named)
             return up * joined, up * d_weights, up * d_bias, ops.zeros_like(scale)
 
         return total, gradient
