@@ -200,3 +200,10 @@ def test_fit_takes_batches_of_any_length_after_two_alike(toy_run) -> None:
             dataset.start_epoch(epoch)
 
     model.fit(dataset, epochs=2, shuffle=False, verbose=0, callbacks=[Start()])
+
+
+def test_a_text_of_one_batch_is_trained_on(toy_folder, tmp_path) -> None:
+    run = train_toy(tmp_path / "run", toy_folder, batch_size=128)
+    losses = [float(line["loss"]) for line in csv.DictReader((run.path / "history.csv").open())]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]

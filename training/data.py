@@ -295,9 +295,10 @@ class BatchDataset(keras.utils.PyDataset):
         """Until `start_epoch`, serve empty batches of unlike shapes.
 
         `fit` under TensorFlow takes the first two batches to tell fixed axes from free ones before any epoch starts;
-        two real batches of equal length would make it refuse every other length.
+        two real batches of equal length would make it refuse every other length. Where there is one batch alone, it is
+        of the same shape in each epoch, and served as it is: one shape would say that it never changes.
         """
-        self._probed = True
+        self._probed = len(self) > 1
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)

@@ -161,7 +161,8 @@ class ShardedDataset(keras.utils.PyDataset):
         self._lengths = [-(-count // size) for count in self.pairs]
         self._loader = concurrent.futures.ThreadPoolExecutor(1)
         self._tokens: dict[int, int] = {}
-        self._probe = BatchDataset(Encoded([[4]], [[4]]), **options)
+        self._probe = BatchDataset(Encoded([[4]] * 2, [[4]] * 2), **{**options, "batch_size": 1})
+        self._probe.probe_shapes()
         self._probed = False
         self.start_epoch(0)
 
@@ -178,8 +179,7 @@ class ShardedDataset(keras.utils.PyDataset):
 
     def probe_shapes(self) -> None:
         """See `BatchDataset.probe_shapes`."""
-        self._probed = True
-        self._probe.probe_shapes()
+        self._probed = len(self) > 1
 
     def __len__(self) -> int:
         return sum(self._lengths)
