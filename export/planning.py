@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_attention.copying import reader
+from keras_attention.copying import of_text
 from keras_attention.errors import UserError
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
@@ -92,7 +92,7 @@ def source_rows(
             "Samples are sentences, but there are no tokenizers. Give tokenizers=(source, target), or rows of ids"
         )
     else:
-        words = [reader(tokenizers[0], sentence, net.config.copy_words) for sentence in sentences]
+        words = [of_text(tokenizers, sentence, net.config.copy_words)[0] for sentence in sentences]
         rows = [[*own.encode(sentence), SPECIAL_IDS["eos"]] for own, sentence in zip(words, sentences, strict=True)]
     kept = [number for number, row in enumerate(rows) if len(row) <= longest]
     if not kept:

@@ -7,7 +7,7 @@ V + 1, up to a fixed number of them. So shapes are static, and every search work
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
@@ -72,16 +72,8 @@ class PointerGenerator(keras.layers.Layer):
         pointed = ops.matmul((1.0 - generate) * ops.cast(alignment, "float32"), words)
         return ops.log(ops.maximum(written + pointed, SMALLEST))
 
-    def compute_output_shape(
-        self, logits_shape: Shape, attentional_shape: Shape, alignment_shape: Shape, source_shape: Shape
-    ) -> Shape:
-        vocabulary = logits_shape[-1]
-        assert vocabulary is not None
-        return (*logits_shape[:-1], vocabulary + self.copy_words)
-
     def compute_output_spec(self, logits: Any, attentional: Any, alignment: Any, source: Any) -> keras.KerasTensor:
-        shape = self.compute_output_shape(logits.shape, attentional.shape, alignment.shape, source.shape)
-        return keras.KerasTensor(shape, dtype="float32")
+        return keras.KerasTensor((*logits.shape[:-1], logits.shape[-1] + self.copy_words), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "copy_words": self.copy_words}
@@ -148,6 +140,13 @@ class CopiedWords:
         return self.tokenizer.join(tokens)
 
 
-def reader(tokenizer: Tokenizer, source: str, copy_words: int | None) -> Tokenizer | CopiedWords:
-    """What reads and writes the ids of one source: the tokenizer itself where nothing is copied."""
-    return tokenizer if copy_words is None else CopiedWords(tokenizer, source, copy_words)
+TextIds: TypeAlias = Tokenizer | CopiedWords
+"""What reads or writes the ids of one text."""
+
+
+def of_text(tokenizers: tuple[Tokenizer, Tokenizer], source: str, copy_words: int | None) -> tuple[TextIds, TextIds]:
+    """What reads one source, and what writes its outputs: the tokenizers themselves where nothing is copied."""
+    if copy_words is None:
+        return tokenizers
+    words = CopiedWords(tokenizers[0], source, copy_words)
+    return words, words

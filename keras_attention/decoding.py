@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from keras_attention.copying import CopiedWords
+from keras_attention.copying import TextIds
 from keras_attention.ensemble import Ensemble
 from keras_attention.errors import UserError
 from keras_attention.search import Constraints, allow_words
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import UNKNOWN_ID, Tokenizer
 from keras_attention.types import Tensor
-
-Writer: TypeAlias = Tokenizer | CopiedWords
-"""What writes the outputs of a text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Wishes:
             "repetition_penalty": self.repetition_penalty,
         }
 
-    def prefix_ids(self, writers: Sequence[Writer]) -> list[list[int]]:
+    def prefix_ids(self, writers: Sequence[TextIds]) -> list[list[int]]:
         """Ids of each text's prefix. Raises UserError for unknown words, and another number of prefixes than texts."""
         count = len(writers)
         texts = [self.prefixes] * count if isinstance(self.prefixes, str) else list(self.prefixes)
@@ -110,7 +107,7 @@ class Wishes:
             raise UserError(f"Expected a prefix for each of {count} texts. Received: {len(texts)}")
         return [_encode(writer, text, "prefix") for writer, text in zip(writers, texts, strict=True)]
 
-    def phrase_ids(self, writers: Sequence[Writer]) -> list[list[list[int]]]:
+    def phrase_ids(self, writers: Sequence[TextIds]) -> list[list[list[int]]]:
         """Ids of each text's phrases. Raises UserError for unknown words, empty phrases, another number than texts."""
         count = len(writers)
         for_all = all(isinstance(phrase, str) for phrase in self.phrases)
@@ -125,7 +122,7 @@ class Wishes:
         return found
 
 
-def _encode(tokenizer: Writer, text: str, what: str) -> list[int]:
+def _encode(tokenizer: TextIds, text: str, what: str) -> list[int]:
     ids = tokenizer.encode(text) if text else []
     if UNKNOWN_ID in ids:
         unknown = tokenizer.unknown(text)

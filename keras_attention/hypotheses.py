@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_attention.copying import CopiedWords
-from keras_attention.text import UNKNOWN_ID, Tokenizer
+from keras_attention.copying import TextIds
+from keras_attention.text import UNKNOWN_ID
 from keras_attention.types import EOS_ID
 
 
@@ -60,7 +60,7 @@ def read_hypotheses(
     found: Mapping[str, Any],
     row: int,
     n_best: int,
-    tokenizers: tuple[Tokenizer | CopiedWords, Tokenizer | CopiedWords],
+    tokenizers: tuple[TextIds, TextIds],
     text: str,
     source: list[int],
     replace_unknown: bool | Mapping[str, str] = False,

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_attention.copying import CopiedWords, reader
+from keras_attention.copying import CopiedWords, TextIds, of_text
 from keras_attention.decoding import Contrast, Sampling, ScoreModel, SearchModel, Wishes, pad_phrases, pad_rows
 from keras_attention.errors import UserError
 from keras_attention.hypotheses import Hypothesis, Score, read_hypotheses
@@ -294,12 +294,10 @@ class Translator:
                 )
         return results
 
-    def _encode(self, texts: Sequence[str]) -> tuple[list[tuple[Any, Any]], list[list[int]]]:
+    def _encode(self, texts: Sequence[str]) -> tuple[list[tuple[TextIds, TextIds]], list[list[int]]]:
         """What reads and writes the ids of each text, and those ids with EOS. Raises UserError for an empty text."""
-        readers = [
-            (words, self.target_tokenizer if self.copy_words is None else words)
-            for words in (reader(self.source_tokenizer, text, self.copy_words) for text in texts)
-        ]
+        tokenizers = self.source_tokenizer, self.target_tokenizer
+        readers = [of_text(tokenizers, text, self.copy_words) for text in texts]
         rows = [
             [*words.encode(text)[: self.max_source_length], EOS_ID]
             for (words, _), text in zip(readers, texts, strict=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_attention import CopiedWords, EncoderDecoder, PointerGenerator, Seq2SeqConfig, UserError, build_seq2seq
-from keras_attention.copying import SMALLEST, reader
+from keras_attention.copying import SMALLEST, of_text
 from keras_attention.text import CharacterTokenizer, SubwordTokenizer, WordTokenizer
 from keras_attention.training import train
 from keras_attention.training.fitting import fuses_loss
@@ -134,7 +134,10 @@ def test_characters_and_subwords_have_copies_too():
     assert words.words == ["§"]
     assert subwords.vocabulary_size in ids
     assert words.decode(ids) == "a cat on the §"
-    assert reader(subwords, "§", None) is subwords
+    assert of_text((subwords, characters), "§", None) == (subwords, characters)
+    reader, writer = of_text((subwords, subwords), "§", 2)
+    assert reader is writer
+    assert reader.words == ["§"]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from typing import Any
 
 import keras
 
+from keras_attention.copying import TextIds
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory, write_atomically
-from keras_attention.text import Tokenizer
 
 from .checkpoints import NAMES, find_checkpoints, load_checkpoint, save_checkpoint
 from .data import BatchDataset, Encoded, Ids, Pairs
@@ -68,7 +68,7 @@ class Validation:
     encoded: Encoded
     pairs: Pairs
     sources: list[Ids]
-    writers: Sequence[Any]
+    writers: Sequence[TextIds]
 
 
 class Trainer(keras.callbacks.Callback):
@@ -81,7 +81,6 @@ class Trainer(keras.callbacks.Callback):
         settings: how to train.
         dataset: the training batches; this sets their order for each epoch.
         validation: what to judge by.
-        tokenizer: of the target side.
         twin: a second model of the same configuration, uncompiled.
         inner: the model that `twin` is a twin of, where what is fitted is a model around it (see `fuse_loss`).
         also: more text to validate on, by name; it is reported and decides nothing.
@@ -95,7 +94,6 @@ class Trainer(keras.callbacks.Callback):
         settings: Settings,
         dataset: BatchDataset,
         validation: Validation,
-        tokenizer: Tokenizer,
         twin: keras.Model,
         inner: keras.Model | None = None,
         also: Mapping[str, Validation] | None = None,
@@ -110,7 +108,6 @@ class Trainer(keras.callbacks.Callback):
         self.settings = settings
         self.dataset = dataset
         self.validation = validation
-        self.tokenizer = tokenizer
         self.twin = twin
         self.inner = inner
         self.progress = Progress()

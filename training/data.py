@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_attention.copying import CopiedWords
+from keras_attention.copying import of_text
 from keras_attention.decoding import pad_rows
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
@@ -163,11 +163,8 @@ def encode_pairs(
     kept: tuple[list[Ids], list[Ids], list[int]] = ([], [], [])
     dropped: list[str] = []
     for index, (source, target, origin) in enumerate(zip(sources, targets, origins, strict=True)):
-        if copy_words is None:
-            source_ids, target_ids = source_tokenizer.encode(source), target_tokenizer.encode(target)
-        else:
-            words = CopiedWords(source_tokenizer, source, copy_words)
-            source_ids, target_ids = words.encode(source), words.encode(target)
+        reader, writer = of_text((source_tokenizer, target_tokenizer), source, copy_words)
+        source_ids, target_ids = reader.encode(source), writer.encode(target)
         if max_length is not None and max(len(source_ids), len(target_ids)) > max_length:
             dropped.append(origin)
         else:

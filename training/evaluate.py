@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_attention.copying import reader
+from keras_attention.copying import of_text
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
 from keras_attention.run_directory import RunDirectory, write_text
@@ -145,6 +145,7 @@ def scores_by_length(task: str, pairs: Pairs, outputs: Sequence[str], tokenize: 
 def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
     """Refuse sources that are too long; warn of, and count, those with something that training never saw."""
     first, unseen = "", 0
+    tokenizers = translator.source_tokenizer, translator.target_tokenizer
     limit = translator.max_source_length
     for text, origin in zip(pairs.sources, pairs.origins, strict=True):
         length = len(translator.source_tokenizer.encode(text))
@@ -153,7 +154,7 @@ def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
                 f"{origin}: {length} tokens. Expected at most {limit}, the limit of training. "
                 "Split the sentence, or give --lenient to cut it"
             )
-        unknown = reader(translator.source_tokenizer, text, translator.copy_words).unknown(text)
+        unknown = of_text(tokenizers, text, translator.copy_words)[0].unknown(text)
         if unknown:
             unseen += 1
             first = first or f"{origin}: {unknown[0]!r}"

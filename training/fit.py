@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_attention.copying import reader
+from keras_attention.copying import of_text
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import build_seq2seq
@@ -147,9 +147,7 @@ def fit_run(
     validation = _validation(run, settings, splits.validation, "validation", say)
     also = {name: _validation(run, settings, pairs, name, say) for name, pairs in splits.also.items()}
     twin = build_seq2seq(run.config)
-    trainer = Trainer(
-        run, settings, dataset, validation, run.target_tokenizer, twin, model, also, say, fitting.devices.part[1] == 1
-    )
+    trainer = Trainer(run, settings, dataset, validation, twin, model, also, say, fitting.devices.part[1] == 1)
     resumed = trainer.resume(fitted)
     reason = trainer.progress.finished(settings)
     if reason is None:
@@ -210,7 +208,7 @@ def _validation(
 ) -> Validation:
     encoded = encode_all(run, settings, pairs, part, say)
     pairs = pairs.head(settings.validation_sentences)
-    readers = [reader(run.source_tokenizer, text, run.config.copy_words) for text in pairs.sources]
-    sources = [words.encode(text)[: settings.max_length] for words, text in zip(readers, pairs.sources, strict=True)]
-    writers = readers if run.config.copy_words is not None else [run.target_tokenizer] * len(pairs)
-    return Validation(encoded, pairs, sources, writers)
+    tokenizers = run.source_tokenizer, run.target_tokenizer
+    sides = [of_text(tokenizers, text, run.config.copy_words) for text in pairs.sources]
+    sources = [side[0].encode(text)[: settings.max_length] for side, text in zip(sides, pairs.sources, strict=True)]
+    return Validation(encoded, pairs, sources, [writer for _, writer in sides])
