@@ -87,7 +87,9 @@ class Wishes:
 
         Raises UserError for a banned word that is unknown, or more than one token.
         """
-        ids = [_encode(tokenizer, word, "banned word") for word in self.banned]
+        ids = [tokenizer.encode(word) for word in self.banned]
+        if unknown := [word for word, row in zip(self.banned, ids, strict=True) if UNKNOWN_ID in row]:
+            raise UserError(f"The banned word {unknown[0]!r} is not in the target vocabulary. Expected words that are")
         for word, row in zip(self.banned, ids, strict=True):
             if len(row) != 1:
                 pieces = " ".join(tokenizer.tokens(row))

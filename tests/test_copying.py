@@ -173,3 +173,9 @@ def test_two_vocabularies_cannot_copy(tmp_path):
             target_tokenizer="word",
             model={"copy_words": 2},
         )
+
+
+def test_a_training_reads_text(tmp_path):
+    with pytest.raises(UserError, match=r"reads text\. Expected no source_features"):
+        train(tmp_path / "run", tsv=pairs_file(tmp_path), source_tokenizer="word", model={"source_features": 3})
+    assert not (tmp_path / "run").exists()

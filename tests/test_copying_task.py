@@ -52,6 +52,8 @@ def test_names_that_training_never_saw_are_copied(task):
     assert translator.translate([note], wishes=wishes)[0][0].text == best.text
     with pytest.raises(UserError, match="The phrase 'ada' holds what the model cannot write: 'ada'"):
         translator.translate([note], wishes=Wishes(phrases=["ada"]))
+    with pytest.raises(UserError, match="The banned word 'quux' is not in the target vocabulary"):
+        translator.translate([note], wishes=Wishes(banned=["quux"]))
     assert "5 words are outside the vocabulary. Expected at most 4" in translator.problem("at aa ba ca da ea")
 
 

@@ -216,6 +216,10 @@ def make_config(model: Mapping[str, Any], tokenizers: Mapping[str, Tokenizer]) -
     target = tokenizers.get("target", tokenizers.get("joint"))
     assert source is not None
     assert target is not None
+    if model.get("source_features") is not None:
+        raise UserError(
+            "A training of this command reads text. Expected no source_features; fit such a model by itself"
+        )
     fields = {
         **model,
         "source_vocabulary": source.vocabulary_size,
