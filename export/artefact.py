@@ -58,10 +58,7 @@ def describe_translator(
         "beam_size": settings.beam_size,
         "max_length_factor": settings.max_length_factor,
         "max_length_offset": settings.max_length_offset,
-        "knobs": {
-            "max_length": {"default": settings.max_length, "minimum": 1, "maximum": settings.max_length},
-            "length_penalty": {"default": settings.length_penalty},
-        },
+        "knobs": {knob.port.name: knob.to_dict() for knob in settings.knobs(net)},
         "state_updates": state_updates(tuple(graphs)),
         "special_ids": SPECIAL_IDS,
         "source_vocabulary": config.source_vocabulary,

@@ -5,7 +5,7 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,9 @@ def measure(
     """
     graph = "translate" if manifest["kind"] == "translator" else "call"
     chosen = list(cases.of(graph))
-    singles = [one_row(case.inputs, row) for case in chosen for row in range(rows(case.inputs))]
+    ports = manifest["signatures"][graph]["inputs"]
+    batched = {name for name, port in ports.items() if port["axes"][:1] == ["batch"]}
+    singles = [one_row(case.inputs, row, batched) for case in chosen for row in range(rows(case.inputs))]
     larger = max((case.inputs for case in chosen), key=rows)
     results = []
     for format_ in manifest["formats"]:
@@ -91,9 +93,9 @@ def rows(inputs: Mapping[str, np.ndarray]) -> int:
     return int(first.shape[0]) if first.ndim else 1
 
 
-def one_row(inputs: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
-    """One row of every input that has rows; padding is cut off where the input is the source."""
-    chosen = {name: value[row : row + 1] if value.ndim else value for name, value in inputs.items()}
+def one_row(inputs: Mapping[str, np.ndarray], row: int, batched: Set[str]) -> dict[str, np.ndarray]:
+    """One row of the batched inputs, and the others as they are; padding is cut off where the input is the source."""
+    chosen = {name: value[row : row + 1] if name in batched else value for name, value in inputs.items()}
     for name in {"source_ids", "source_features"} & set(chosen):
         length = int(runtime.source_lengths(chosen[name])[0])
         chosen[name] = chosen[name][:, :length]

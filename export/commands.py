@@ -13,31 +13,42 @@ from rich.table import Table
 from keras_attention.errors import UserError
 
 from .errors import VerificationError, requirements
+from .quality import LOSS_LIMIT
 
-DEFAULT_FORMATS = ("saved_model", "tflite", "onnx")
 SHOWN_FAILURES = 20
 
 
 def export_run(
     run: str | pathlib.Path,
-    to: Sequence[str] = DEFAULT_FORMATS,
+    to: Sequence[str] | None = None,
     output: str | pathlib.Path | None = None,
     beam_size: int = 5,
     max_length: int = 200,
     length_penalty: float = 1.0,
+    min_length: int = 0,
+    coverage_penalty: float = 0.0,
+    precision: str = "float32",
     sentences: str | pathlib.Path | None = None,
+    references: str | pathlib.Path | None = None,
+    loss_limit: float = LOSS_LIMIT,
     overwrite: bool = False,
 ) -> pathlib.Path:
     """Export a run, verify what was exported, and print the table; returns the artefact directory.
 
     Args:
         run: the run directory.
-        to: `saved_model`, `tflite` (or `litert`), `onnx`.
+        to: `saved_model`, `tflite` (or `litert`), `onnx`; all that can hold the precision if `None`.
         output: the artefact directory to write; `RUN/export` if `None`.
         beam_size: hypotheses of `translate`, fixed in the artefact.
         max_length: longest translation, EOS counted.
         length_penalty: default exponent of the GNMT length penalty.
+        min_length: default of the fewest tokens of a translation, EOS counted.
+        coverage_penalty: default of GNMT's coverage penalty.
+        precision: `float32`, `float16` or `dynamic_int8`.
         sentences: a text file to verify on, one sentence per line; the run's own samples if `None`.
+        references: a text file of what each of these may become, several separated by tabs; the run's own beside its
+            own samples if `None`.
+        loss_limit: points of the task's score that a lower precision may cost.
         overwrite: whether an artefact that is already there is replaced.
 
     Raises:
@@ -46,6 +57,11 @@ def export_run(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     console = Console()
     samples = None if sentences is None else read_sentences(pathlib.Path(sentences))
+    accepted = None
+    if references is not None:
+        if samples is None:
+            raise UserError("References of the run's own samples are known. Expected: --sentences beside --references")
+        accepted = [line.split("\t") for line in read_sentences(pathlib.Path(references))]
     output = pathlib.Path(run) / "export" if output is None else pathlib.Path(output)
     with stages(console) as progress, failures_shown(console), requirements():
         task = progress.add_task("loading", total=None)
@@ -56,18 +72,23 @@ def export_run(
         from .exporter import check_formats, export
         from .staging import check_output
 
-        check_formats(to)
+        check_formats(to, precision)
         check_output(output, overwrite)
         written = export(
             RunDirectory.open(run),
             output,
             to,
             samples=samples,
+            precision=precision,
+            references=accepted,
+            loss_limit=loss_limit,
             beam_size=beam_size,
             max_length=max_length,
             max_length_factor=LENGTH_FACTOR,
             max_length_offset=LENGTH_OFFSET,
             length_penalty=length_penalty,
+            min_length=min_length,
+            coverage_penalty=coverage_penalty,
             overwrite=overwrite,
             progress=lambda message: progress.update(task, description=message),
         )
@@ -82,6 +103,9 @@ def export_run(
     )
     for row in rows:
         console.print(f"{row[0]}: {row[-1]}", markup=False, highlight=False)
+    for parity in written.parities:
+        if parity.loss:
+            console.print(f"{parity.format}, {precision}: {parity.loss}", markup=False, highlight=False)
     for warning in written.warnings:
         console.print(f"warning: {warning}", markup=False)
     return output

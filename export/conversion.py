@@ -34,18 +34,24 @@ def background() -> Iterator[Callable[..., None]]:
             conversion.result()
 
 
-def convert_to_tflite(saved_model: pathlib.Path, output: pathlib.Path, signatures: Sequence[str]) -> None:
+def convert_to_tflite(
+    saved_model: pathlib.Path, output: pathlib.Path, signatures: Sequence[str], precision: str = "float32"
+) -> None:
     """Write the TFLite file of some signatures of a SavedModel.
 
     Raises:
         ConversionError: if the converter fails.
         OSError: if the disk is full.
     """
-    run_converter("TFLite", litert.__file__, [str(saved_model), str(output), *signatures], output)
+    run_converter("TFLite", litert.__file__, [str(saved_model), str(output), precision, *signatures], output)
 
 
 def convert_to_onnx(
-    saved_model: pathlib.Path, folder: pathlib.Path, graphs: Iterable[Graph], work: pathlib.Path
+    saved_model: pathlib.Path,
+    folder: pathlib.Path,
+    graphs: Iterable[Graph],
+    work: pathlib.Path,
+    precision: str = "float32",
 ) -> None:
     """Write one checked ONNX file per graph, `folder`/NAME.onnx, from the signatures of a SavedModel.
 
@@ -58,7 +64,7 @@ def convert_to_onnx(
     folder.mkdir()
     description = work / "graphs.json"
     description.write_text(json.dumps({graph.name: graph.to_dict() for graph in graphs}), encoding="utf-8")
-    run_converter("ONNX", to_onnx.__file__, [str(saved_model), str(folder), str(description)], folder)
+    run_converter("ONNX", to_onnx.__file__, [str(saved_model), str(folder), str(description), precision], folder)
 
 
 def run_converter(format_name: str, script: str, arguments: Sequence[str], output: pathlib.Path) -> None:

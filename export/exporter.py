@@ -1,6 +1,7 @@
 """Export a model: convert, verify, time, and only then give the artefact its name."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -11,17 +12,26 @@ from typing import Any
 import keras
 
 from keras_attention.errors import UserError
+from keras_attention.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import Tokenizer
 
 from . import artefact, bench, conversion, loops, reference, report, runtime, text_graph
 from .graphs import Graph, SearchSettings
 from .planning import Plan, plan_export
+from .quality import LOSS_LIMIT, Task
 from .saved_model import write_saved_model
 from .staging import check_output, publish, staging
 from .verification import REFERENCE_FILE, compare
 
 FORMATS = ("saved_model", "tflite", "onnx")
+HELD = {
+    "saved_model": ("float32",),
+    "tflite": ("float32", "float16", "dynamic_int8"),
+    "onnx": ("float32", "float16", "dynamic_int8"),
+}
+"""The precisions that each format can hold."""
+PRECISIONS = HELD["tflite"]
 ALIASES = {"litert": "tflite", "savedmodel": "saved_model"}
 Progress = Callable[[str], None]
 TIMING_SECONDS = 1.0
@@ -31,7 +41,7 @@ TIMING_SECONDS = 1.0
 def export(
     model: Any,
     output: str | pathlib.Path,
-    to: str | Sequence[str] = FORMATS,
+    to: str | Sequence[str] | None = None,
     *,
     samples: Sequence[Any] | None = None,
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
@@ -40,6 +50,12 @@ def export(
     max_length_factor: float | None = None,
     max_length_offset: int = 10,
     length_penalty: float = 1.0,
+    min_length: int = 0,
+    coverage_penalty: float = 0.0,
+    precision: str = "float32",
+    references: Sequence[str | Sequence[str]] | None = None,
+    task: str = "translation",
+    loss_limit: float = LOSS_LIMIT,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> report.Report:
@@ -52,7 +68,7 @@ def export(
     Args:
         model: an encoder-decoder, any functional Keras model, a run directory, or the path of one.
         output: directory to write.
-        to: `saved_model`, `tflite` (or `litert`), `onnx`: one or several.
+        to: `saved_model`, `tflite` (or `litert`), `onnx`: one or several; all that can hold the precision if `None`.
         samples: what to verify on. Of a translator: sentences, or rows of source ids where there are no tokenizers; a
             run has its own. Of another model: inputs, each an array or a dict of arrays. Random ones if `None`.
         tokenizers: of the source and the target; a run has its own.
@@ -61,6 +77,14 @@ def export(
         max_length_factor: where given, a translation is also cut at this many tokens per source token ...
         max_length_offset: ... plus this many.
         length_penalty: default exponent of the GNMT length penalty.
+        min_length: default of the fewest tokens of a translation, EOS counted.
+        coverage_penalty: default of GNMT's coverage penalty, against words left untranslated.
+        precision: `"float32"`; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it, and faster
+            products. SavedModel holds float32 alone.
+        references: what each sample may become, one text or several each: what a lower precision costs is measured with
+            them, and fails the export above `loss_limit`. A run has its own.
+        task: `"translation"` (BLEU), `"g2p"` (word error rate) or `"exact"` (exact match); a run has its own.
+        loss_limit: points of that score that a lower precision may cost.
         overwrite: whether an artefact that is already there is replaced, once the new one is verified.
         progress: told what is being done.
 
@@ -80,19 +104,25 @@ def export(
     >>> report = export(model, "/tmp/artefact", to="tflite")                              # doctest: +SKIP
     """
     say = progress or (lambda message: None)
-    formats = check_formats(to)
+    formats = check_formats(to, precision)
+    scored = check_task(task, loss_limit)
     check_backend()
     output = check_output(pathlib.Path(output), overwrite)
-    settings = SearchSettings(beam_size, max_length, max_length_factor, max_length_offset, length_penalty)
+    settings = SearchSettings(
+        beam_size, max_length, max_length_factor, max_length_offset, length_penalty, min_length, coverage_penalty
+    )
     if isinstance(model, (str, os.PathLike)):
         model = RunDirectory.open(os.fspath(model))
     if isinstance(model, RunDirectory):
         tokenizers = (model.source_tokenizer, model.target_tokenizer)
-        samples = model.samples() if samples is None else samples
+        if samples is None:
+            samples, references = model.samples(), model.references() if references is None else references
+        scored = dataclasses.replace(scored, name=model.task, tokenize=model.tokenization)
         model = model.load_model()
+    accepted = check_references(references, samples)
     with staging(output) as (stage, work):
-        plan = plan_export(model, settings, tokenizers, samples)
-        manifest = convert(plan, formats, stage, work, say)
+        plan = plan_export(model, settings, tokenizers, samples, accepted, scored)
+        manifest = convert(plan, formats, stage, work, say, precision)
         parities = compare(stage, manifest, plan.cases, say)
         say("timing")
         latencies = bench.measure(stage, manifest, plan.cases, TIMING_SECONDS)
@@ -104,12 +134,16 @@ def export(
     return written
 
 
-def check_formats(to: str | Sequence[str]) -> list[str]:
-    """The formats asked for, without repetition, under their own names.
+def check_formats(to: str | Sequence[str] | None, precision: str = "float32") -> list[str]:
+    """The formats asked for, without repetition, under their own names; all that can hold the precision for `None`.
 
     Raises:
-        UserError: if one is unknown, or there is none.
+        UserError: if one is unknown or cannot hold the precision, there is none, or the precision is unknown.
     """
+    if precision not in PRECISIONS:
+        raise UserError(f"Unknown precision. Expected: one of {', '.join(PRECISIONS)}. Received: {precision!r}")
+    if to is None:
+        return [name for name in FORMATS if precision in HELD[name]]
     names = [to] if isinstance(to, str) else list(to)
     formats = list(dict.fromkeys(ALIASES.get(name, name) for name in names))
     unknown = [name for name in formats if name not in FORMATS]
@@ -118,7 +152,35 @@ def check_formats(to: str | Sequence[str]) -> list[str]:
             f"Unknown export format. Expected: one or several of {', '.join(FORMATS)} (litert is tflite). "
             f"Received: {', '.join(unknown) or 'none'}"
         )
+    unable = [name for name in formats if precision not in HELD[name]]
+    if unable:
+        able = [name for name in FORMATS if precision in HELD[name]]
+        raise UserError(f"{unable[0]} cannot hold {precision}. Expected: --to {' '.join(able)}")
     return formats
+
+
+def check_task(task: str, limit: float) -> Task:
+    """What outputs are scored by. Raises UserError for an unknown task, and a limit that is no number."""
+    if task not in TASK_METRIC:
+        raise UserError(f"Unknown task. Expected: one of {', '.join(TASK_METRIC)}. Received: {task!r}")
+    if not limit >= 0:
+        raise UserError(f"The loss limit is out of range. Expected: at least 0. Received: {limit}")
+    return Task(task, limit=limit)
+
+
+def check_references(
+    references: Sequence[str | Sequence[str]] | None, samples: Sequence[Any] | None
+) -> list[list[str]]:
+    """A list of texts for each sample; none without references. Raises UserError for another number of them."""
+    accepted = [[one] if isinstance(one, str) else list(one) for one in references or ()]
+    if accepted and len(accepted) != len(samples or ()):
+        raise UserError(
+            f"References do not fit the samples. Expected: {len(samples or ())}, one line each. "
+            f"Received: {len(accepted)}"
+        )
+    if accepted and not all(accepted):
+        raise UserError("A sample has no reference. Expected: at least one each")
+    return accepted
 
 
 def check_backend() -> None:
@@ -134,7 +196,12 @@ def check_backend() -> None:
 
 
 def convert(
-    plan: Plan, formats: Sequence[str], stage: pathlib.Path, work: pathlib.Path, say: Progress
+    plan: Plan,
+    formats: Sequence[str],
+    stage: pathlib.Path,
+    work: pathlib.Path,
+    say: Progress,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """Write the files of every format, the tokenizers and the runtime; returns the manifest, complete with them."""
     graphs = list(plan.graphs)
@@ -142,7 +209,7 @@ def convert(
     manifest: dict[str, Any] = {
         "format_version": runtime.FORMAT_VERSION,
         "kind": "model" if plan.net is None else "translator",
-        "precision": "float32",
+        "precision": precision,
         "versions": artefact.versions(),
         "formats": artefact.describe_formats(formats, graphs, bool(text)),
         "signatures": {graph.name: graph.to_dict() for graph in graphs},
@@ -168,12 +235,13 @@ def convert(
                 layers = work / "layers"
                 with loops.without_cudnn(plan.model):
                     write_saved_model(layers, graphs)
-            start(conversion.convert_to_onnx, layers, stage / "onnx", graphs, work)
+            start(conversion.convert_to_onnx, layers, stage / "onnx", graphs, work, precision)
         if "tflite" in formats:
             say("converting to TFLite")
             with loops.stepped(plan.model) if plan.net is None else contextlib.nullcontext():
                 write_saved_model(work / "loops", plan.stepped_graphs)
-            start(conversion.convert_to_tflite, work / "loops", stage / "model.tflite", [g.name for g in graphs])
+            names = [graph.name for graph in graphs]
+            start(conversion.convert_to_tflite, work / "loops", stage / "model.tflite", names, precision)
     return artefact.complete(manifest, stage)
 
 
@@ -183,6 +251,6 @@ def text_graphs(plan: Plan) -> list[tuple[Graph, list[Any]]]:
         return []
     source, target = (text_graph.graph_tokenizer(tokenizer) for tokenizer in plan.tokenizers)
     graph = text_graph.text_graph(
-        plan.graphs[-1], source, target, plan.settings.knobs, plan.net.config.max_source_length
+        plan.graphs[-1], source, target, plan.settings.knobs(plan.net), plan.net.config.max_source_length
     )
     return [(graph, [*source.resources, *target.resources])]

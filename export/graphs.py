@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from keras_attention.errors import UserError
+from keras_attention.search import Constraints
 from keras_attention.seq2seq import EncoderDecoder
-from keras_attention.types import Tensor, TensorDict
+from keras_attention.types import PAD_ID, Tensor, TensorDict
 
 Axis = str | int
 
@@ -48,6 +49,21 @@ class Graph:
 
 
 @dataclasses.dataclass(frozen=True)
+class Knob:
+    """An input of `translate` beside the source: its port, the value that fills it by default, its range."""
+
+    port: Port
+    default: float | bool
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Of the manifest."""
+        bounds = {"minimum": self.minimum, "maximum": self.maximum}
+        return {"default": self.default, **{name: value for name, value in bounds.items() if value is not None}}
+
+
+@dataclasses.dataclass(frozen=True)
 class SearchSettings:
     """What is fixed at export, and the defaults of what stays an input.
 
@@ -57,6 +73,8 @@ class SearchSettings:
         max_length_factor: where given, a translation is also cut at this many tokens per source token ..., fixed.
         max_length_offset: ... plus this many, fixed.
         length_penalty: default of the exponent of the GNMT length penalty.
+        min_length: default of the fewest tokens of a translation, EOS counted.
+        coverage_penalty: default of GNMT's beta, against words left untranslated.
 
     Raises:
         UserError: where a value is out of range.
@@ -67,26 +85,50 @@ class SearchSettings:
     max_length_factor: float | None = None
     max_length_offset: int = 10
     length_penalty: float = 1.0
+    min_length: int = 0
+    coverage_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("beam_size", "max_length"):
             if getattr(self, name) < 1:
                 raise UserError(f"The {name} is out of range. Expected: at least 1. Received: {getattr(self, name)}")
+        if not 0 <= self.min_length <= self.max_length:
+            raise UserError(
+                f"The min_length is out of range. Expected: 0 to max_length={self.max_length}. "
+                f"Received: {self.min_length}"
+            )
+        if not self.coverage_penalty >= 0:
+            raise UserError(
+                f"The coverage_penalty is out of range. Expected: at least 0. Received: {self.coverage_penalty}"
+            )
 
-    @property
-    def knobs(self) -> dict[str, float]:
-        """The inputs of `translate` beside the source, and their defaults."""
-        return {"max_length": self.max_length, "length_penalty": self.length_penalty}
+    def knobs(self, net: EncoderDecoder) -> tuple[Knob, ...]:
+        """The inputs of a translator's `translate` beside the source, in their order."""
+        vocabulary = net.config.output_vocabulary
+        found = [
+            Knob(Port("max_length", "int32", ()), self.max_length, 1, self.max_length),
+            Knob(Port("min_length", "int32", ()), self.min_length, 0, self.max_length),
+            Knob(Port("length_penalty", "float32", ()), self.length_penalty),
+            Knob(Port("coverage_penalty", "float32", ()), self.coverage_penalty, 0.0),
+            Knob(Port("allowed", "bool", (vocabulary,)), True),
+            Knob(Port("prefix", "int32", ("batch", "prefix_length")), PAD_ID, PAD_ID, vocabulary - 1),
+        ]
+        if not net.covers_source:
+            if self.coverage_penalty:
+                raise UserError("The plain encoder-decoder covers no source. Expected: coverage_penalty=0")
+            found = [knob for knob in found if knob.port.name != "coverage_penalty"]
+        return tuple(found)
 
     def limits(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
-        """These settings with other values of the knobs, as arguments of `EncoderDecoder.search`."""
+        """These settings with values of the knobs, as arguments of `EncoderDecoder.search`."""
+        names = ("min_length", "allowed", "prefix")
         return {
             "beam_size": self.beam_size,
             "capacity": self.max_length,
-            "max_length": knobs["max_length"],
             "max_length_factor": self.max_length_factor,
             "max_length_offset": self.max_length_offset,
-            "length_penalty": knobs["length_penalty"],
+            "constraints": Constraints(**{name: knobs[name] for name in names}),
+            **{name: value for name, value in knobs.items() if name not in names},
         }
 
 
@@ -102,8 +144,8 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
 
     - `encode(source_ids) -> state_..., memory_...`: the decoder's first state, and what every step reads of the source.
     - `decode_step(token_ids, state_..., memory_...) -> log_probs, next_state_..., alignment`: one step, without a loop.
-    - `translate(source_ids, max_length, length_penalty) -> ids, lengths, scores, log_probs, finished, alignments`: the
-      whole search.
+    - `translate(source_ids, knobs ...) -> ids, lengths, scores, log_probs, finished, alignments`: the whole search,
+      with the knobs of `SearchSettings.knobs`.
 
     Where a source is features, it is `source_features` in place of `source_ids`.
 
@@ -126,8 +168,10 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
         log_probs, state, alignment = net.step(token_ids, state, memory)
         return {"log_probs": log_probs, **_prefixed("next_state_", state), "alignment": alignment}
 
-    def translate(source_tensor: Tensor, max_length: Tensor, length_penalty: Tensor) -> TensorDict:
-        arguments = settings.limits({"max_length": max_length, "length_penalty": length_penalty})
+    knobs = tuple(knob.port for knob in settings.knobs(net))
+
+    def translate(source_tensor: Tensor, *values: Tensor) -> TensorDict:
+        arguments = settings.limits(dict(zip((port.name for port in knobs), values, strict=True)))
         result: Mapping[str, Tensor] = net.search(source_tensor, recurrence=recurrence, **arguments)
         return {port.name: result[port.name] for port in TRANSLATE_OUTPUTS}
 
@@ -137,7 +181,6 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
         *(dataclasses.replace(port, name=f"next_{port.name}") for port in state_ports),
         Port("alignment", "float32", ("batch", "source_length")),
     )
-    knobs = (Port("max_length", "int32", ()), Port("length_penalty", "float32", ()))
     sizes: dict[Axis, Axis] = {"hypothesis": settings.beam_size, "target_length": settings.max_length}
     outputs = tuple(
         dataclasses.replace(port, axes=tuple(sizes.get(axis, axis) for axis in port.axes)) for port in TRANSLATE_OUTPUTS

@@ -2,7 +2,7 @@
 
 The converter reads a SavedModel and may crash the interpreter, so it runs as a process of its own:
 
-    python -m keras_attention.export.litert SAVED_MODEL OUTPUT SIGNATURE...
+    python -m keras_attention.export.litert SAVED_MODEL OUTPUT PRECISION SIGNATURE...
 """
 
 import collections
@@ -11,8 +11,14 @@ import sys
 from collections.abc import Sequence
 
 
-def convert(saved_model: pathlib.Path, signatures: Sequence[str]) -> bytes:
-    """The TFLite file of some signatures of a SavedModel, float32, with built-in operators only.
+def convert(saved_model: pathlib.Path, signatures: Sequence[str], precision: str = "float32") -> bytes:
+    """The TFLite file of some signatures of a SavedModel, with built-in operators only.
+
+    Args:
+        saved_model: folder that `write_saved_model` wrote.
+        signatures: their names.
+        precision: `"float32"`; `"float16"`: weights stored so, products in float32; `"dynamic_int8"`: weights of
+            products as int8, one scale for each output, activations quantised row by row as they come; loops included.
 
     Raises:
         Exception: the converter's own, if an operator has no built-in form.
@@ -21,6 +27,10 @@ def convert(saved_model: pathlib.Path, signatures: Sequence[str]) -> bytes:
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=list(signatures))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
     return bytes(converter.convert())
 
 
@@ -43,8 +53,8 @@ def operators(content: bytes) -> dict[str, dict[str, int]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    saved_model, output, *signatures = arguments
-    pathlib.Path(output).write_bytes(convert(pathlib.Path(saved_model), signatures))
+    saved_model, output, precision, *signatures = arguments
+    pathlib.Path(output).write_bytes(convert(pathlib.Path(saved_model), signatures, precision))
     return 0
 
 

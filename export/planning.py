@@ -17,6 +17,7 @@ from .artefact import SPECIAL_IDS
 from .functional import model_graph
 from .graphs import Graph, SearchSettings, translator_graphs
 from .loops import all_layers
+from .quality import Task
 from .reference import Reference
 
 
@@ -39,6 +40,8 @@ def plan_export(
     settings: SearchSettings,
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
     samples: Sequence[Any] | None,
+    references: Sequence[Sequence[str]] = (),
+    task: Task | None = None,
 ) -> Plan:
     """Graphs and cases of a model."""
     if not isinstance(model, keras.Model):
@@ -52,8 +55,9 @@ def plan_export(
         inputs = inputs or reference.random_inputs(graph, smallest_vocabulary(model))
         return Plan(model, (graph,), (graph,), Reference(reference.model_cases(graph, inputs), []))
     graphs = translator_graphs(net, settings, "layer")
-    rows, sentences = source_rows(net, tokenizers, samples)
-    cases = Reference(reference.translator_cases(net, graphs, rows, settings), sentences)
+    rows, sentences, kept = source_rows(net, tokenizers, samples)
+    accepted = [list(references[number]) for number in kept] if references else []
+    cases = Reference(reference.translator_cases(net, graphs, rows, settings), sentences, accepted, task or Task())
     return Plan(model, graphs, translator_graphs(net, settings, "loop"), cases, net, settings, tokenizers)
 
 
@@ -69,8 +73,10 @@ def check_precision(model: keras.Model) -> None:
 
 def source_rows(
     net: EncoderDecoder, tokenizers: tuple[Tokenizer, Tokenizer] | None, samples: Sequence[Any] | None
-) -> tuple[list[Any], list[str]]:
-    """The rows of ids to search, each with EOS, and the sentences they came from, if any; too long ones are left out.
+) -> tuple[list[Any], list[str], list[int]]:
+    """The rows of ids to search, each with EOS, the sentences they came from, if any, and the numbers of the samples.
+
+    Samples that are too long are left out.
 
     Raises:
         UserError: if sentences come without tokenizers, or no sample is left.
@@ -81,9 +87,9 @@ def source_rows(
         generator = np.random.default_rng(0)
         lengths = [min(length, longest - 1) for length in (1, 2, 3, 5, 7, 11, 13, 17)]
         if net.source_features is not None:
-            return [generator.normal(size=(length, net.source_features)) for length in lengths], []
+            return [generator.normal(size=(length, net.source_features)) for length in lengths], [], []
         high = net.config.source_vocabulary + (net.config.copy_words or 0)
-        return [[*generator.integers(4, high, length).tolist(), SPECIAL_IDS["eos"]] for length in lengths], []
+        return [[*generator.integers(4, high, length).tolist(), SPECIAL_IDS["eos"]] for length in lengths], [], []
     sentences = [sample for sample in samples if isinstance(sample, str)]
     if net.source_features is not None or not sentences:
         rows = [[int(i) for i in sample] for sample in samples] if net.source_features is None else frames(net, samples)
@@ -97,7 +103,7 @@ def source_rows(
     kept = [number for number, row in enumerate(rows) if len(row) <= longest]
     if not kept:
         raise UserError(f"Every sample is longer than the model can read. Expected: at most {longest} tokens with EOS")
-    return [rows[number] for number in kept], [sentences[number] for number in kept] if sentences else []
+    return [rows[number] for number in kept], [sentences[number] for number in kept] if sentences else [], kept
 
 
 def frames(net: EncoderDecoder, samples: Sequence[Any]) -> list[Any]:

@@ -16,9 +16,11 @@ import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.seq2seq import EncoderDecoder
-from keras_attention.types import BOS_ID
+from keras_attention.types import BOS_ID, PAD_ID, UNK_ID
 
+from . import runtime
 from .graphs import Graph, SearchSettings
+from .quality import Task
 
 BATCH_SIZES = (1, 3, 16, 32)
 """Sentences are searched in batches of these sizes, in turn."""
@@ -39,10 +41,12 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """All cases, and the sentences that `translate_text` is asked."""
+    """All cases; where they are known, the sentences that were searched, and what each of them may become."""
 
     cases: list[Case]
     sentences: list[str]
+    references: list[list[str]] = dataclasses.field(default_factory=list)
+    task: Task = dataclasses.field(default_factory=Task)
 
     def of(self, graph: str) -> Iterator[Case]:
         return (case for case in self.cases if case.graph == graph)
@@ -101,25 +105,57 @@ def translator_cases(
             cases.append(Case("decode_step", step_inputs, outputs))
             tokens = outputs["log_probs"].argmax(axis=-1).astype(np.int32)
             encoded = {name: outputs.get(f"next_{name}", value) for name, value in encoded.items()}
-    other = {"max_length": max(settings.max_length // 2, 1), "length_penalty": 0.0}
-    cases += [search_case(net, translate, batch, settings, settings.knobs) for batch in batches(rows)]
-    return [*cases, dataclasses.replace(search_case(net, translate, padded(long), settings, other), counted=False)]
+    cases += [search_case(net, translate, batch, settings) for batch in batches(rows)]
+    for policy in policies(net, settings, padded(long), cases[-1]):
+        cases.append(dataclasses.replace(search_case(net, translate, padded(long), settings, policy), counted=False))
+    return cases
+
+
+def policies(
+    net: EncoderDecoder, settings: SearchSettings, source: np.ndarray, found: Case
+) -> Iterator[dict[str, Any]]:
+    """Other values of the knobs to verify with: short and unpenalised; and all of them turned at once.
+
+    The second bans the first word of some translation that the defaults found, and begins with another one, so that
+    what it finds differs.
+    """
+    names = {knob.port.name for knob in settings.knobs(net)}
+    yield {"max_length": max(settings.max_length // 2, 1), "length_penalty": 0.0}
+    words = [int(i) for i in np.unique(found.outputs["ids"]) if i > UNK_ID] or [UNK_ID]
+    allowed = np.ones((net.config.output_vocabulary,), bool)
+    allowed[words[0]] = len(words) == 1
+    prefix = np.full((len(source), 2), PAD_ID, np.int32)
+    prefix[:, 0] = words[-1]
+    prefix[0] = PAD_ID  # a row that is free
+    turned = {
+        "min_length": min(4, settings.max_length),
+        "length_penalty": 0.6,
+        "coverage_penalty": 0.3,
+        "allowed": allowed,
+        "prefix": prefix,
+    }
+    yield {name: value for name, value in turned.items() if name in names}
 
 
 def search_case(
-    net: EncoderDecoder, translate: Graph, source: np.ndarray, settings: SearchSettings, knobs: Mapping[str, float]
+    net: EncoderDecoder,
+    translate: Graph,
+    source: np.ndarray,
+    settings: SearchSettings,
+    policy: Mapping[str, Any] | None = None,
 ) -> Case:
-    """One search by Keras, with its margins."""
-    inputs = {
-        translate.inputs[0].name: source,
-        "max_length": np.array(knobs["max_length"], np.int32),
-        "length_penalty": np.array(knobs["length_penalty"], np.float32),
-    }
+    """One search by Keras, with its margins; knobs that the policy does not name are at their defaults."""
+    values = {}
+    for knob in settings.knobs(net):
+        port = knob.port
+        default = runtime.filled(port.axes, port.dtype, knob.default, len(source))
+        values[port.name] = np.asarray((policy or {}).get(port.name, default), port.dtype)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using a softmax over axis")  # as in `run`
-        result = net.search(source, **settings.limits(inputs))
+        result = net.search(source, **settings.limits(values))
     arrays = {name: np.asarray(value) for name, value in result.items()}
-    return Case("translate", inputs, {port.name: arrays[port.name] for port in translate.outputs}, arrays["margins"])
+    outputs = {port.name: arrays[port.name] for port in translate.outputs}
+    return Case("translate", {translate.inputs[0].name: source, **values}, outputs, arrays["margins"])
 
 
 def model_cases(graph: Graph, samples: Sequence[Mapping[str, np.ndarray]]) -> list[Case]:
@@ -168,7 +204,10 @@ def save(reference: Reference, path: pathlib.Path) -> None:
         arrays |= {f"{number}/outputs/{name}": value for name, value in outputs.items()}
         if case.margins is not None:
             arrays[f"{number}/margins"] = case.margins
-    description = json.dumps({"cases": index, "sentences": reference.sentences})
+    task = dataclasses.asdict(reference.task)
+    description = json.dumps(
+        {"cases": index, "sentences": reference.sentences, "references": reference.references, "task": task}
+    )
     arrays["description"] = np.frombuffer(description.encode(), np.uint8)
     with path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -195,4 +234,4 @@ def load(path: pathlib.Path) -> Reference:
             ]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged and cannot be read ({error}). Export again") from error
-    return Reference(cases, description["sentences"])
+    return Reference(cases, description["sentences"], description["references"], Task(**description["task"]))

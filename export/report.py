@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .bench import Latency
+from .structure import QUANTISED_LSTM
 from .tolerances import NEAR_TIE
 from .verification import Parity
 
@@ -16,6 +17,7 @@ class Report:
     """Parity and latency of every format, and the warnings of all."""
 
     kind: str
+    precision: str
     versions: dict[str, str]
     parities: list[Parity]
     latencies: list[Latency]
@@ -32,7 +34,7 @@ def build(
     directory: pathlib.Path, manifest: Mapping[str, Any], parities: Sequence[Parity], latencies: Sequence[Latency]
 ) -> Report:
     """The report of a verified artefact."""
-    return Report(manifest["kind"], dict(manifest["versions"]), list(parities), list(latencies))
+    return Report(manifest["kind"], manifest["precision"], dict(manifest["versions"]), list(parities), list(latencies))
 
 
 def write(report: Report, directory: pathlib.Path) -> None:
@@ -77,7 +79,7 @@ def operator_summary(parity: Parity) -> str:
         return f"{len(parity.operators['builtin'])} kinds, all built-in"
     if parity.format == "onnx":
         return "; ".join(
-            f"{name}: {counts.get('LSTM', 0)} LSTM, {counts.get('Loop', 0)} Loop"
+            f"{name}: {counts.get('LSTM', 0) + counts.get(QUANTISED_LSTM, 0)} LSTM, {counts.get('Loop', 0)} Loop"
             for name, counts in parity.operators.items()
         )
     return "TensorFlow"
@@ -89,16 +91,24 @@ def readable_size(count: int) -> str:
 
 def markdown(report: Report) -> str:
     """The report as a page."""
-    lines = ["# Export report", ""]
+    lines = ["# Export report", "", f"Precision: {report.precision}.", ""]
     lines += ["| " + " | ".join(header(report)) + " |", "|" + "---|" * len(header(report))]
     lines += ["| " + " | ".join(row) + " |" for row in table(report)]
     lines += [""]
     if report.kind == "translator":
         lines += [
             "Every sentence was searched by Keras and by each artefact. A near-tie is a sentence whose search came to "
-            f"a margin below {NEAR_TIE:g} and whose tokens differ; any other difference would have failed the export.",
+            f"a margin below {NEAR_TIE:g} and whose tokens differ; "
+            + (
+                "any other difference would have failed the export."
+                if report.precision == "float32"
+                else "with lower precision others may differ too."
+            ),
             "",
         ]
+        losses = [f"- {parity.format}: {parity.loss}." for parity in report.parities if parity.loss]
+        if losses:
+            lines += [f"What {report.precision} costs, on the best translation of each sentence:", "", *losses, ""]
         for parity in report.parities:
             lines += [
                 f"- {parity.format}: search on the host over `encode` and `decode_step`: "

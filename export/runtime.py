@@ -12,8 +12,10 @@ given by `--artefact`. As a module:
         print(hypotheses[0].text, hypotheses[0].score)
 
 Two routes find the same tokens. The graph `translate` holds the encoder and the beam search, with the beam size fixed
-at export. The host loop runs `encode` once and `decode_step` for each token, with any beam size. Every file is compared
-with its SHA-256 in `manifest.json` before it is read.
+at export. The host loop runs `encode` once and `decode_step` for each token, with any beam size. Both take the knobs
+that the manifest names, each with its default: `max_length`, `min_length`, `length_penalty`, `coverage_penalty`,
+`allowed` (which ids may be written) and `prefix` (ids that each translation begins with). Every file is compared with
+its SHA-256 in `manifest.json` before it is read.
 """
 
 import argparse
@@ -30,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -191,6 +193,17 @@ class Tokenizer:
             i = self.unknown
         return str(self.processor.id_to_piece(i)) if self.kind == "subword" else self.vocabulary[i]
 
+    def written(self, text: str, what: str) -> list[int]:
+        """Ids of what a translation is to begin with, or must not hold.
+
+        Raises:
+            ArtefactError: if the vocabulary lacks a part of it.
+        """
+        ids = self.encode(text) if text else []
+        if self.unknown in ids:
+            raise ArtefactError(f"The {what} {text!r} holds what the model cannot write. Expected: known words")
+        return ids
+
     def decode(self, ids: Iterable[int], copied: Sequence[str] = ()) -> str:
         """Text of ids; special ids are dropped, and ids that stand for no word."""
         kept = [int(i) for i in ids if int(i) not in self.special and int(i) < self.size + len(copied)]
@@ -230,6 +243,7 @@ class Onnx:
         self.directory, self.manifest = directory, manifest
         self.module = require("onnxruntime", "onnxruntime")
         self.options = self.module.SessionOptions()
+        self.options.log_severity_level = 3  # errors; its warnings are about its own rewriting of loops
         if threads:
             self.options.intra_op_num_threads = threads
         self.sessions: dict[str, Any] = {}
@@ -247,7 +261,83 @@ class Onnx:
 BACKENDS: dict[str, Any] = {"litert": LiteRT, "onnx": Onnx}
 
 
+# --- knobs ---
+
+
+def filled(axes: Sequence[str | int], dtype: str, value: Any, batch: int) -> np.ndarray:
+    """An input of those axes that holds one value everywhere; an axis of any size but the batch is 1 long."""
+    sizes = [batch if axis == "batch" else axis if isinstance(axis, int) else 1 for axis in axes]
+    return np.full(sizes, value, dtype)
+
+
+def knob_values(manifest: Mapping[str, Any], batch: int, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Every knob of `translate` as an array: what is given, and the manifest's default for what is not, or is None.
+
+    Raises:
+        ArtefactError: for a knob that this artefact has not, and for values of another shape or out of range.
+    """
+    known, values = manifest["knobs"], {}
+    unknown = [name for name, value in given.items() if name not in known and value is not None]
+    if unknown:
+        raise ArtefactError(f"The artefact has no knob {unknown[0]!r}. Expected: one of {', '.join(known)}")
+    for name, knob in known.items():
+        port, value = manifest["signatures"]["translate"]["inputs"][name], given.get(name)
+        if value is None:
+            values[name] = filled(port["axes"], port["dtype"], knob["default"], batch)
+            continue
+        array = np.asarray(value)
+        wanted = [batch if axis == "batch" else axis for axis in port["axes"]]
+        fits = array.ndim == len(wanted) and all(
+            size == axis or (isinstance(axis, str) and size) for size, axis in zip(array.shape, wanted, strict=True)
+        )
+        label = name.replace("_", " ")
+        if not fits:
+            raise ArtefactError(f"The {label} has another shape. Expected: {wanted}. Received: {list(array.shape)}")
+        low, high = knob.get("minimum", -np.inf), knob.get("maximum", np.inf)
+        if (array.dtype.kind == "f" and not np.isfinite(array).all()) or not ((low <= array) & (array <= high)).all():
+            raise ArtefactError(
+                f"The {label} is out of range. Expected: {low} to {high} (fixed at export). Received: {array.tolist()}"
+            )
+        values[name] = array.astype(port["dtype"])
+    _check_together(values, manifest["special_ids"])
+    return values
+
+
+def _check_together(values: Arrays, special_ids: Mapping[str, int]) -> None:
+    """Raise where knobs contradict each other: a graph cannot."""
+    most, least, prefix = int(values["max_length"]), int(values["min_length"]), values["prefix"]
+    if least > most:
+        raise ArtefactError(f"The min length is above the maximum. Expected: at most {most}. Received: {least}")
+    real = prefix != special_ids["pad"]
+    if (prefix == special_ids["eos"]).any() or (real[:, 1:] & ~real[:, :-1]).any():
+        raise ArtefactError("A prefix ends before its words do. Expected: ids without EOS, then padding alone")
+    if real.sum(axis=1).max() > most:
+        raise ArtefactError(
+            f"A prefix is longer than a translation may be. Expected: at most {most} tokens. "
+            f"Received: {real.sum(axis=1).max()}"
+        )
+
+
 # --- search on the host ---
+
+
+def refusals(knobs: Arrays, t: int, batch: int, special_ids: Mapping[str, int]) -> np.ndarray:
+    """bool `(B, V)`: the words that may not follow at position t. Where a prefix stands, all but its word."""
+    refused = np.repeat(~knobs["allowed"][None], batch, axis=0)
+    if t + 1 < knobs["min_length"]:
+        refused[:, special_ids["eos"]] = True
+    prefix = knobs["prefix"]
+    if t < prefix.shape[1]:
+        forced = prefix[:, t : t + 1]
+        others = np.arange(refused.shape[1]) != forced
+        refused = np.where(forced == special_ids["pad"], refused, others)
+    return refused
+
+
+def coverage_term(coverage: np.ndarray, source_mask: np.ndarray, beta: float) -> np.ndarray:
+    """`beta * sum_s log(min(coverage_s, 1))` over real positions (Wu et al. 2016, equation 14), float32 `(B, K)`."""
+    logs = np.log(np.clip(coverage, np.float32(1e-6), np.float32(1.0))) * source_mask[:, None]
+    return np.asarray(np.float32(beta) * logs.sum(axis=2, dtype=np.float32))
 
 
 def length_penalty_factor(length: int, alpha: float) -> np.float32:
@@ -270,20 +360,23 @@ def beam_search(
     state: dict[str, np.ndarray],
     shape: tuple[int, int, int],
     limits: np.ndarray,
-    length_penalty: float,
+    knobs: Arrays,
+    source_mask: np.ndarray,
     special_ids: Mapping[str, int],
 ) -> dict[str, np.ndarray]:
     """Beam search (beam size 1: greedy), one `step` for all hypotheses at a time.
 
-    The K slots of a row hold live and finished hypotheses, ranked by log-probability over length penalty; a finished
-    one is frozen. Among equal scores the hypothesis ranked higher before, then the lower id, comes first.
+    The K slots of a row hold live and finished hypotheses, ranked by log-probability over length penalty, plus the
+    coverage penalty; a finished one is frozen. Among equal scores the hypothesis ranked higher before, then the lower
+    id, comes first.
 
     Args:
         step: `step(tokens (B*K,), state) -> log_probs (B*K, V), state, alignments (B*K, S)`.
         state: first state, B*K rows, the K copies of a row side by side.
         shape: B, K, S.
         limits: most tokens of each row, EOS counted, `(B,)`.
-        length_penalty: exponent of the GNMT length penalty.
+        knobs: `min_length`, `length_penalty`, `allowed`, `prefix` and, of a model with attention, `coverage_penalty`.
+        source_mask: bool `(B, S)`, true at the source positions that should be covered.
         special_ids: ids of `pad`, `bos`, `eos`.
 
     Returns:
@@ -293,6 +386,8 @@ def beam_search(
     batch, beams, source_length = shape
     max_length = int(limits.max())
     pad, eos = special_ids["pad"], special_ids["eos"]
+    length_penalty, beta = float(knobs["length_penalty"]), float(knobs.get("coverage_penalty", 0.0))
+    coverage = np.zeros((batch * beams, source_length), np.float32)
     ids = np.full((batch, beams, max_length), pad, np.int32)
     alignments = np.zeros((batch, beams, max_length, source_length), np.float32)
     lengths, finished = np.zeros((batch, beams), np.int32), np.zeros((batch, beams), bool)
@@ -304,7 +399,12 @@ def beam_search(
         step_log_probs, state, alignment = step(tokens, state)
         vocabulary = step_log_probs.shape[-1]
         extended = log_probs[:, :, None] + step_log_probs.reshape(batch, beams, vocabulary)
-        candidates = np.where(active[:, :, None], extended / length_penalty_factor(t + 1, length_penalty), -np.inf)
+        ranked = extended / length_penalty_factor(t + 1, length_penalty)
+        if beta != 0:
+            coverage += alignment
+            ranked += coverage_term(coverage.reshape(batch, beams, -1), source_mask, beta)[:, :, None]
+        possible = active[:, :, None] & ~refusals(knobs, t, batch, special_ids)[:, None]
+        candidates = np.where(possible, ranked, -np.inf)
         candidates[:, :, pad] = np.where(active, -np.inf, scores)  # a frozen hypothesis has one candidate: itself
         flat = candidates.reshape(batch, beams * vocabulary)
         chosen = top_indices(flat, beams)
@@ -323,6 +423,7 @@ def beam_search(
         alignments[:, :, t] = np.where(grown[:, :, None], new_alignment, 0.0)
         parents = (rows * beams + slots).reshape(-1)
         state = {name: value[parents] for name, value in state.items()}
+        coverage = coverage[parents]
         tokens = ids[:, :, t].reshape(-1)
         if not active.any():
             break
@@ -349,12 +450,7 @@ def source_lengths(source: np.ndarray) -> np.ndarray:
 
 
 def search_on_host(
-    backend: Any,
-    manifest: Mapping[str, Any],
-    source_ids: np.ndarray,
-    beam_size: int,
-    max_length: int,
-    length_penalty: float,
+    backend: Any, manifest: Mapping[str, Any], source_ids: np.ndarray, beam_size: int, knobs: Arrays
 ) -> dict[str, np.ndarray]:
     """`beam_search` over the graphs `encode`, once, and `decode_step`, once for each position."""
     batch, source_length = source_ids.shape[:2]
@@ -368,13 +464,13 @@ def search_on_host(
         return outputs["log_probs"], {name: outputs[new] for name, new in updates.items()}, outputs["alignment"]
 
     state = {name: tiled[name] for name in updates}
-    limits = np.full((batch,), max_length)
+    lengths = source_lengths(source_ids)
+    limits = np.full((batch,), int(knobs["max_length"]))
     if manifest["max_length_factor"] is not None:
-        lengths = source_lengths(source_ids).astype(np.float32)
-        relative = np.floor(lengths * np.float32(manifest["max_length_factor"])) + manifest["max_length_offset"]
-        limits = np.maximum(np.minimum(limits, relative.astype(int)), 1)
-    shape = (batch, beam_size, source_length)
-    return beam_search(step, state, shape, limits, length_penalty, manifest["special_ids"])
+        relative = np.floor(lengths.astype(np.float32) * np.float32(manifest["max_length_factor"]))
+        limits = np.maximum(np.minimum(limits, relative.astype(int) + manifest["max_length_offset"]), 1)
+    mask = np.arange(source_length) < lengths[:, None]
+    return beam_search(step, state, (batch, beam_size, source_length), limits, knobs, mask, manifest["special_ids"])
 
 
 # --- the artefact ---
@@ -486,34 +582,29 @@ class Artefact:
         self.check_ids(rows, "line")
         return rows
 
-    def pad(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """Rows of ids, right-padded to `(B, S)` int32."""
-        padded = np.full((len(rows), max(len(row) for row in rows)), self.special["pad"], np.int32)
+    def pad(self, rows: Sequence[Sequence[int]], least: int = 0) -> np.ndarray:
+        """Rows of ids, right-padded to `(B, S)` int32, S at least `least`."""
+        padded = np.full((len(rows), max(least, *(len(row) for row in rows))), self.special["pad"], np.int32)
         for line, ids in zip(padded, rows, strict=True):
             line[: len(ids)] = ids
         return padded
 
     def search(
-        self,
-        source_ids: np.ndarray,
-        beam_size: int | None = None,
-        max_length: int | None = None,
-        length_penalty: float | None = None,
-        host_loop: bool = False,
+        self, source_ids: np.ndarray, beam_size: int | None = None, host_loop: bool = False, **knobs: Any
     ) -> dict[str, np.ndarray]:
         """Beam search over padded ids `(B, S)`, or features `(B, S, F)`, with the result that `beam_search` describes.
 
-        Another beam size than the exported one takes the host loop. None takes the default of the manifest.
+        Args:
+            source_ids: the source.
+            beam_size: another than the exported one takes the host loop; None is the exported one.
+            host_loop: search on the host in any case.
+            **knobs: of `knob_values`; None is the default of the manifest.
+
+        Raises:
+            ArtefactError: for a source that the model cannot read, and knobs that are out of range.
         """
-        knobs, exported = self.manifest["knobs"], self.manifest["beam_size"]
+        exported = self.manifest["beam_size"]
         beam_size = exported if beam_size is None else beam_size
-        max_length = knobs["max_length"]["default"] if max_length is None else max_length
-        length_penalty = knobs["length_penalty"]["default"] if length_penalty is None else length_penalty
-        limit = knobs["max_length"]["maximum"]
-        if not 1 <= max_length <= limit:
-            raise ArtefactError(
-                f"The maximum length is out of range. Expected: 1 to {limit} (fixed at export). Received: {max_length}"
-            )
         if beam_size < 1:
             raise ArtefactError(f"The beam size is out of range. Expected: at least 1. Received: {beam_size}")
         features = self.manifest.get("source_features")
@@ -526,15 +617,43 @@ class Artefact:
             self.check_ids(source_ids.tolist())
         else:
             self._check_features(source_ids)
+        values = knob_values(self.manifest, len(source_ids), knobs)
         if host_loop or beam_size != exported:
-            return search_on_host(self.backend, self.manifest, source_ids, beam_size, max_length, length_penalty)
-        inputs = {
-            source_name(source_ids): source_ids,
-            "max_length": np.array(max_length, np.int32),
-            "length_penalty": np.array(length_penalty, np.float32),
-        }
-        outputs: dict[str, np.ndarray] = self.backend.run("translate", inputs)
+            return search_on_host(self.backend, self.manifest, source_ids, beam_size, values)
+        outputs: dict[str, np.ndarray] = self.backend.run("translate", {source_name(source_ids): source_ids, **values})
         return outputs
+
+    def allowed(self, banned: Sequence[str]) -> np.ndarray | None:
+        """The knob `allowed` with some tokens banned; None, its default, where there are none.
+
+        Raises:
+            ArtefactError: for a word that is unknown, or of several tokens.
+        """
+        if not banned:
+            return None
+        assert self.target is not None
+        allowed = np.ones(self.manifest["signatures"]["translate"]["inputs"]["allowed"]["axes"], bool)
+        for word in banned:
+            ids = self.target.written(word, "banned word")
+            if len(ids) != 1:
+                raise ArtefactError(
+                    f"The banned word {word!r} is not one token. Expected: a token of the target vocabulary. "
+                    f"Received: {self.target.tokens(ids)}"
+                )
+            allowed[ids[0]] = False
+        return allowed
+
+    def prefixes(self, texts: str | Sequence[str], count: int) -> list[list[int]]:
+        """Ids of what each of `count` translations begins with: one text for all, or one for each.
+
+        Raises:
+            ArtefactError: for unknown words, and another number of texts.
+        """
+        assert self.target is not None
+        each = [texts] * count if isinstance(texts, str) else list(texts)
+        if len(each) != count:
+            raise ArtefactError(f"Expected: a prefix for each of {count} sentences. Received: {len(each)}")
+        return [self.target.written(text, "prefix") for text in each]
 
     def translate(
         self,
@@ -542,11 +661,21 @@ class Artefact:
         n_best: int = 1,
         batch_size: int = 16,
         beam_size: int | None = None,
-        max_length: int | None = None,
-        length_penalty: float | None = None,
         host_loop: bool = False,
+        prefix: str | Sequence[str] = "",
+        banned: Sequence[str] = (),
+        **knobs: Any,
     ) -> Iterator[list[Hypothesis]]:
         """The `n_best` hypotheses of each sentence, best first, in the order of the sentences.
+
+        Args:
+            sentences: text.
+            n_best: most hypotheses of each.
+            batch_size: sentences at a time.
+            beam_size, host_loop: see `search`.
+            prefix: what each translation begins with: one text for all, or one for each.
+            banned: tokens that no translation holds.
+            **knobs: `max_length`, `min_length`, `length_penalty`, `coverage_penalty`.
 
         Raises:
             ArtefactError: before the first result, if a sentence cannot be read or a number is out of range.
@@ -559,9 +688,14 @@ class Artefact:
         if batch_size < 1:
             raise ArtefactError(f"The batch size is out of range. Expected: at least 1. Received: {batch_size}")
         rows = self.encode(sentences)
+        first_words = self.prefixes(prefix, len(rows))
+        asked = {**knobs, "allowed": self.allowed(banned)}
+        if rows:
+            knob_values(self.manifest, len(rows), {**asked, "prefix": self.pad(first_words, 1)})
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            result = self.search(self.pad(batch), beam_size, max_length, length_penalty, host_loop)
+            begun = self.pad(first_words[start : start + batch_size], 1)
+            result = self.search(self.pad(batch), beam_size, host_loop, prefix=begun, **asked)
             for row, ids in enumerate(batch):
                 copied = self.source.copied(sentences[start + row], self.copy_words) if self.source else []
                 found = [k for k in range(n_best) if result["lengths"][row, k] > 0]
@@ -604,7 +738,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--alignments", metavar="FILE", help="write one JSON object per hypothesis: tokens and attention weights"
     )
     parser.add_argument("--max-length", type=int, help="longest translation, in tokens with EOS")
+    parser.add_argument("--min-length", type=int, help="shortest translation, in tokens with EOS")
     parser.add_argument("--length-penalty", type=float, help="exponent of the GNMT length penalty")
+    parser.add_argument("--coverage-penalty", type=float, help="beta of the GNMT coverage penalty")
+    parser.add_argument("--prefix", default="", metavar="TEXT", help="what each translation begins with")
+    parser.add_argument("--ban", action="append", metavar="TOKEN", help="a token that no translation holds; repeat")
     parser.add_argument("--host-loop", action="store_true", help="search in Python over encode and decode_step")
     parser.add_argument("--batch", type=int, default=16, help="sentences per call")
     parser.add_argument("--threads", type=int, help="interpreter threads")
@@ -642,10 +780,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         artefact = Artefact(options.artefact, options.backend, options.threads)
         sentences = read_lines(sys.stdin.buffer.read())
-        knobs = (options.batch, options.beam, options.max_length, options.length_penalty, options.host_loop)
+        knobs = {
+            name: getattr(options, name) for name in ("max_length", "min_length", "length_penalty", "coverage_penalty")
+        }
+        found = artefact.translate(
+            sentences,
+            options.n_best,
+            options.batch,
+            options.beam,
+            options.host_loop,
+            options.prefix,
+            options.ban or (),
+            **knobs,
+        )
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(open(options.alignments, "w", encoding="utf-8")) if options.alignments else None
-            for number, hypotheses in enumerate(artefact.translate(sentences, options.n_best, *knobs), start=1):
+            for number, hypotheses in enumerate(found, start=1):
                 if number == 1:
                     warn_of_unknown(artefact, sentences)
                 for hypothesis in hypotheses:

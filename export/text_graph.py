@@ -1,5 +1,6 @@
 """Tokenizers inside a TensorFlow graph: the same ids as the Python ones, from the same vocabulary."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -7,7 +8,7 @@ import tensorflow as tf
 from keras_attention.text import SubwordTokenizer, Tokenizer, VocabularyTokenizer
 from keras_attention.types import EOS_ID, UNK_ID, Tensor, TensorDict
 
-from .graphs import Graph, Port
+from .graphs import Graph, Knob, Port
 
 FIRST_ORDINARY_ID = UNK_ID + 1
 
@@ -92,7 +93,7 @@ def text_graph(
     translate: Graph,
     source: GraphTokenizer,
     target: GraphTokenizer,
-    knobs: dict[str, float],
+    knobs: Sequence[Knob],
     longest: int | None = None,
 ) -> Graph:
     """`translate_text(text) -> text, scores`: strings in, the K translations of each and their scores out.
@@ -100,7 +101,7 @@ def text_graph(
     Args:
         translate: the search over ids.
         source, target: the tokenizers.
-        knobs: the values of `max_length` and `length_penalty`.
+        knobs: of `translate`, each at its default.
         longest: the greatest number of source tokens, EOS counted; a longer text is an error of the call.
     """
 
@@ -110,9 +111,13 @@ def text_graph(
             message = f"a text is longer than the {longest} tokens, EOS counted, that this model can read"
             with tf.control_dependencies([tf.debugging.assert_less_equal(tf.shape(ids)[1], longest, message)]):
                 ids = tf.identity(ids)
-        length, penalty = tf.constant(knobs["max_length"], tf.int32), tf.constant(knobs["length_penalty"], tf.float32)
-        result = translate.function(ids, length, penalty)
+        result = translate.function(ids, *(filled(knob, tf.shape(ids)[0]) for knob in knobs))
         return {"text": target_text(target, result["ids"]), "scores": result["scores"]}
+
+    def filled(knob: Knob, batch: Tensor) -> Tensor:
+        axes = {"batch": batch, "prefix_length": 1}
+        shape = [axes[axis] if isinstance(axis, str) else axis for axis in knob.port.axes]
+        return tf.fill(shape, tf.constant(knob.default, knob.port.dtype))
 
     hypotheses = translate.outputs[0].axes[1]
     return Graph(

@@ -2,7 +2,7 @@
 
 The converter reads a SavedModel and runs as a process of its own:
 
-    python -m keras_attention.export.to_onnx SAVED_MODEL OUTPUT_FOLDER GRAPHS.json
+    python -m keras_attention.export.to_onnx SAVED_MODEL OUTPUT_FOLDER GRAPHS.json PRECISION
 """
 
 import collections
@@ -19,13 +19,14 @@ OPSET = 18
 TF2ONNX_SWITCH = "TF2ONNX_CATCH_ERRORS"
 
 
-def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any]) -> Any:
+def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any], precision: str = "float32") -> Any:
     """The ONNX model of one signature of a SavedModel, checked.
 
     Args:
         saved_model: folder that `write_saved_model` wrote.
         name: the signature.
         graph: its ports, as `Graph.to_dict` gives them.
+        precision: `"float32"`, `"float16"` or `"dynamic_int8"`, see `onnx_weights`.
 
     Raises:
         Exception: the converter's or the checker's own.
@@ -33,6 +34,8 @@ def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any]) -> A
     import onnx
     import tensorflow as tf
     import tf2onnx
+
+    from keras_attention.export import onnx_loops, onnx_weights
 
     loaded = tf.saved_model.load(str(saved_model))  # owns the variables: it must outlive the conversion
     signature = loaded.signatures[name]
@@ -49,6 +52,12 @@ def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any]) -> A
         model, _ = tf2onnx.convert.from_function(traced, input_signature=specs, opset=OPSET)
     name_ports(model.graph, graph)
     model.graph.name = name
+    del model.graph.value_info[:]
+    onnx_loops.hoist(model.graph)
+    if precision == "float16":
+        model = onnx_weights.to_float16(model)
+    elif precision == "dynamic_int8":
+        model = onnx_weights.to_dynamic_int8(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -122,9 +131,9 @@ def operators(onnx_graph: Any) -> dict[str, int]:
 def main(arguments: Sequence[str]) -> int:
     import onnx
 
-    saved_model, folder, description = (pathlib.Path(argument) for argument in arguments)
+    saved_model, folder, description = (pathlib.Path(argument) for argument in arguments[:3])
     for name, graph in json.loads(description.read_text(encoding="utf-8")).items():
-        onnx.save(convert(saved_model, name, graph), folder / f"{name}.onnx")
+        onnx.save(convert(saved_model, name, graph, *arguments[3:]), folder / f"{name}.onnx")
     return 0
 
 

@@ -5,6 +5,7 @@
     RUN/model.keras      the best weights, saved uncompiled
     RUN/*.tok.json       the tokenizers (subwords: and *.tok.model)
     RUN/samples.txt      held-out source sentences, one per line, for verification and pictures
+    RUN/references.txt   what each of them may become, several separated by tabs
     RUN/history.csv, metrics.json, README.md, plots/, checkpoints/
 
 Every file is written under a temporary name and renamed, so that a crash or a full disk leaves the former one whole.
@@ -213,6 +214,26 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path / 'samples.txt'}: cannot be read: {error}") from error
         return [line for line in text.split("\n") if line]
+
+    def references(self) -> list[list[str]]:
+        """What each of the samples may become; none where the file is missing. Raises UserError if it does not fit."""
+        path = self.path / "references.txt"
+        try:
+            lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from error
+        if len(lines) != len(self.samples()):
+            raise UserError(
+                f"{path}: does not fit samples.txt. Expected: {len(self.samples())} lines. Received: {len(lines)}"
+            )
+        return [line.split("\t") for line in lines]
+
+    @property
+    def tokenization(self) -> str:
+        """sacrebleu's tokenisation of the outputs."""
+        return str(self.metadata.get("training", {}).get("settings", {}).get("tokenize", "none"))
 
 
 def _first_line(error: BaseException) -> str:

@@ -66,9 +66,7 @@ def test_a_text_longer_than_a_location_score_can_address() -> None:
     def translate(source: Any, *knobs: Any) -> dict[str, Any]:
         return {"ids": source[:, None, :3], "scores": tf.zeros((1, 1))}
 
-    graph = text_graph.text_graph(
-        Graph("translate", translate, (), (ids,)), *twins, {"max_length": 3, "length_penalty": 1.0}, longest=4
-    )
+    graph = text_graph.text_graph(Graph("translate", translate, (), (ids,)), *twins, (), longest=4)
     assert graph.function(tf.constant(["The"]))["text"].numpy().tolist() == [[b"The"]]
     with pytest.raises(tf.errors.InvalidArgumentError, match="longer than the 4 tokens"):
         graph.function(tf.constant(["The c"]))

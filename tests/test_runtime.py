@@ -12,7 +12,7 @@ import pytest
 
 from keras_attention import EncoderDecoder, UserError
 from keras_attention.export import artefact, export, runtime
-from keras_attention.search import beam_search
+from keras_attention.search import Constraints, beam_search
 from keras_attention.text import train_tokenizer
 from tests.export_models import LINES, cheap, tiny_model
 
@@ -92,12 +92,39 @@ def test_the_tokens_are_those_of_keras(
             np.testing.assert_allclose(hypothesis.alignment, attention, atol=1e-5)
 
 
-@pytest.mark.parametrize("length_penalty", [0.0, 0.7])
+KNOBS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "no length penalty": {"length_penalty": 0.0},
+    "minimum": {"min_length": 3},
+    "coverage": {"coverage_penalty": 0.4},
+    "banned": {"allowed": np.array([True, True, True, False, True])},
+    "prefix": {"prefix": np.array([[4, 3], [3, 0], [0, 0]])},
+    "nothing is allowed": {"allowed": np.array([True, False, False, False, False])},
+    "all": {
+        "min_length": 3,
+        "coverage_penalty": 0.4,
+        "allowed": np.array([True, True, True, False, True]),
+        "prefix": np.array([[3, 3], [3, 4], [0, 0]]),
+    },
+}
+
+
+@pytest.mark.parametrize("name", KNOBS)
 @pytest.mark.parametrize("beam_size", [1, 2, 7, 40])
-def test_host_search_equals_the_search_of_the_library(beam_size: int, length_penalty: float) -> None:
+def test_host_search_equals_the_search_of_the_library(beam_size: int, name: str) -> None:
     """On a table of integer log-probabilities, with many ties, and a beam wider than what there is to find."""
     table = -np.random.default_rng(beam_size).integers(1, 4, size=(5, 5)).astype(np.float32)
     limits = np.array([4, 2, 3])
+    knobs = {
+        "min_length": np.array(0),
+        "length_penalty": np.float32(0.7),
+        "coverage_penalty": np.float32(0.0),
+        "allowed": np.ones(5, bool),
+        "prefix": np.zeros((3, 1), int),
+        **KNOBS[name],
+    }
+    rules = {rule: knobs[rule] for rule in ("min_length", "allowed", "prefix")}
+    limits = np.maximum(limits, rules["min_length"])
 
     def library_step(token: Any, state: Any, memory: Any) -> tuple[Any, Any, Any]:
         import keras
@@ -107,15 +134,98 @@ def test_host_search_equals_the_search_of_the_library(beam_size: int, length_pen
     def host_step(tokens: np.ndarray, state: dict[str, np.ndarray]) -> tuple[Any, Any, Any]:
         return table[tokens], state, state["source"]
 
-    source = np.random.default_rng(1).normal(size=(3, 2)).astype(np.float32)
+    source = np.random.default_rng(1).random(size=(3, 2)).astype(np.float32) / 4
+    mask = np.array([[True, True], [True, False], [True, True]])
     state = {"source": source}
     expected = beam_search(
-        library_step, state, state, beam_size=beam_size, max_length=limits, capacity=4, length_penalty=length_penalty
+        library_step,
+        state,
+        state,
+        beam_size=beam_size,
+        max_length=limits,
+        capacity=4,
+        length_penalty=knobs["length_penalty"],
+        coverage_penalty=knobs["coverage_penalty"],
+        source_mask=mask,
+        constraints=Constraints(**rules),
     )
     tiled = {"source": np.repeat(source, beam_size, axis=0)}
-    found = runtime.beam_search(host_step, tiled, (3, beam_size, 2), limits, length_penalty, artefact.SPECIAL_IDS)
-    for name, value in found.items():
-        np.testing.assert_allclose(value, np.asarray(expected[name]), atol=1e-6, err_msg=name)
+    found = runtime.beam_search(host_step, tiled, (3, beam_size, 2), limits, knobs, mask, artefact.SPECIAL_IDS)
+    width = found["ids"].shape[-1]
+    for output, value in found.items():
+        whole = np.asarray(expected[output])
+        np.testing.assert_allclose(value, whole[:, :, :width] if value.ndim > 2 else whole, atol=1e-6, err_msg=output)
+    assert np.isfinite(found["scores"][:, 0]).all() == (name != "nothing is allowed")
+
+
+@pytest.mark.parametrize("host_loop", [False, True])
+@pytest.mark.parametrize("backend", MODULES)
+def test_knobs_do_what_they_say(exported: tuple[pathlib.Path, Any], backend: str, host_loop: bool) -> None:
+    translator = runtime.Artefact(exported[0], backend)
+    assert translator.target is not None
+
+    def found(**knobs: Any) -> list[runtime.Hypothesis]:
+        return [best[0] for best in translator.translate(SENTENCES, host_loop=host_loop, **knobs)]
+
+    plain = found()
+    assert [h.ids for h in found(min_length=0, prefix="", banned=())] == [h.ids for h in plain]
+    token = translator.target.tokens(plain[0].ids)[0]
+    banned = found(banned=[token])
+    assert token not in {piece for hypothesis in banned for piece in hypothesis.tokens}
+    assert all(len(hypothesis.ids) <= 4 for hypothesis in found(max_length=4))
+    shortest = 5
+    assert all(len(h.ids) + h.finished >= shortest for h in found(min_length=shortest, max_length=20) if h.finished)
+    begun = found(prefix="ca", min_length=3)
+    assert all(hypothesis.text.startswith("ca") for hypothesis in begun)
+    each = [text[:2] for text in LINES] + [""]
+    one_by_one = found(prefix=each)
+    assert [h.text[: len(p)] for h, p in zip(one_by_one, each, strict=True)] == each
+    assert one_by_one[-1].ids == plain[-1].ids
+    covered = found(coverage_penalty=5.0)
+    for hypothesis, other in zip(covered, plain, strict=True):
+        logs = np.log(np.clip(hypothesis.alignment.sum(axis=0), 1e-6, 1.0)).sum()
+        length = len(hypothesis.ids) + hypothesis.finished
+        expected = hypothesis.log_prob / ((5 + length) / 6) + 5.0 * logs
+        np.testing.assert_allclose(hypothesis.score, expected, rtol=1e-4)
+        assert hypothesis.score <= other.score
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"max_length": 30}, "max length is out of range. Expected: 1 to 29"),
+        ({"min_length": -1}, "min length is out of range"),
+        ({"min_length": 9, "max_length": 8}, "min length is above the maximum"),
+        ({"coverage_penalty": -0.1}, "coverage penalty is out of range"),
+        ({"length_penalty": float("nan")}, "length penalty is out of range"),
+        ({"temperature": 1.0}, "no knob 'temperature'. Expected: one of max_length"),
+        ({"prefix": "漢"}, "prefix '漢' holds what the model cannot write"),
+        ({"prefix": ["a", "b"]}, "a prefix for each of 1 sentences. Received: 2"),
+        ({"prefix": "a dog — a dog — a dog — a dog — a dog"}, "prefix is longer than a translation may be"),
+        ({"banned": ["漢"]}, "banned word '漢' holds what the model cannot write"),
+        ({"banned": ["cat"]}, "banned word 'cat' is not one token"),
+    ],
+)
+def test_mistakes_with_knobs(exported: tuple[pathlib.Path, Any], knobs: dict[str, Any], message: str) -> None:
+    translator = runtime.Artefact(exported[0], "onnx")
+    with pytest.raises(runtime.ArtefactError, match=message):
+        next(translator.translate(["a dog"], **knobs))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"allowed": np.ones(3, bool)}, "allowed has another shape"),
+        ({"prefix": np.zeros((2, 1), int)}, "prefix has another shape"),
+        ({"prefix": [[4, 2]]}, "prefix ends before its words do"),
+        ({"prefix": [[0, 4]]}, "prefix ends before its words do"),
+        ({"prefix": [[-1]]}, "prefix is out of range"),
+        ({"prefix": [[10**6]]}, "prefix is out of range"),
+    ],
+)
+def test_mistakes_with_arrays(exported: tuple[pathlib.Path, Any], knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(runtime.ArtefactError, match=message):
+        runtime.Artefact(exported[0], "onnx").search(np.array([[4, 2]]), **knobs)
 
 
 def command(folder: pathlib.Path, *options: str, text: str = "\n".join(SENTENCES) + "\n") -> Any:
@@ -154,7 +264,9 @@ def test_the_command(exported: tuple[pathlib.Path, Any], tmp_path: pathlib.Path)
     [
         (["--beam", "0"], "a\n", "beam size is out of range"),
         (["--n-best", "4"], "a\n", "n-best is out of range"),
-        (["--max-length", "30"], "a\n", "maximum length is out of range"),
+        (["--max-length", "30"], "a\n", "max length is out of range"),
+        (["--min-length", "30"], "a\n", "min length is out of range"),
+        (["--ban", "漢"], "a\n", "banned word"),
         (["--artefact", "missing"], "a\n", "no manifest.json"),
         (["--alignments", "missing/file"], "a\n", "missing/file"),
         ([], "a\n\nb\n", "line 2 is empty"),

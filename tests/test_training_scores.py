@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_attention.errors import UserError
+from keras_attention.output_scores import edit_distance, error_rates, exact_match, score_outputs
 from keras_attention.training.losses import TokenCrossEntropy
-from keras_attention.training.metrics import edit_distance, error_rates, exact_match, score_outputs
 from keras_attention.training.schedules import Plateau, after_epoch, learning_rate
 from keras_attention.training.settings import Settings
 

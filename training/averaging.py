@@ -114,8 +114,8 @@ def _tokenizers(run: RunDirectory) -> list[str]:
 
 
 def _tokenizer_files(run: RunDirectory) -> list[pathlib.Path]:
-    """The tokenizers' files and the sample sentences."""
+    """The tokenizers' files, and the sample sentences with their references."""
     names = [name.removesuffix(".tok.json") for name in _tokenizers(run)]
-    samples = run.path / "samples.txt"
+    samples = [path for name in ("samples.txt", "references.txt") if (path := run.path / name).exists()]
     files = [path for name in names for path in sorted(run.path.glob(f"{name}.tok.*"))]
-    return [*files, *([samples] if samples.exists() else [])]
+    return [*files, *samples]

@@ -13,6 +13,7 @@ import keras
 
 from keras_attention.copying import TextIds
 from keras_attention.errors import UserError
+from keras_attention.output_scores import HIGHER_IS_BETTER, score_outputs
 from keras_attention.run_directory import RunDirectory, write_atomically
 
 from .checkpoints import NAMES, find_checkpoints, load_checkpoint, save_checkpoint
@@ -20,7 +21,6 @@ from .data import BatchDataset, Encoded, Ids, Pairs
 from .distribution import agree, on_one_device
 from .evaluation import Evaluator, perplexity
 from .history import write_history
-from .metrics import HIGHER_IS_BETTER, score_outputs
 from .schedules import Plateau, after_epoch, cosine, learning_rate
 from .settings import Settings
 

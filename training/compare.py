@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from keras_attention.errors import UserError
+from keras_attention.output_scores import TASK_METRIC, edit_distance, reference_columns, score_outputs
 from keras_attention.run_directory import RunDirectory
 from keras_attention.translator import Translator
 
 from .data import Pairs
 from .display import count_bar
 from .evaluate import check_sources, read_references
-from .metrics import TASK_METRIC, edit_distance, reference_columns, score_outputs
 
 SEED = 12345
 """Of the resampling, the one that sacrebleu has too."""

@@ -12,12 +12,12 @@ from typing import Any
 from keras_attention.copying import of_text
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
+from keras_attention.output_scores import score_outputs
 from keras_attention.run_directory import RunDirectory, write_text
 from keras_attention.translator import Translator
 
 from .data import Pairs, read_parallel, read_tsv
 from .display import count_bar
-from .metrics import score_outputs
 
 LENGTH_EDGES = (1, 6, 11, 16, 21, 31)
 

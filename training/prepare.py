@@ -175,7 +175,13 @@ def prepare_run(
         output.mkdir(parents=True, exist_ok=True)
         for name, tokenizer in tokenizers.items():
             files[name] = tokenizer.save(output, name)[0]
-        write_lines(output / "samples.txt", list(dict.fromkeys((splits.test or splits.validation).sources))[:SAMPLES])
+        held_out = splits.test or splits.validation
+        samples = dict(list(dict(zip(held_out.sources, held_out.references, strict=True)).items())[:SAMPLES])
+        write_lines(output / "samples.txt", list(samples))
+        write_lines(
+            output / "references.txt",
+            ["\t".join(text.replace("\t", " ") for text in accepted) for accepted in samples.values()],
+        )
         if splits.test is not None and recipe == "dates":
             write_lines(output / "test.source.txt", splits.test.sources)
             write_lines(output / "test.target.txt", [references[0] for references in splits.test.references])
@@ -287,6 +293,7 @@ def _is_ours(name: str) -> bool:
         or name
         in (
             "samples.txt",
+            "references.txt",
             "test.source.txt",
             "test.target.txt",
         )

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from keras_attention.errors import UserError
 from keras_attention.lstm import PRODUCTS
+from keras_attention.output_scores import TASK_METRIC
 from keras_attention.text import KINDS
 
 from .distribution import DISTRIBUTIONS
-from .metrics import TASK_METRIC
 from .schedules import SCHEDULES
 from .signals import Signals
 

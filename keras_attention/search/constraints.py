@@ -94,7 +94,7 @@ class Constraints:
                 )
 
     def apply(self, log_probs: Tensor, ids: Tensor, t: Tensor, eos_id: int, pad_id: int) -> Tensor:
-        """float32 `(B * K, V)`: the log-probabilities of the words that may follow, NEVER for others.
+        """float32 `(B * K, V)`: the log-probabilities of the words that may follow, NEVER or less for others.
 
         Args:
             log_probs: float32 `(B * K, V)`, of the model.
@@ -110,24 +110,45 @@ class Constraints:
             changed = _penalise_repetition(changed, history, self.repetition_penalty, eos_id)
         if self.no_repeat_ngram:
             changed = _refuse_repetition(changed, history, t, self.no_repeat_ngram, pad_id)
-        words = ops.arange(vocabulary, dtype="int32")
         table = ops.reshape(changed, (batch, beam_size, vocabulary))
-        if self.allowed is not None:
-            mask = ops.cast(ops.convert_to_tensor(self.allowed), "bool")
-            table = ops.where(ops.reshape(mask, (-1, 1, vocabulary)), table, NEVER)
-        if not _is_number(self.min_length, 0):
-            least = ops.reshape(ops.cast(ops.convert_to_tensor(self.min_length), "int32"), (-1, 1, 1))
-            too_early = ops.logical_and(ops.equal(words, eos_id)[None, None, :], t + 1 < least)
-            table = ops.where(too_early, NEVER, table)
-        if self.prefix is not None:
-            prefix = ops.cast(ops.convert_to_tensor(self.prefix), "int32")
-            size = ops.shape(prefix)[1]
-            wanted = ops.take(prefix, ops.minimum(t, size - 1), axis=1)
-            wanted = ops.where(t < size, wanted, pad_id)[:, None, None]
+        forced = self._forced(t, pad_id)
+        if forced is not None and changed is not log_probs:
             raw = ops.reshape(log_probs, (batch, beam_size, vocabulary))
-            forced = ops.where(ops.equal(words[None, None, :], wanted), raw, NEVER)
-            table = ops.where(ops.equal(wanted, pad_id), table, forced)
+            table = ops.where(ops.expand_dims(ops.equal(forced, pad_id), 2), table, raw)
+        refusal = self._refusal(t, vocabulary, forced, eos_id, pad_id)
+        if refusal is not None:
+            table = table + ops.expand_dims(refusal, 1)
         return ops.reshape(table, (batch * beam_size, vocabulary))
+
+    def _forced(self, t: Tensor, pad_id: int) -> Tensor | None:
+        """int32 `(B, 1)`: the word of the prefix at position t, padding where it is over."""
+        if self.prefix is None:
+            return None
+        prefix = ops.cast(ops.convert_to_tensor(self.prefix), "int32")
+        size = ops.shape(prefix)[1]
+        return ops.where(t < size, ops.take(prefix, ops.minimum(t, size - 1), axis=1), pad_id)[:, None]
+
+    def _refusal(self, t: Tensor, vocabulary: int, forced: Tensor | None, eos_id: int, pad_id: int) -> Tensor | None:
+        """float32 `(1 or B, V)`: what is added to each word, 0 or NEVER and less; `None` if none is refused.
+
+        One sum over all hypotheses is cheap in every runtime, where a choice between two tables is not.
+        """
+        words = ops.arange(vocabulary, dtype="int32")[None, :]
+        refusal = None
+        if self.allowed is not None:
+            mask = ops.cast(ops.convert_to_tensor(self.allowed), "float32")
+            refusal = NEVER * (1.0 - ops.reshape(mask, (-1, vocabulary)))
+        if not _is_number(self.min_length, 0):
+            least = ops.reshape(ops.cast(ops.convert_to_tensor(self.min_length), "int32"), (-1, 1))
+            too_early = NEVER * ops.cast(t + 1 < least, "float32")
+            ending = too_early * ops.cast(ops.equal(words, eos_id), "float32")
+            refusal = ending if refusal is None else refusal + ending
+        if forced is not None:
+            others = NEVER * ops.cast(ops.not_equal(words, forced), "float32")
+            free = ops.cast(ops.equal(forced, pad_id), "float32")
+            others = others * (1.0 - free)
+            refusal = others if refusal is None else refusal * free + others
+        return refusal
 
     def required(self, pad_id: int) -> Phrases | None:
         """The phrases, where there are any."""

@@ -1,0 +1,127 @@
+"""ONNX loops made fast: what no iteration changes is kept, and computed, outside of them.
+
+The converter carries every tensor that a TensorFlow loop reads from around it through the loop as a state, weights
+included. A runtime then copies them in each iteration, cannot see that they are constant, and neither packs nor
+quantises them. The body of an ONNX `Loop` may read the tensors around it by name, so that none of this is needed.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+FIRST_STATE = 2
+"""Inputs of a Loop before its states: the most iterations and the first condition. Its body has the same number."""
+FIRST_STATE_OUTPUT = 1
+"""Outputs of a Loop's body before its states: the condition."""
+
+
+def hoist(graph: Any) -> None:
+    """Take out of every loop of an ONNX graph, in place, the states that never change and the nodes that read no state.
+
+    What the graph computes stays the same.
+    """
+    nodes: list[Any] = []
+    for node in graph.node:
+        for body in subgraphs(node):
+            hoist(body)
+        if node.op_type == "Loop":
+            drop_constant_states(graph, node)
+            nodes += invariant_nodes(graph, node)
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    prune(graph)
+
+
+def prune(graph: Any) -> None:
+    """Take out of a graph, in place, the nodes and constants that nothing needs."""
+    kept: list[Any] = []
+    needed = {port.name for port in graph.output}
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed |= set(node.input).union(*(read_by(body) for body in subgraphs(node)))
+    constants = [constant for constant in graph.initializer if constant.name in needed]
+    for items, chosen in ((graph.node, kept[::-1]), (graph.initializer, constants)):
+        del items[:]
+        items.extend(chosen)
+
+
+def subgraphs(node: Any) -> Iterator[Any]:
+    """The graphs nested in a node."""
+    return (attribute.g for attribute in node.attribute if attribute.HasField("g"))
+
+
+def drop_constant_states(graph: Any, loop: Any) -> None:
+    """States that the body hands on as they came in: the body reads the tensor around the loop in their place."""
+    (body,) = subgraphs(loop)
+    sources = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Identity"}
+    kept = []
+    for number in range(len(loop.input) - FIRST_STATE):
+        name, returned = body.input[FIRST_STATE + number].name, body.output[FIRST_STATE_OUTPUT + number].name
+        while returned in sources and returned != name:
+            returned = sources[returned]
+        if returned != name:
+            kept.append(number)
+            continue
+        replace(body, {name: loop.input[FIRST_STATE + number]})
+        replace(graph, {loop.output[number]: loop.input[FIRST_STATE + number]})
+    states = len(loop.input) - FIRST_STATE
+    _keep(loop.input, FIRST_STATE, kept, states)
+    _keep(body.input, FIRST_STATE, kept, states)
+    _keep(body.output, FIRST_STATE_OUTPUT, kept, states)
+    _keep(loop.output, 0, kept, states)
+
+
+def _keep(items: Any, first: int, kept: list[int], states: int) -> None:
+    """Of a repeated field, what lies before and behind the states, and the states that are kept."""
+    former = list(items)
+    chosen = [*former[:first], *(former[first + number] for number in kept), *former[first + states :]]
+    del items[:]
+    items.extend(chosen)
+
+
+def replace(graph: Any, names: Mapping[str, str]) -> None:
+    """Rename what nodes read, in a graph and the graphs nested in it, and what the graph returns.
+
+    A graph's outputs have names of their own, so that one that is renamed is handed over by an `Identity`.
+    """
+    import onnx
+
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        for body in subgraphs(node):
+            replace(body, names)
+    for output in graph.output:
+        if output.name in names:
+            graph.node.append(onnx.helper.make_node("Identity", [names[output.name]], [output.name]))
+
+
+def invariant_nodes(graph: Any, loop: Any) -> list[Any]:
+    """Takes out of a loop's body the nodes that depend on no state, with the constants they need; returns them."""
+    (body,) = subgraphs(loop)
+    constants = {constant.name: constant for constant in body.initializer}
+    varying = {port.name for port in body.input}
+    returned = {port.name for port in body.output}
+    moved, kept = [], []
+    for node in body.node:
+        reads = set(node.input) | {name for inner in subgraphs(node) for name in read_by(inner)}
+        if reads & varying or set(node.output) & returned or node.op_type.startswith("Random"):
+            varying |= set(node.output)
+            kept.append(node)
+        else:
+            moved.append(node)
+    graph.initializer.extend(constants.values())
+    del body.initializer[:]
+    del body.node[:]
+    body.node.extend(kept)
+    return moved
+
+
+def read_by(graph: Any) -> set[str]:
+    """Every name that a graph reads, nested graphs included."""
+    names = {port.name for port in graph.output}
+    for node in graph.node:
+        names |= set(node.input)
+        for body in subgraphs(node):
+            names |= read_by(body)
+    return names

@@ -1,0 +1,94 @@
+"""ONNX files of lower precision: weights as float16, or as int8 with activations quantised as they come."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+SMALLEST = 256
+"""Numbers that a constant must hold to be worth storing as float16."""
+
+
+def to_float16(model: Any) -> Any:
+    """A model whose float32 constants are stored as float16; all products stay in float32.
+
+    Runtimes turn the constants back when they load the file. For files only: nothing is faster for it.
+    """
+    import onnx
+
+    graph = model.graph
+    stored, casts = [], []
+    for constant in graph.initializer:
+        if constant.data_type != onnx.TensorProto.FLOAT or np.prod(constant.dims) < SMALLEST:
+            stored.append(constant)
+            continue
+        name = f"{constant.name}/float16"
+        values = onnx.numpy_helper.to_array(constant)
+        limit = np.finfo(np.float16).max
+        stored.append(onnx.numpy_helper.from_array(np.clip(values, -limit, limit).astype(np.float16), name))
+        casts.append(onnx.helper.make_node("Cast", [name], [constant.name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    for items, chosen in ((graph.initializer, stored), (graph.node, nodes)):
+        del items[:]
+        items.extend(chosen)
+    return model
+
+
+def fold_transposes(graph: Any) -> None:
+    """Transposes constants here, in place, so that what they are multiplied with is seen to be constant."""
+    import onnx
+
+    constants = {constant.name: constant for constant in graph.initializer}
+    kept = []
+    for node in graph.node:
+        if node.op_type != "Transpose" or node.input[0] not in constants:
+            kept.append(node)
+            continue
+        order = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), None)
+        values = onnx.numpy_helper.to_array(constants[node.input[0]]).transpose(order)
+        folded = onnx.numpy_helper.from_array(np.ascontiguousarray(values), node.output[0])
+        constants[folded.name] = folded
+        graph.initializer.append(folded)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def batched_products(graph: Any, ranks: Mapping[str, int] | None = None) -> list[str]:
+    """Names of the products with a constant stack of matrices, which have no scale for each output in ONNX Runtime."""
+    ranks = {**(ranks or {}), **{constant.name: len(constant.dims) for constant in graph.initializer}}
+    found = []
+    for node in graph.node:
+        if node.op_type == "MatMul" and ranks.get(node.input[1], 2) > 2:
+            found.append(node.name)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found += batched_products(attribute.g, ranks)
+    return found
+
+
+def to_dynamic_int8(model: Any) -> Any:
+    """A model whose products and LSTMs have int8 weights, one scale for each output, and quantise what they multiply.
+
+    That is ONNX Runtime's dynamic quantisation, loops included. Activations have one scale for the whole batch.
+    Products with a stack of matrices, one for each head, stay in float32.
+    """
+    import tempfile
+
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from keras_attention.export import onnx_loops
+
+    fold_transposes(model.graph)
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+        quantize_dynamic(
+            model,
+            file.name,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=batched_products(model.graph),
+            extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
+        )
+        quantised = onnx.load(file.name)
+    onnx_loops.prune(quantised.graph)  # it leaves the former weights behind where loops read them
+    return quantised

@@ -1,0 +1,220 @@
+"""Artefacts of lower precision: what their files hold, what the loss is, and when it fails the export."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from keras_attention import UserError
+from keras_attention.export import commands, errors, export, litert, quality, structure, verify
+from keras_attention.output_scores import score_outputs
+from keras_attention.run_directory import RunDirectory
+from keras_attention.text import train_tokenizer
+from tests.export_models import LINES, cheap, tiny_model
+from tests.test_export_artefact import dense_model, make_run
+
+__all__ = ["cheap"]
+
+SIZES = {"embedding_size": 48, "encoder_units": 32, "decoder_units": 64}
+"""Large enough that converters find it worth while to quantise."""
+TOKENIZERS = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
+VOCABULARIES = {
+    "source_vocabulary": TOKENIZERS[0].vocabulary_size,
+    "target_vocabulary": TOKENIZERS[1].vocabulary_size,
+}
+
+
+def export_at(precision: str, folder: pathlib.Path, **options: Any) -> Any:
+    model = tiny_model(spread=0.2, **SIZES, **VOCABULARIES, **options.pop("config", {}))
+    arguments: dict[str, Any] = {"samples": LINES, "references": LINES, "loss_limit": 100.0, "max_length": 11}
+    return export(model, folder, precision=precision, tokenizers=TOKENIZERS, **arguments | options)
+
+
+def large_constants(graph: onnx.GraphProto) -> dict[int, int]:
+    """Numbers held by an ONNX graph's constants of more than 1024, by type."""
+    counts: dict[int, int] = {}
+    for constant in graph.initializer:
+        if (count := int(np.prod(constant.dims))) > 1024:
+            counts[constant.data_type] = counts.get(constant.data_type, 0) + count
+    return counts
+
+
+def tflite_constants(path: pathlib.Path) -> set[tuple[str, str]]:
+    """The subgraph and the type of each constant of more than 1024 numbers."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    types = {number: name for name, number in vars(schema.TensorType).items() if not name.startswith("_")}
+    return {
+        (graph.name.decode(), types[tensor.type])
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if model.buffers[tensor.buffer].data is not None and np.prod(tensor.shape) > 1024
+    }
+
+
+@pytest.fixture(scope="module")
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    """The same model at every precision."""
+    folder = tmp_path_factory.mktemp("precisions")
+    with pytest.MonkeyPatch.context() as patch:
+        cheap.__wrapped__(patch)
+        for precision in ("float32", "float16", "dynamic_int8"):
+            export_at(precision, folder / precision, to=["tflite", "onnx"])
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_float16_files_hold_float16_alone(artefacts: dict[str, pathlib.Path]) -> None:
+    assert {kind for _, kind in tflite_constants(artefacts["float16"] / "model.tflite")} == {"FLOAT16"}
+    for name in ("encode", "decode_step", "translate"):
+        graph = onnx.load(str(artefacts["float16"] / "onnx" / f"{name}.onnx")).graph
+        assert set(large_constants(graph)) == {onnx.TensorProto.FLOAT16}
+
+
+def test_int8_reaches_into_the_loops(artefacts: dict[str, pathlib.Path]) -> None:
+    constants = tflite_constants(artefacts["dynamic_int8"] / "model.tflite")
+    assert {kind for _, kind in constants} == {"INT8"}
+    assert any("body" in name for name, _ in constants)
+    graph = onnx.load(str(artefacts["dynamic_int8"] / "onnx" / "translate.onnx")).graph
+    assert set(large_constants(graph)) == {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}  # unsigned: embeddings
+    (loop,) = [node for node in graph.node if node.op_type == "Loop"]
+    body = loop.attribute[0].g
+    quantised = [node for node in body.node if node.op_type == "MatMulInteger"]
+    assert len(quantised) >= 4  # both products of the cell, the attentional layer, the output
+    counts = structure.onnx_operators(onnx.load(str(artefacts["dynamic_int8"] / "onnx" / "encode.onnx")))
+    assert counts[structure.QUANTISED_LSTM] == 2
+
+
+def test_files_shrink(artefacts: dict[str, pathlib.Path]) -> None:
+    sizes = {name: (path / "onnx" / "decode_step.onnx").stat().st_size for name, path in artefacts.items()}
+    assert sizes["float16"] < 0.65 * sizes["float32"]
+    assert sizes["dynamic_int8"] < 0.5 * sizes["float32"]
+
+
+@pytest.mark.parametrize("precision", ["float16", "dynamic_int8"])
+def test_the_loss_is_measured_and_travels_with_the_artefact(artefacts: dict[str, pathlib.Path], precision: str) -> None:
+    manifest = json.loads((artefacts[precision] / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["precision"] == precision
+    for parity in verify(artefacts[precision]):
+        assert parity.loss is not None
+        assert parity.loss.metric == "bleu"
+        assert parity.loss.sentences == len(LINES)
+        assert 0 < parity.loss.token_agreement <= 100
+        assert parity.host_loop_sentences == len(LINES)
+    report = (artefacts[precision] / "report.md").read_text(encoding="utf-8")
+    assert f"Precision: {precision}." in report
+    assert "of tokens as Keras" in report
+    strict = verify(artefacts["float32"])
+    assert all(parity.loss is None and parity.identical == len(LINES) for parity in strict)
+
+
+def test_a_loss_above_the_limit_fails(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights spoilt on the way into the file: the score tells, against what Keras itself translates."""
+    model = tiny_model(spread=0.2, **SIZES, **VOCABULARIES)
+    arguments: dict[str, Any] = {"samples": LINES, "tokenizers": TOKENIZERS, "max_length": 11, "task": "exact"}
+    first = export(model, tmp_path / "first", "onnx", precision="float16", **arguments)
+    assert any("no references were given" in warning for warning in first.warnings)
+    from keras_attention.export import onnx_weights, runtime
+
+    best = [found[0].text for found in runtime.Artefact(tmp_path / "first").translate(LINES)]
+    export(model, tmp_path / "second", "onnx", precision="float16", references=best, loss_limit=0.0, **arguments)
+    spoil = onnx_weights.to_float16
+
+    def spoilt(model: Any) -> Any:
+        for constant in model.graph.initializer:
+            if constant.data_type == onnx.TensorProto.FLOAT and np.prod(constant.dims) > 1024:
+                values = onnx.numpy_helper.to_array(constant)
+                constant.CopyFrom(onnx.numpy_helper.from_array(-values, constant.name))
+        return spoil(model)
+
+    monkeypatch.setattr(onnx_weights, "to_float16", spoilt)
+    with pytest.raises(errors.VerificationError, match="Verification failed in 1 place") as caught:
+        export(model, tmp_path / "third", "onnx", precision="float16", references=best, **arguments)
+    assert "onnx: float16 loses too much. Expected: at most 0.5 points of exact_match" in caught.value.failures[0]
+    assert not (tmp_path / "third").exists()
+
+
+def test_no_recurrence_and_tied_embeddings(tmp_path: pathlib.Path, cheap: None) -> None:
+    """Tied embeddings give an output layer that is the transposed table: a constant too. Stacked kernels stay float."""
+    config = {
+        "cell": "self_attention",
+        "attention": "scaled_dot",
+        "attention_heads": 2,
+        "encoder_units": 64,
+        "tie_embeddings": "target",
+    }
+    model = tiny_model(spread=0.2, **SIZES | VOCABULARIES | config)
+    export(model, tmp_path / "artefact", ["tflite", "onnx"], precision="dynamic_int8", max_length=11)
+    graph = onnx.load(str(tmp_path / "artefact" / "onnx" / "translate.onnx")).graph
+    counts = large_constants(graph)
+    kernels = model.get_layer("encoder"), model.get_layer("decoder")
+    stacked = sum(int(np.prod(w.shape)) for layer in kernels for w in layer.weights if w.name == "value_kernel")
+    assert counts.pop(onnx.TensorProto.FLOAT) == stacked
+    assert set(counts) == {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+
+
+def test_a_run_has_references_of_its_own(tmp_path: pathlib.Path, cheap: None) -> None:
+    run = make_run(tmp_path / "run")
+    samples = run.samples()
+    assert run.references() == []
+    accepted = [[text.replace("\t", " "), "other"] for text in samples]
+    (run.path / "references.txt").write_text("".join("\t".join(row) + "\n" for row in accepted), encoding="utf-8")
+    assert RunDirectory.open(run.path).references() == accepted
+    folder = commands.export_run(run.path, None, tmp_path / "artefact", precision="float16", max_length=9)
+    assert not (folder / "saved_model").exists()
+    assert [parity.loss.metric for parity in verify(folder) if parity.loss] == ["bleu", "bleu"]
+    (run.path / "references.txt").write_text("one\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"does not fit samples.txt. Expected: \d+ lines. Received: 1"):
+        commands.export_run(run.path, None, tmp_path / "other", precision="float16")
+
+
+def test_a_model_that_translates_nothing(tmp_path: pathlib.Path, cheap: None) -> None:
+    report = export(dense_model(), tmp_path / "artefact", precision="float16")
+    assert [parity.format for parity in report.parities] == ["tflite", "onnx"]
+    assert all(parity.loss is None for parity in report.parities)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int4"}, "Unknown precision. Expected: one of float32, float16, dynamic_int8"),
+        ({"to": "saved_model"}, "saved_model cannot hold float16. Expected: --to tflite onnx"),
+        ({"references": ["one"]}, "References do not fit the samples. Expected: 6, one line each. Received: 1"),
+        ({"references": [[]] * 6}, "A sample has no reference"),
+        ({"task": "haiku"}, "Unknown task. Expected: one of translation, g2p, exact"),
+        ({"loss_limit": float("nan")}, "loss limit is out of range"),
+    ],
+)
+def test_mistakes(tmp_path: pathlib.Path, options: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"precision": "float16", "samples": LINES, "tokenizers": TOKENIZERS}
+    with pytest.raises(UserError, match=message):
+        export(tiny_model(), tmp_path / "artefact", **arguments | options)
+    assert not (tmp_path / "artefact").exists()
+
+
+def test_references_need_their_sentences(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="Expected: --sentences beside --references"):
+        commands.export_run(tmp_path, references=tmp_path / "lines")
+
+
+def test_points_of_a_loss() -> None:
+    """By hand: one of two translations differs, in one of its two words."""
+    references = [["a b"], ["c d", "c"]]
+    texts = ["a b", "c"], ["a b", "d"]
+    task = quality.Task("g2p")
+    loss = quality.measure([[4, 5], [6]], [[4, 5], [7]], texts, references, task)
+    assert (loss.sentences, loss.same, loss.metric, loss.keras, loss.artefact) == (2, 1, "wer", 0.0, 50.0)
+    assert loss.points == 50.0
+    assert loss.token_agreement == pytest.approx(100 * 2 / 3)
+    exact = quality.measure([[4, 5], [6]], [[4, 5], [7]], texts, references, quality.Task("exact"))
+    assert exact.points == 50.0
+    assert score_outputs("exact", ["a b"], [["a b"]])["exact_match"] == 100.0
+    assert quality.measure([[4]], [[4]], None, references, task).metric == ""
+
+
+def test_the_tflite_converter_keeps_operators_built_in(artefacts: dict[str, pathlib.Path]) -> None:
+    for path in artefacts.values():
+        assert litert.operators((path / "model.tflite").read_bytes())["custom"] == {}

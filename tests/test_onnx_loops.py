@@ -1,0 +1,114 @@
+"""What no iteration changes leaves an ONNX loop, and nothing else changes."""
+
+import copy
+import pathlib
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from keras_attention.export import export, onnx_loops
+from tests.export_models import cheap, tiny_model
+
+__all__ = ["cheap"]
+
+WEIGHTS = np.arange(4, dtype=np.float32).reshape(2, 2) / 4
+
+
+def looped() -> onnx.ModelProto:
+    """`x = tanh(x W^T + b)` three times, as the converter writes it: W and b carried along, all of them returned."""
+    float_, shape = TensorProto.FLOAT, [2, 2]
+    ports = [("x", shape), ("w", shape), ("b", [2])]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["going_on"]),
+            helper.make_node("Transpose", ["w"], ["w_t"], perm=[1, 0]),
+            helper.make_node("MatMul", ["x", "w_t"], ["product"]),
+            helper.make_node("Mul", ["b", "two"], ["b_two"]),
+            helper.make_node("Add", ["product", "b_two"], ["sum"]),
+            helper.make_node("Tanh", ["sum"], ["x_new"]),
+            helper.make_node("Identity", ["w"], ["w_same"]),
+            helper.make_node("Identity", ["w_same"], ["w_new"]),
+            helper.make_node("Identity", ["b"], ["b_new"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            *(helper.make_tensor_value_info(name, float_, sizes) for name, sizes in ports),
+        ],
+        [
+            helper.make_tensor_value_info("going_on", TensorProto.BOOL, []),
+            *(helper.make_tensor_value_info(f"{name}_new", float_, sizes) for name, sizes in ports),
+        ],
+        [numpy_helper.from_array(np.float32(2.0), "two")],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Loop", ["most", "", "start", "weights", "bias"], ["result", "w_end", "b_end"], body=body),
+            helper.make_node("ReduceSum", ["w_end"], ["total"], keepdims=0),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("start", float_, shape), helper.make_tensor_value_info("bias", float_, [2])],
+        [
+            helper.make_tensor_value_info("result", float_, shape),
+            helper.make_tensor_value_info("total", float_, []),
+            helper.make_tensor_value_info("b_end", float_, [2]),
+        ],
+        [numpy_helper.from_array(np.int64(3), "most"), numpy_helper.from_array(WEIGHTS, "weights")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[Any]:
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return list(session.run(None, inputs))
+
+
+def test_a_loop_by_hand() -> None:
+    inputs = {"start": np.eye(2, dtype=np.float32), "bias": np.array([0.5, -1.0], np.float32)}
+    expected = inputs["start"]
+    for _ in range(3):
+        expected = np.tanh(expected @ WEIGHTS.T + 2 * inputs["bias"])
+    model = looped()
+    before = run(copy.deepcopy(model), inputs)
+    onnx_loops.hoist(model.graph)
+    after = run(model, inputs)
+    np.testing.assert_allclose(after[0], expected, atol=1e-6)
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
+    assert list(loop.input) == ["most", "", "start"]
+    body = loop.attribute[0].g
+    assert [node.op_type for node in body.node] == ["Identity", "MatMul", "Add", "Tanh"]
+    assert [port.name for port in body.input] == ["iteration", "going", "x"]
+    assert "w_same" not in {name for node in model.graph.node for name in node.output}
+
+
+@pytest.mark.parametrize("attention", ["general", "additive"])
+def test_the_search_carries_no_weights(attention: str, tmp_path: pathlib.Path, cheap: None) -> None:
+    export(tiny_model(attention=attention), tmp_path / "artefact", "onnx", beam_size=3, max_length=13)
+    graph = onnx.load(str(tmp_path / "artefact" / "onnx" / "translate.onnx")).graph
+    (loop,) = [node for node in graph.node if node.op_type == "Loop"]
+    body = loop.attribute[0].g
+    constants = {constant.name for constant in graph.initializer}
+    carried = dict(zip(loop.input[2:], body.input[2:], strict=True))
+    matrices = {
+        name for name, port in carried.items() if name in constants and len(port.type.tensor_type.shape.dim) > 1
+    }
+    assert matrices == set()
+    same = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Identity"}
+    for given, returned in zip(body.input[2:], body.output[1:], strict=False):
+        assert same.get(returned.name) != given.name
+    varying = {port.name for port in body.input}
+    for node in body.node:
+        assert onnx_loops.read_by(_alone(node)) & varying, node.op_type  # every node depends on an iteration
+        varying |= set(node.output)
+
+
+def _alone(node: onnx.NodeProto) -> onnx.GraphProto:
+    return helper.make_graph([node], "alone", [], [])
