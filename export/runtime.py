@@ -2,8 +2,8 @@
 
     python runtime.py < sentences.txt
 
-This one file needs numpy, one interpreter (`ai-edge-litert` for the TFLite file, `onnxruntime` for the ONNX files) and,
-where the vocabulary is made of subwords, `sentencepiece`. It reads the artefact directory that it lies in, or the one
+This one file needs numpy, one interpreter (`ai-edge-litert` for the TFLite file, `onnxruntime` or `openvino` for the
+ONNX files) and, where the vocabulary is made of subwords, `sentencepiece`. It reads the artefact directory that it lies in, or the one
 given by `--artefact`. As a module:
 
     from runtime import Artefact
@@ -258,7 +258,29 @@ class Onnx:
         return dict(zip(names, self.sessions[signature].run(names, dict(inputs)), strict=True))
 
 
-BACKENDS: dict[str, Any] = {"litert": LiteRT, "onnx": Onnx}
+class OpenVino:
+    """The ONNX files in OpenVINO, in float32 on the CPU: one compiled model per graph."""
+
+    name, format = "openvino", "onnx"
+
+    def __init__(self, directory: pathlib.Path, manifest: Mapping[str, Any], threads: int | None):
+        self.directory, self.manifest = directory, manifest
+        self.core = require("openvino", "openvino").Core()
+        self.properties = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            self.properties["INFERENCE_NUM_THREADS"] = str(threads)
+        self.models: dict[str, Any] = {}
+
+    def run(self, signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
+        if signature not in self.models:
+            path = check_file(self.directory, self.manifest, self.manifest["formats"]["onnx"]["files"][signature])
+            self.models[signature] = self.core.compile_model(str(path), "CPU", self.properties)
+        outputs = self.models[signature](dict(inputs))
+        names = self.manifest["signatures"][signature]["outputs"]
+        return {name: np.array(outputs[number]) for number, name in enumerate(names)}
+
+
+BACKENDS: dict[str, Any] = {"litert": LiteRT, "onnx": Onnx, "openvino": OpenVino}
 
 
 # --- knobs ---
@@ -481,7 +503,7 @@ class Artefact:
 
     Args:
         directory: what `export` wrote.
-        backend: `litert`, `onnx`, or `auto`: the first whose file is here and whose interpreter is installed.
+        backend: `litert`, `onnx`, `openvino`, or `auto`: the first whose file is here and whose interpreter is installed.
         threads: interpreter threads; None leaves the interpreter's own choice.
 
     Raises:

@@ -20,6 +20,7 @@ __all__ = ["cheap"]
 
 SENTENCES = [*LINES, "cat 😺 zzz"]
 MODULES = {"litert": "ai-edge-litert", "onnx": "onnxruntime"}
+BACKENDS = [*MODULES, "openvino"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def keras_search(model: Any, rows: list[list[int]], beam_size: int = 3) -> dict[
     return {name: np.asarray(value) for name, value in found.items()}
 
 
-@pytest.mark.parametrize("backend", MODULES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("beam_size", "host_loop"), [(3, False), (3, True), (1, True), (5, True)])
 def test_the_tokens_are_those_of_keras(
     exported: tuple[pathlib.Path, Any], backend: str, beam_size: int, host_loop: bool
@@ -159,7 +160,7 @@ def test_host_search_equals_the_search_of_the_library(beam_size: int, name: str)
 
 
 @pytest.mark.parametrize("host_loop", [False, True])
-@pytest.mark.parametrize("backend", MODULES)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_knobs_do_what_they_say(exported: tuple[pathlib.Path, Any], backend: str, host_loop: bool) -> None:
     translator = runtime.Artefact(exported[0], backend)
     assert translator.target is not None
@@ -324,7 +325,9 @@ def test_a_missing_interpreter_names_its_package(
         runtime.Artefact(exported[0], "litert")
     assert runtime.Artefact(exported[0], "auto").backend.name == "onnx"
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(runtime.ArtefactError, match=r"ai-edge-litert.*Or: .*onnxruntime"):
+    assert runtime.Artefact(exported[0], "auto").backend.name == "openvino"
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(runtime.ArtefactError, match=r"ai-edge-litert.*Or: .*onnxruntime.*Or: .*openvino"):
         runtime.Artefact(exported[0], "auto")
 
 
