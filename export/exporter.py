@@ -220,6 +220,8 @@ def convert(
             files[side] = tokenizer.save(stage, side)
         manifest |= artefact.describe_translator(plan.net, graphs, plan.settings, plan.tokenizers, files)
         shutil.copyfile(runtime.__file__, stage / "runtime.py")
+        if "onnx" in formats and plan.net.source_features is None:
+            shutil.copyfile(pathlib.Path(runtime.__file__).with_name("runtime.mjs"), stage / "runtime.mjs")
     if "saved_model" in formats:
         say("writing the SavedModel")
         for graph, _ in text:

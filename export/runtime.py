@@ -3,8 +3,8 @@
     python runtime.py < sentences.txt
 
 This one file needs numpy, one interpreter (`ai-edge-litert` for the TFLite file, `onnxruntime` or `openvino` for the
-ONNX files) and, where the vocabulary is made of subwords, `sentencepiece`. It reads the artefact directory that it lies in, or the one
-given by `--artefact`. As a module:
+ONNX files) and, where the vocabulary is made of subwords, `sentencepiece`. It reads the artefact directory that it lies
+in, or the one given by `--artefact`. As a module:
 
     from runtime import Artefact
     artefact = Artefact("path/to/artefact", backend="litert")
@@ -503,7 +503,8 @@ class Artefact:
 
     Args:
         directory: what `export` wrote.
-        backend: `litert`, `onnx`, `openvino`, or `auto`: the first whose file is here and whose interpreter is installed.
+        backend: `litert`, `onnx`, `openvino`, or `auto`: the first whose file is here and whose interpreter can be
+            imported.
         threads: interpreter threads; None leaves the interpreter's own choice.
 
     Raises:

@@ -1,0 +1,112 @@
+"""The JavaScript runtime, in Node with ONNX Runtime Web, finds what the Python one finds."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_attention.export import export, runtime
+from keras_attention.text import train_tokenizer
+from tests.export_models import LINES, cheap, tiny_model
+
+__all__ = ["cheap"]
+
+ONNXRUNTIME_WEB = "onnxruntime-web@1.30.0"
+NODE, NPM = shutil.which("node"), shutil.which("npm")
+pytestmark = pytest.mark.skipif(NODE is None or NPM is None, reason="Node is a program of its own, not installed here")
+SENTENCES = [*LINES, "cat 😺 zzz", "a  b"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """An artefact of characters to words, in a folder where Node finds ONNX Runtime Web."""
+    home = tmp_path_factory.mktemp("node")
+    subprocess.run([str(NPM), "install", "--silent", "--no-audit", "--no-fund", ONNXRUNTIME_WEB], cwd=home, check=True)
+    tokenizers = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
+    sizes = [tokenizer.vocabulary_size for tokenizer in tokenizers]
+    model = tiny_model(seed=5, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
+    with pytest.MonkeyPatch.context() as patch:
+        cheap.__wrapped__(patch)
+        limits: dict[str, Any] = {"beam_size": 3, "max_length": 17, "max_length_factor": 0.7, "max_length_offset": 2}
+        export(model, home / "artefact", "onnx", samples=LINES, tokenizers=tokenizers, **limits)
+    return home / "artefact"
+
+
+def node(folder: pathlib.Path, options: dict[str, Any], text: str) -> Any:
+    command = [str(NODE), str(folder / "runtime.mjs"), str(folder), json.dumps(options)]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "knobs"),
+    [
+        ({}, {}),
+        ({"hostLoop": True}, {}),
+        ({"beamSize": 1}, {"beam_size": 1}),
+        ({"beamSize": 6}, {"beam_size": 6}),
+        *(
+            ({"hostLoop": loop, **policy}, policy)
+            for loop in (False, True)
+            for policy in (
+                {"max_length": 4, "length_penalty": 0.0},
+                {"min_length": 6, "coverage_penalty": 0.4},
+                {"prefix": "a dog", "banned": ["cat", "one"]},
+            )
+        ),
+    ],
+)
+def test_it_finds_what_the_python_runtime_finds(
+    folder: pathlib.Path, options: dict[str, Any], knobs: dict[str, Any]
+) -> None:
+    finished = node(folder, options, "\n".join(SENTENCES))
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    lines = [json.loads(line) for line in finished.stdout.splitlines()]
+    beams = knobs.get("beam_size", 3)
+    python = runtime.Artefact(folder).translate(SENTENCES, n_best=beams, batch_size=1, **knobs)
+    for found, expected in zip(lines, python, strict=True):
+        assert len(found) == len(expected) > 0
+        for one, other in zip(found, expected, strict=True):
+            assert one["ids"] == other.ids
+            assert one["text"] == other.text
+            assert one["tokens"] == other.tokens
+            assert one["sourceTokens"] == other.source_tokens
+            assert one["finished"] == other.finished
+            np.testing.assert_allclose([one["score"], one["logProb"]], [other.score, other.log_prob], atol=1e-4)
+            np.testing.assert_allclose(one["alignment"], other.alignment, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "message"),
+    [
+        ({"beamSize": 0}, "a", "The beam size is out of range"),
+        ({"max_length": 18}, "a", "max_length is out of range. Expected: 1 to 17. Received: 18"),
+        ({"min_length": 5, "max_length": 4}, "a", "min_length is above max_length"),
+        ({"temperature": 1}, "a", "No knob temperature. Expected: one of max_length"),
+        ({"prefix": "漢"}, "a", "漢 holds what the model cannot write"),
+    ],
+)
+def test_mistakes(folder: pathlib.Path, options: dict[str, Any], text: str, message: str) -> None:
+    failed = node(folder, options, text)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: ")
+    assert message in failed.stderr
+
+
+def test_a_damaged_file_is_refused(folder: pathlib.Path) -> None:
+    copy = shutil.copytree(folder, folder.parent / "damaged")
+    path = copy / "onnx" / "translate.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    failed = node(copy, {}, "a")
+    assert "error: onnx/translate.onnx is not the exported file" in failed.stderr
+    path.unlink()
+    assert "onnx/translate.onnx cannot be read (ENOENT)" in node(copy, {}, "a").stderr
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}), encoding="utf-8")
+    assert "Expected: format_version 2. Received: 99" in node(copy, {}, "a").stderr
