@@ -16,7 +16,7 @@ from keras_attention.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import Tokenizer
 
-from . import artefact, bench, conversion, loops, reference, report, runtime, text_graph
+from . import artefact, bench, conversion, gru, loops, reference, report, runtime, text_graph
 from .graphs import Graph, SearchSettings
 from .planning import Plan, plan_export
 from .quality import LOSS_LIMIT, Task
@@ -227,7 +227,7 @@ def convert(
         for graph, _ in text:
             manifest["signatures"][graph.name] = graph.to_dict()
         resources = [resource for _, used in text for resource in used]
-        with loops.without_cudnn(plan.model):
+        with loops.without_cudnn(plan.model), gru.recognised(plan.model):
             write_saved_model(stage / "saved_model", [*(graph for graph, _ in text), *graphs], resources)
     with conversion.background() as start:
         if "onnx" in formats:
@@ -235,7 +235,7 @@ def convert(
             layers = stage / "saved_model"
             if text or "saved_model" not in formats:  # the converter knows no operators on text
                 layers = work / "layers"
-                with loops.without_cudnn(plan.model):
+                with loops.without_cudnn(plan.model), gru.recognised(plan.model):
                     write_saved_model(layers, graphs)
             start(conversion.convert_to_onnx, layers, stage / "onnx", graphs, work, precision)
         if "tflite" in formats:

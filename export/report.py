@@ -79,7 +79,8 @@ def operator_summary(parity: Parity) -> str:
         return f"{len(parity.operators['builtin'])} kinds, all built-in"
     if parity.format == "onnx":
         return "; ".join(
-            f"{name}: {counts.get('LSTM', 0) + counts.get(QUANTISED_LSTM, 0)} LSTM, {counts.get('Loop', 0)} Loop"
+            f"{name}: {counts.get('LSTM', 0) + counts.get(QUANTISED_LSTM, 0)} LSTM, {counts.get('GRU', 0)} GRU, "
+            f"{counts.get('Loop', 0)} Loop"
             for name, counts in parity.operators.items()
         )
     return "TensorFlow"

@@ -123,8 +123,8 @@ def onnx_operator_failures(
 ) -> list[str]:
     """Operators of one ONNX graph that break the promise made for it.
 
-    `encode` and `decode_step` hold no loop, `encode` one `LSTM` node per layer and direction, but for an encoder that
-    the converter can only express as a loop (`needs_loop`).
+    `encode` and `decode_step` hold no loop, `encode` one `LSTM` or `GRU` node per layer and direction, but for an
+    encoder that the converter can only express as a loop (`needs_loop`).
     """
     failures = [
         f"onnx {name}: operators. Expected: standard ones. Received: {operator}"
@@ -137,22 +137,23 @@ def onnx_operator_failures(
         loops = sum(counts.get(kind, 0) for kind in ("Loop", "Scan", "If"))
         if loops:
             failures.append(f"onnx {name}: loops. Expected: 0. Received: {loops}")
-    if name == "encode" and config["cell"] == "lstm" and not needs_loop(config):
+    if name == "encode" and config["cell"] in ("lstm", "gru") and not needs_loop(config):
         expected = config["encoder_layers"] * (2 if config["bidirectional"] else 1)
-        received = counts.get(QUANTISED_LSTM if precision == "dynamic_int8" else "LSTM", 0)
+        kind = config["cell"].upper()
+        received = counts.get(QUANTISED_LSTM if (kind, precision) == ("LSTM", "dynamic_int8") else kind, 0)
         if received != expected:
-            failures.append(f"onnx {name}: LSTM nodes. Expected: {expected}. Received: {received}")
+            failures.append(f"onnx {name}: {kind} nodes. Expected: {expected}. Received: {received}")
     return failures
 
 
 def needs_loop(config: Mapping[str, Any]) -> bool:
     """Whether the ONNX encoder holds a loop: for cells that have no node, and for the final cell state at each length.
 
-    GRU and the LSTM with norms are the former, the masked pass that the `copy` bridge needs the latter.
+    The LSTM with norms is the former, the masked pass that the `copy` bridge of an LSTM needs the latter.
     """
     if config["cell"] == "lstm":
         return bool(config["bridge"] == "copy")
-    return config["cell"] in ("gru", "layer_norm_lstm")
+    return bool(config["cell"] == "layer_norm_lstm")
 
 
 def tflite_operators(path: pathlib.Path) -> dict[str, dict[str, int]]:

@@ -150,7 +150,8 @@ def check_structure(directory: pathlib.Path, manifest: Mapping[str, Any], parity
             )
         if parity.operators.get("encode", {}).get("Loop"):
             parity.warnings.append(
-                "onnx: `encode` holds a Loop (GRU encoder or copy bridge): slow, and not every ONNX runtime has it"
+                "onnx: `encode` holds a Loop (an LSTM with copy bridge or layer normalisation): slow, and not every "
+                "ONNX runtime has it"
             )
     else:
         received = structure.saved_model_signatures(SavedModel(directory / entry["folder"]).loaded)

@@ -1,6 +1,7 @@
 """`export` of a user's own model: any functional model, its call as the one signature."""
 
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -77,6 +78,30 @@ def test_attention_rnn_in_a_model(name: str, feeding: bool, tmp_path: pathlib.Pa
     report = export(model, tmp_path / "artefact", ["tflite", "onnx"])
     assert report.parities[0].operators["custom"] == {}
     assert all("recurrence" not in vars(layer) for layer in stepping_layers(model))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_recurrent_layers_without_masks_are_nodes_of_onnx(kind: str, tmp_path: pathlib.Path, cheap: None) -> None:
+    """Both directions, sequences and final states; the layers are afterwards what they were."""
+    layer = {"LSTM": keras.layers.LSTM, "GRU": keras.layers.GRU}[kind]
+    words = keras.Input((None, 3), name="words")
+    states = keras.layers.Bidirectional(layer(7, return_sequences=True))(words)
+    sequence, final, *_ = layer(5, return_sequences=True, return_state=True)(states)
+    model = keras.Model(words, {"sequence": sequence, "final": final})
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(1).normal(size=weight.shape))
+    report = export(model, tmp_path / "artefact", "onnx")
+    counts = report.parities[0].operators["call"]
+    assert (counts[kind], counts.get("Loop", 0)) == (2, 0)  # one node reads in both directions
+    assert not any("inner_loop" in vars(layer) for layer in recurrent_layers(model))
+
+
+@pytest.mark.parametrize("arguments", [{"reset_after": False}, {"activation": "relu"}, {"use_bias": False}])
+def test_other_grus_stay_loops(arguments: dict[str, Any], tmp_path: pathlib.Path, cheap: None) -> None:
+    words = keras.Input((None, 3), name="words")
+    model = keras.Model(words, {"final": keras.layers.GRU(5, **arguments)(words)})
+    report = export(model, tmp_path / "artefact", "onnx")
+    assert report.parities[0].operators["call"]["Loop"] == 1
 
 
 @pytest.mark.parametrize("zero_output", [False, True])
