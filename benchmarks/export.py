@@ -210,7 +210,7 @@ def contenders(folders: dict[tuple[str, int], pathlib.Path], options: argparse.N
     """Name, kind and artefact of what is compared, at each beam."""
     found = []
     for beam in (options.beam, 1):
-        plain = str(folders["float32", beam])
+        plain = str(folders[options.precisions[0], beam])
         for name, kind in (("Keras, tf.function", "keras"), ("stock Keras, loop in Python", "stock")):
             found.append({"name": name, "kind": kind, "artefact": plain, "beam": beam, "precision": "float32"})
         for (precision, width), folder in folders.items():
@@ -219,7 +219,7 @@ def contenders(folders: dict[tuple[str, int], pathlib.Path], options: argparse.N
                 name = NAMES[format_]
                 entry = {"name": name, "kind": format_, "artefact": str(folder), "beam": beam, "precision": precision}
                 found.append(entry)
-    return found
+    return [entry for entry in found if entry["kind"] in options.contenders]
 
 
 def static_figures(folder: str, kind: str) -> dict[str, Any]:
@@ -285,6 +285,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--references", type=pathlib.Path, help="what they may become, separated by tabs")
     parser.add_argument("--name", default="export", help="of the table in --into")
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
+    kinds = ("keras", "stock", "saved_model", "tflite", "onnx")
+    parser.add_argument("--contenders", nargs="+", default=list(kinds), choices=kinds)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--max-length", type=int, default=100)
     parser.add_argument("--length-penalty", type=float, default=1.0)

@@ -264,3 +264,28 @@ def test_the_cost_of_a_search(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
     assert all(value < 1 for value in overheads.values())
     with (tmp_path / "search.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(overheads) + 2
+
+
+def test_an_export_beside_the_stock_route(
+    scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each contender in its own process, on a tiny run; the table shows the score and what is the same."""
+    from tests.export_models import LINES
+    from tests.test_export_artefact import make_run
+
+    run = make_run(tmp_path / "run")
+    text = tmp_path / "text"
+    text.write_text("".join(f"{line}\n" for line in LINES), encoding="utf-8")
+    script = load("export")
+    arguments = ["--precisions", "dynamic_int8", "--contenders", "stock", "tflite", "--beam", "2", "--max-length", "9"]
+    arguments += ["--rounds", "1", "--seconds", "0.01", "--sentences", str(text), "--references", str(text)]
+    script.main([str(run.path), *arguments, "--output", str(tmp_path / "figures")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| sentences a second | precision | beam 2, 1 thread |")
+    names = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines[2:]]
+    assert names == [("stock Keras, loop in Python", "float32"), ("LiteRT", "dynamic_int8")]
+    with (tmp_path / "figures.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(names) * 2 * 2
+    assert all(float(row["batch_1_ms"]) > 0 and float(row["peak_megabytes"]) > 10 for row in rows)
+    assert {row["metric"] for row in rows if row["name"] == "LiteRT"} == {"bleu"}
