@@ -28,6 +28,7 @@ def export_run(
     min_length: int = 0,
     coverage_penalty: float = 0.0,
     precision: str = "float32",
+    text: bool = False,
     sentences: str | pathlib.Path | None = None,
     references: str | pathlib.Path | None = None,
     loss_limit: float = LOSS_LIMIT,
@@ -45,6 +46,7 @@ def export_run(
         min_length: default of the fewest tokens of a translation, EOS counted.
         coverage_penalty: default of GNMT's coverage penalty.
         precision: `float32`, `float16` or `dynamic_int8`.
+        text: whether TFLite gets a second file that reads sentences.
         sentences: a text file to verify on, one sentence per line; the run's own samples if `None`.
         references: a text file of what each of these may become, several separated by tabs; the run's own beside its
             own samples if `None`.
@@ -80,6 +82,7 @@ def export_run(
             to,
             samples=samples,
             precision=precision,
+            text=text,
             references=accepted,
             loss_limit=loss_limit,
             beam_size=beam_size,

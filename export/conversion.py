@@ -35,7 +35,11 @@ def background() -> Iterator[Callable[..., None]]:
 
 
 def convert_to_tflite(
-    saved_model: pathlib.Path, output: pathlib.Path, signatures: Sequence[str], precision: str = "float32"
+    saved_model: pathlib.Path,
+    output: pathlib.Path,
+    signatures: Sequence[str],
+    precision: str = "float32",
+    custom: bool = False,
 ) -> None:
     """Write the TFLite file of some signatures of a SavedModel.
 
@@ -43,7 +47,12 @@ def convert_to_tflite(
         ConversionError: if the converter fails.
         OSError: if the disk is full.
     """
-    run_converter("TFLite", litert.__file__, [str(saved_model), str(output), precision, *signatures], output)
+    run_converter(
+        "TFLite",
+        litert.__file__,
+        [str(saved_model), str(output), precision, "custom" if custom else "builtin", *signatures],
+        output,
+    )
 
 
 def convert_to_onnx(

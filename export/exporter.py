@@ -16,7 +16,7 @@ from keras_attention.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import Tokenizer
 
-from . import artefact, bench, conversion, gru, loops, reference, report, runtime, text_graph
+from . import artefact, bench, conversion, gru, litert_text, loops, reference, report, runtime, text_graph
 from .graphs import Graph, SearchSettings
 from .planning import Plan, plan_export
 from .quality import LOSS_LIMIT, Task
@@ -53,6 +53,7 @@ def export(
     min_length: int = 0,
     coverage_penalty: float = 0.0,
     precision: str = "float32",
+    text: bool = False,
     references: Sequence[str | Sequence[str]] | None = None,
     task: str = "translation",
     loss_limit: float = LOSS_LIMIT,
@@ -81,6 +82,8 @@ def export(
         coverage_penalty: default of GNMT's coverage penalty, against words left untranslated.
         precision: `"float32"`; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it, and faster
             products. SavedModel holds float32 alone.
+        text: whether TFLite gets a second file that reads sentences and writes pieces, see `litert_text`. It needs
+            tensorflow-text's operators where it runs, and subword tokenizers.
         references: what each sample may become, one text or several each: what a lower precision costs is measured with
             them, and fails the export above `loss_limit`. A run has its own.
         task: `"translation"` (BLEU), `"g2p"` (word error rate) or `"exact"` (exact match); a run has its own.
@@ -120,9 +123,11 @@ def export(
         scored = dataclasses.replace(scored, name=model.task, tokenize=model.tokenization)
         model = model.load_model()
     accepted = check_references(references, samples)
+    if text:
+        check_text(formats, tokenizers, model)
     with staging(output) as (stage, work):
         plan = plan_export(model, settings, tokenizers, samples, accepted, scored)
-        manifest = convert(plan, formats, stage, work, say, precision)
+        manifest = convert(plan, formats, stage, work, say, precision, text)
         parities = compare(stage, manifest, plan.cases, say)
         say("timing")
         latencies = bench.measure(stage, manifest, plan.cases, TIMING_SECONDS)
@@ -202,6 +207,7 @@ def convert(
     work: pathlib.Path,
     say: Progress,
     precision: str = "float32",
+    text_inside: bool = False,
 ) -> dict[str, Any]:
     """Write the files of every format, the tokenizers and the runtime; returns the manifest, complete with them."""
     graphs = list(plan.graphs)
@@ -244,7 +250,32 @@ def convert(
                 write_saved_model(work / "loops", plan.stepped_graphs)
             names = [graph.name for graph in graphs]
             start(conversion.convert_to_tflite, work / "loops", stage / "model.tflite", names, precision)
+            if text_inside:
+                write_litert_text(plan, work / "text")
+                names = ["translate_text"]
+                start(conversion.convert_to_tflite, work / "text", stage / litert_text.FILE, names, precision, True)
+                manifest["formats"]["tflite"]["text_file"] = litert_text.FILE
     return artefact.complete(manifest, stage)
+
+
+def check_text(formats: Sequence[str], tokenizers: tuple[Tokenizer, Tokenizer] | None, model: Any) -> None:
+    """Raises UserError where no file can read sentences: another format, other tokenizers, words that are copied."""
+    if "tflite" not in formats:
+        raise UserError(
+            f"Text inside is for TFLite. Expected: tflite among the formats. Received: {', '.join(formats)}"
+        )
+    litert_text.check_tokenizers(tokenizers)
+    if any(layer.name == "pointer" for layer in model.layers):
+        raise UserError("A model that copies words reads ids of each text's own. Expected: no text inside for it")
+
+
+def write_litert_text(plan: Plan, folder: pathlib.Path) -> None:
+    """The SavedModel that becomes the file for text."""
+    assert plan.net is not None
+    assert plan.tokenizers is not None
+    knobs = plan.settings.knobs(plan.net)
+    graph = litert_text.text_graph(plan.stepped_graphs[-1], plan.tokenizers, knobs, plan.net.config.max_source_length)
+    write_saved_model(folder, [graph])
 
 
 def text_graphs(plan: Plan) -> list[tuple[Graph, list[Any]]]:

@@ -2,7 +2,7 @@
 
 The converter reads a SavedModel and may crash the interpreter, so it runs as a process of its own:
 
-    python -m keras_attention.export.litert SAVED_MODEL OUTPUT PRECISION SIGNATURE...
+    python -m keras_attention.export.litert SAVED_MODEL OUTPUT PRECISION builtin|custom SIGNATURE...
 """
 
 import collections
@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 
 
-def convert(saved_model: pathlib.Path, signatures: Sequence[str], precision: str = "float32") -> bytes:
+def convert(
+    saved_model: pathlib.Path, signatures: Sequence[str], precision: str = "float32", custom: bool = False
+) -> bytes:
     """The TFLite file of some signatures of a SavedModel, with built-in operators only.
 
     Args:
@@ -19,6 +21,7 @@ def convert(saved_model: pathlib.Path, signatures: Sequence[str], precision: str
         signatures: their names.
         precision: `"float32"`; `"float16"`: weights stored so, products in float32; `"dynamic_int8"`: weights of
             products as int8, one scale for each output, activations quantised row by row as they come; loops included.
+        custom: whether operators that are not built in are kept as custom ones; Flex is never used.
 
     Raises:
         Exception: the converter's own, if an operator has no built-in form.
@@ -27,6 +30,7 @@ def convert(saved_model: pathlib.Path, signatures: Sequence[str], precision: str
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=list(signatures))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    converter.allow_custom_ops = custom
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
@@ -53,8 +57,9 @@ def operators(content: bytes) -> dict[str, dict[str, int]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    saved_model, output, precision, *signatures = arguments
-    pathlib.Path(output).write_bytes(convert(pathlib.Path(saved_model), signatures, precision))
+    saved_model, output, precision, kinds, *signatures = arguments
+    content = convert(pathlib.Path(saved_model), signatures, precision, kinds == "custom")
+    pathlib.Path(output).write_bytes(content)
     return 0
 
 

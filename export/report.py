@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .bench import Latency
+from .parity import Parity
 from .structure import QUANTISED_LSTM
 from .tolerances import NEAR_TIE
-from .verification import Parity
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,6 +89,13 @@ def target_text(tokenizer: GraphTokenizer, ids: Tensor) -> Tensor:
     return tf.reshape(text, tf.stack([batch, beam_size]))
 
 
+def filled(knob: Knob, batch: Tensor) -> Tensor:
+    """A knob at its default."""
+    axes = {"batch": batch, "prefix_length": 1}
+    shape = [axes[axis] if isinstance(axis, str) else axis for axis in knob.port.axes]
+    return tf.fill(shape, tf.constant(knob.default, knob.port.dtype))
+
+
 def text_graph(
     translate: Graph,
     source: GraphTokenizer,
@@ -113,11 +120,6 @@ def text_graph(
                 ids = tf.identity(ids)
         result = translate.function(ids, *(filled(knob, tf.shape(ids)[0]) for knob in knobs))
         return {"text": target_text(target, result["ids"]), "scores": result["scores"]}
-
-    def filled(knob: Knob, batch: Tensor) -> Tensor:
-        axes = {"batch": batch, "prefix_length": 1}
-        shape = [axes[axis] if isinstance(axis, str) else axis for axis in knob.port.axes]
-        return tf.fill(shape, tf.constant(knob.default, knob.port.dtype))
 
     hypotheses = translate.outputs[0].axes[1]
     return Graph(

@@ -19,33 +19,15 @@ from keras_attention.errors import UserError
 
 from . import reference, runtime, structure
 from .errors import VerificationError
-from .quality import Loss, measure
+from .parity import Parity
+from .quality import measure
 from .reference import Case, Reference
+from .text_verification import check_litert_text, check_text
 from .tolerances import NEAR_TIE, Tolerance, tolerance
 
 HOST_LOOP_SENTENCES = 20
 """Sentences that the runtime also searches step by step on the host; more where knobs are turned."""
 REFERENCE_FILE = "verification.npz"
-
-
-@dataclasses.dataclass
-class Parity:
-    """What the comparison of one format came to."""
-
-    format: str
-    sentences: int = 0
-    identical: int = 0
-    near_ties: int = 0
-    host_loop_sentences: int = 0
-    host_loop_identical: int = 0
-    loss: Loss | None = None
-    texts: int = 0
-    texts_identical: int = 0
-    cases: int = 0
-    largest_difference: dict[str, float] = dataclasses.field(default_factory=dict)
-    operators: dict[str, Any] = dataclasses.field(default_factory=dict)
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    failures: list[str] = dataclasses.field(default_factory=list)
 
 
 class SavedModel:
@@ -119,6 +101,8 @@ def compare(
             check_host_loop(backend, manifest, cases, parity)
             if manifest["precision"] != "float32" and not parity.failures:
                 check_loss(directory, manifest, cases, found, parity)
+            if "text_file" in manifest["formats"][format_]:
+                check_litert_text(backend, directory, manifest, cases, parity)
             if format_ == "saved_model" and "translate_text" in manifest["signatures"]:
                 check_text(backend, directory, manifest, cases, parity)
         parities.append(parity)
@@ -315,27 +299,3 @@ def check_loss(
             f"{parity.format}: {manifest['precision']} loses too much. Expected: at most {cases.task.limit:g} points "
             f"of {loss.metric}. Received: {loss.points:.2f} ({loss})"
         )
-
-
-def check_text(
-    backend: Any, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity
-) -> None:
-    """`translate_text` gives the text of the hypotheses that Keras found, but in a near-tie."""
-    target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
-    start = 0
-    for case in cases.of("translate"):
-        count = len(case.inputs["source_ids"])
-        sentences: Sequence[str] = cases.sentences[start : start + count]
-        start += count
-        if len(sentences) < count:
-            return
-        outputs = backend.run("translate_text", {"text": np.array([s.encode() for s in sentences], object)})
-        for row, sentence in enumerate(sentences):
-            expected = target.decode(case.outputs["ids"][row, 0, : case.outputs["lengths"][row, 0]])
-            received = outputs["text"][row, 0].decode()
-            parity.texts += 1
-            parity.texts_identical += expected == received
-            if expected != received and case.margins is not None and case.margins[row] >= NEAR_TIE:
-                parity.failures.append(
-                    f"{parity.format} translate_text {sentence!r}. Expected: {expected!r}. Received: {received!r}"
-                )

@@ -15,7 +15,8 @@ import pytest
 
 from keras_attention import EncoderDecoder, UserError
 from keras_attention.export import benchmark, commands, conversion, errors, export, exporter, reference, verify
-from keras_attention.export.verification import Parity, compare_tokens, compare_values
+from keras_attention.export.parity import Parity
+from keras_attention.export.verification import compare_tokens, compare_values
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import train_tokenizer
 from tests.export_models import LINES, UNUSUAL, cheap, tiny_model

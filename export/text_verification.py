@@ -1,0 +1,65 @@
+"""Artefacts that read text are held against what the searches over ids found."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import litert_text, runtime, structure
+from .parity import Parity
+from .reference import Reference
+from .tolerances import NEAR_TIE
+
+READ_SENTENCES = 20
+"""Sentences that a LiteRT file for text translates; all of them are read by the SavedModel."""
+
+
+def check_litert_text(
+    backend: Any, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity
+) -> None:
+    """The file that reads sentences gives the text that the file for ids gives, and needs no operators but its own."""
+    path = directory / manifest["formats"]["tflite"]["text_file"]
+    custom = set(structure.tflite_operators(path)["custom"])
+    if custom - litert_text.OPERATORS:
+        parity.failures.append(f"tflite text: operators. Expected: {sorted(litert_text.OPERATORS)}. Received: {custom}")
+        return
+    target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
+    reader, start = litert_text.TextInterpreter(path), 0
+    for case in cases.of("translate"):
+        sentences = cases.sentences[start : start + len(case.inputs["source_ids"])]
+        start += len(sentences)
+        if not case.counted or not sentences or parity.texts >= READ_SENTENCES:
+            return
+        found, expected = reader.run(list(sentences)), backend.run("translate", case.inputs)
+        for row, sentence in enumerate(sentences):
+            texts = [litert_text.join(pieces) for pieces in found["pieces"][row]]
+            wanted = [target.decode(ids) for ids in expected["ids"][row]]
+            parity.texts += 1
+            parity.texts_identical += texts == wanted
+            if texts != wanted:
+                parity.failures.append(f"tflite text {sentence!r}. Expected: {wanted}. Received: {texts}")
+
+
+def check_text(
+    backend: Any, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity
+) -> None:
+    """`translate_text` gives the text of the hypotheses that Keras found, but in a near-tie."""
+    target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
+    start = 0
+    for case in cases.of("translate"):
+        count = len(case.inputs["source_ids"])
+        sentences: Sequence[str] = cases.sentences[start : start + count]
+        start += count
+        if len(sentences) < count:
+            return
+        outputs = backend.run("translate_text", {"text": np.array([s.encode() for s in sentences], object)})
+        for row, sentence in enumerate(sentences):
+            expected = target.decode(case.outputs["ids"][row, 0, : case.outputs["lengths"][row, 0]])
+            received = outputs["text"][row, 0].decode()
+            parity.texts += 1
+            parity.texts_identical += expected == received
+            if expected != received and case.margins is not None and case.margins[row] >= NEAR_TIE:
+                parity.failures.append(
+                    f"{parity.format} translate_text {sentence!r}. Expected: {expected!r}. Received: {received!r}"
+                )

@@ -1,0 +1,110 @@
+"""A LiteRT file that reads sentences: the text that the file for ids gives, without Flex."""
+
+import io
+import json
+import pathlib
+from typing import Any
+
+import pytest
+import sentencepiece
+
+from keras_attention import UserError
+from keras_attention.export import errors, export, litert, litert_text, runtime, text_verification, verify
+from keras_attention.text import SubwordTokenizer, train_tokenizer
+from tests.export_models import LINES, UNUSUAL, cheap, tiny_model
+
+__all__ = ["cheap"]
+
+TEXTS = [*LINES, *(text for text in UNUSUAL if text.strip())]
+TOKENIZERS = train_tokenizer("subword", LINES * 4, 60), train_tokenizer("subword", LINES * 4, 70)
+SIZES = {
+    "source_vocabulary": TOKENIZERS[0].vocabulary_size,
+    "target_vocabulary": TOKENIZERS[1].vocabulary_size,
+}
+OPTIONS: dict[str, Any] = {"samples": TEXTS, "tokenizers": TOKENIZERS, "beam_size": 3, "max_length": 13, "text": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("text") / "artefact"
+    with pytest.MonkeyPatch.context() as patch:
+        cheap.__wrapped__(patch)
+        export(tiny_model(seed=7, **SIZES), path, "tflite", **OPTIONS)
+    return path
+
+
+def test_sentences_in_and_text_out(folder: pathlib.Path) -> None:
+    reader = litert_text.TextInterpreter(folder / litert_text.FILE)
+    found = reader.run(TEXTS)
+    ids = runtime.Artefact(folder, "litert")
+    for row, hypotheses in enumerate(ids.translate(TEXTS, n_best=3, batch_size=len(TEXTS))):
+        texts = [litert_text.join(pieces) for pieces in found["pieces"][row]]
+        assert texts == [hypothesis.text for hypothesis in hypotheses]
+        assert found["scores"][row].tolist() == pytest.approx([hypothesis.score for hypothesis in hypotheses])
+    assert len({litert_text.join(row[0]) for row in found["pieces"]}) > 3
+
+
+def test_an_empty_text_is_one_end_of_sentence(folder: pathlib.Path) -> None:
+    found = litert_text.TextInterpreter(folder / litert_text.FILE).run(["", " "])
+    expected = runtime.Artefact(folder, "litert").search([[2]])
+    assert found["lengths"].tolist() == expected["lengths"].tolist() * 2
+
+
+def test_what_the_file_needs(folder: pathlib.Path) -> None:
+    counts = litert.operators((folder / litert_text.FILE).read_bytes())
+    assert set(counts["custom"]) == litert_text.OPERATORS
+    assert litert.operators((folder / "model.tflite").read_bytes())["custom"] == {}
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["formats"]["tflite"]["text_file"] == litert_text.FILE
+    assert litert_text.FILE in manifest["files"]
+    (parity,) = verify(folder)
+    assert parity.texts == parity.texts_identical >= len(TEXTS)
+
+
+def test_other_text_fails_the_export(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_verification.litert_text, "join", lambda pieces: "other")
+    with pytest.raises(errors.VerificationError) as caught:
+        export(tiny_model(seed=7, **SIZES), tmp_path / "artefact", "tflite", **OPTIONS)
+    assert any("Received: ['other', 'other', 'other']" in failure for failure in caught.value.failures)
+    assert not (tmp_path / "artefact").exists()
+
+
+def bpe_tokenizer(**options: Any) -> SubwordTokenizer:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES * 4),
+        model_writer=written,
+        vocab_size=options.pop("vocab_size", 60),
+        hard_vocab_limit=False,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        minloglevel=2,
+        **options,
+    )
+    return SubwordTokenizer(written.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("source", "received"),
+    [
+        (bpe_tokenizer(model_type="bpe"), "Received: BPE"),
+        (bpe_tokenizer(model_type="unigram", byte_fallback=True, vocab_size=400), "Received: byte fallback"),
+        (train_tokenizer("char", LINES), "Received: char on the source side"),
+    ],
+)
+def test_tokenizers_that_an_operator_cannot_reproduce(tmp_path: pathlib.Path, source: Any, received: str) -> None:
+    """Before anything is converted: the operator would cut some lines otherwise, and say nothing."""
+    with pytest.raises(UserError, match=received):
+        export(tiny_model(), tmp_path / "artefact", "tflite", **OPTIONS | {"tokenizers": (source, TOKENIZERS[1])})
+
+
+def test_mistakes(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=r"Expected: tflite among the formats\. Received: onnx"):
+        export(tiny_model(**SIZES), tmp_path / "artefact", "onnx", **OPTIONS)
+    with pytest.raises(UserError, match="Received: none on the source side"):
+        export(tiny_model(**SIZES), tmp_path / "artefact", "tflite", text=True)
+    copying = tiny_model(source_vocabulary=60, target_vocabulary=60, copy_words=3)
+    with pytest.raises(UserError, match="no text inside for it"):
+        export(copying, tmp_path / "artefact", "tflite", **OPTIONS)
