@@ -46,7 +46,7 @@ def export_run(
         min_length: default of the fewest tokens of a translation, EOS counted.
         coverage_penalty: default of GNMT's coverage penalty.
         precision: `float32`, `float16` or `dynamic_int8`.
-        text: whether TFLite gets a second file that reads sentences.
+        text: whether TFLite and ONNX get another file that reads sentences.
         sentences: a text file to verify on, one sentence per line; the run's own samples if `None`.
         references: a text file of what each of these may become, several separated by tabs; the run's own beside its
             own samples if `None`.

@@ -16,7 +16,7 @@ from keras_attention.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import Tokenizer
 
-from . import artefact, bench, conversion, gru, litert_text, loops, reference, report, runtime, text_graph
+from . import artefact, bench, conversion, gru, litert_text, loops, onnx_text, reference, report, runtime, text_graph
 from .graphs import Graph, SearchSettings
 from .planning import Plan, plan_export
 from .quality import LOSS_LIMIT, Task
@@ -82,8 +82,8 @@ def export(
         coverage_penalty: default of GNMT's coverage penalty, against words left untranslated.
         precision: `"float32"`; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it, and faster
             products. SavedModel holds float32 alone.
-        text: whether TFLite gets a second file that reads sentences and writes pieces, see `litert_text`. It needs
-            tensorflow-text's operators where it runs, and subword tokenizers.
+        text: whether TFLite and ONNX get another file that reads sentences, see `litert_text` and `onnx_text`. These
+            need subword tokenizers, and operators of tensorflow-text or onnxruntime-extensions where they run.
         references: what each sample may become, one text or several each: what a lower precision costs is measured with
             them, and fails the export above `loss_limit`. A run has its own.
         task: `"translation"` (BLEU), `"g2p"` (word error rate) or `"exact"` (exact match); a run has its own.
@@ -255,16 +255,23 @@ def convert(
                 names = ["translate_text"]
                 start(conversion.convert_to_tflite, work / "text", stage / litert_text.FILE, names, precision, True)
                 manifest["formats"]["tflite"]["text_file"] = litert_text.FILE
+    if text_inside and "onnx" in formats:
+        write_onnx_text(plan, stage)
+        manifest["formats"]["onnx"]["text_file"] = onnx_text.FILE
     return artefact.complete(manifest, stage)
 
 
 def check_text(formats: Sequence[str], tokenizers: tuple[Tokenizer, Tokenizer] | None, model: Any) -> None:
     """Raises UserError where no file can read sentences: another format, other tokenizers, words that are copied."""
-    if "tflite" not in formats:
+    checks = {"tflite": litert_text.check_tokenizers, "onnx": onnx_text.check_tokenizers}
+    chosen = [checks[name] for name in formats if name in checks]
+    if not chosen:
         raise UserError(
-            f"Text inside is for TFLite. Expected: tflite among the formats. Received: {', '.join(formats)}"
+            "Text inside is an option for TFLite and ONNX; the SavedModel has it always. "
+            f"Expected: one of them among the formats. Received: {', '.join(formats)}"
         )
-    litert_text.check_tokenizers(tokenizers)
+    for check in chosen:
+        check(tokenizers)
     if any(layer.name == "pointer" for layer in model.layers):
         raise UserError("A model that copies words reads ids of each text's own. Expected: no text inside for it")
 
@@ -276,6 +283,16 @@ def write_litert_text(plan: Plan, folder: pathlib.Path) -> None:
     knobs = plan.settings.knobs(plan.net)
     graph = litert_text.text_graph(plan.stepped_graphs[-1], plan.tokenizers, knobs, plan.net.config.max_source_length)
     write_saved_model(folder, [graph])
+
+
+def write_onnx_text(plan: Plan, stage: pathlib.Path) -> None:
+    """The ONNX file for text, from the one for ids."""
+    import onnx
+
+    assert plan.net is not None
+    assert plan.tokenizers is not None
+    model = onnx.load(str(stage / "onnx" / "translate.onnx"))
+    onnx.save(onnx_text.add_text(model, plan.tokenizers, plan.settings.knobs(plan.net)), str(stage / onnx_text.FILE))
 
 
 def text_graphs(plan: Plan) -> list[tuple[Graph, list[Any]]]:

@@ -7,6 +7,8 @@ first one, they are the text.
 """
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,17 +30,7 @@ UNIGRAM, CHAR = 1, 4
 
 def check_tokenizers(tokenizers: tuple[Tokenizer, Tokenizer] | None) -> None:
     """Raises UserError unless the operator gives the source tokenizer's ids, and pieces join to the target's text."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    for side, tokenizer in zip(("source", "target"), tokenizers or (None, None), strict=True):
-        if not isinstance(tokenizer, SubwordTokenizer):
-            kind = "none" if tokenizer is None else tokenizer.kind
-            raise UserError(
-                f"Text inside a LiteRT file needs subword tokenizers. Expected: --tokenizer subword, or no --text. "
-                f"Received: {kind} on the {side} side"
-            )
-        model = sentencepiece_model_pb2.ModelProto()
-        model.ParseFromString(tokenizer.model)
+    for side, model in zip(("source", "target"), subword_models(tokenizers, "a LiteRT"), strict=True):
         trainer = model.trainer_spec
         if trainer.model_type not in (UNIGRAM, CHAR) or trainer.byte_fallback:
             kind = "byte fallback" if trainer.byte_fallback else trainer.ModelType.Name(trainer.model_type)
@@ -46,6 +38,24 @@ def check_tokenizers(tokenizers: tuple[Tokenizer, Tokenizer] | None) -> None:
                 "The operator for text inside a LiteRT file reads unigram and char models without byte fallback. "
                 f"Expected: one of these on the {side} side, or no --text. Received: {kind}"
             )
+
+
+def subword_models(tokenizers: tuple[Tokenizer, Tokenizer] | None, file: str) -> list[Any]:
+    """The sentencepiece models of source and target. Raises UserError where there are none; `file`: a, and its kind."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    models = []
+    for side, tokenizer in zip(("source", "target"), tokenizers or (None, None), strict=True):
+        if not isinstance(tokenizer, SubwordTokenizer):
+            kind = "none" if tokenizer is None else tokenizer.kind
+            raise UserError(
+                f"Text inside {file} file needs subword tokenizers. Expected: --tokenizer subword, or no --text. "
+                f"Received: {kind} on the {side} side"
+            )
+        model = sentencepiece_model_pb2.ModelProto()
+        model.ParseFromString(tokenizer.model)
+        models.append(model)
+    return models
 
 
 def text_graph(
@@ -104,5 +114,7 @@ class TextInterpreter:
         )
         self.runner = self.interpreter.get_signature_runner("translate_text")
 
-    def run(self, sentences: list[str]) -> dict[str, np.ndarray]:
-        return dict(self.runner(text=np.array([sentence.encode() for sentence in sentences])))
+    def run(self, sentences: Sequence[str]) -> list[list[str]]:
+        """The texts of each sentence's hypotheses, best first."""
+        found = self.runner(text=np.array([sentence.encode() for sentence in sentences]))
+        return [[join(pieces) for pieces in row] for row in found["pieces"]]

@@ -6,39 +6,48 @@ from typing import Any
 
 import numpy as np
 
-from . import litert_text, runtime, structure
+from . import litert_text, onnx_text, runtime, structure
 from .parity import Parity
 from .reference import Reference
 from .tolerances import NEAR_TIE
 
 READ_SENTENCES = 20
-"""Sentences that a LiteRT file for text translates; all of them are read by the SavedModel."""
+"""Sentences that a file for text of TFLite or ONNX translates; the SavedModel reads all of them."""
 
 
-def check_litert_text(
+def check_text_file(
     backend: Any, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity
 ) -> None:
-    """The file that reads sentences gives the text that the file for ids gives, and needs no operators but its own."""
-    path = directory / manifest["formats"]["tflite"]["text_file"]
-    custom = set(structure.tflite_operators(path)["custom"])
-    if custom - litert_text.OPERATORS:
-        parity.failures.append(f"tflite text: operators. Expected: {sorted(litert_text.OPERATORS)}. Received: {custom}")
-        return
+    """A file that reads sentences gives the text that the file for ids gives, and needs no operators but its own."""
+    path = directory / manifest["formats"][parity.format]["text_file"]
+    reader: Any
+    if parity.format == "tflite":
+        custom, known = set(structure.tflite_operators(path)["custom"]), litert_text.OPERATORS
+        if custom - known:
+            parity.failures.append(f"tflite text: operators. Expected: {sorted(known)}. Received: {sorted(custom)}")
+            return
+        reader = litert_text.TextInterpreter(path)
+    else:
+        reader = onnx_text.TextSession(path)
     target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
-    reader, start = litert_text.TextInterpreter(path), 0
+    start = 0
     for case in cases.of("translate"):
         sentences = cases.sentences[start : start + len(case.inputs["source_ids"])]
         start += len(sentences)
         if not case.counted or not sentences or parity.texts >= READ_SENTENCES:
             return
-        found, expected = reader.run(list(sentences)), backend.run("translate", case.inputs)
+        try:
+            found = reader.run(sentences)
+        except Exception as error:  # as in `check_case`
+            parity.failures.append(f"{parity.format} text: it does not run: {str(error)[:300]}")
+            return
+        expected = backend.run("translate", case.inputs)
         for row, sentence in enumerate(sentences):
-            texts = [litert_text.join(pieces) for pieces in found["pieces"][row]]
             wanted = [target.decode(ids) for ids in expected["ids"][row]]
             parity.texts += 1
-            parity.texts_identical += texts == wanted
-            if texts != wanted:
-                parity.failures.append(f"tflite text {sentence!r}. Expected: {wanted}. Received: {texts}")
+            parity.texts_identical += found[row] == wanted
+            if found[row] != wanted:
+                parity.failures.append(f"{parity.format} text {sentence!r}. Expected: {wanted}. Received: {found[row]}")
 
 
 def check_text(

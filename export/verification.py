@@ -22,7 +22,7 @@ from .errors import VerificationError
 from .parity import Parity
 from .quality import measure
 from .reference import Case, Reference
-from .text_verification import check_litert_text, check_text
+from .text_verification import check_text, check_text_file
 from .tolerances import NEAR_TIE, Tolerance, tolerance
 
 HOST_LOOP_SENTENCES = 20
@@ -102,7 +102,7 @@ def compare(
             if manifest["precision"] != "float32" and not parity.failures:
                 check_loss(directory, manifest, cases, found, parity)
             if "text_file" in manifest["formats"][format_]:
-                check_litert_text(backend, directory, manifest, cases, parity)
+                check_text_file(backend, directory, manifest, cases, parity)
             if format_ == "saved_model" and "translate_text" in manifest["signatures"]:
                 check_text(backend, directory, manifest, cases, parity)
         parities.append(parity)

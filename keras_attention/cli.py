@@ -135,7 +135,7 @@ def export(
     min_length: Annotated[int, typer.Option(help="Default of the fewest tokens of a translation.")] = 0,
     coverage_penalty: Annotated[float, typer.Option(help="Default beta of the GNMT coverage penalty.")] = 0.0,
     precision: Annotated[str, typer.Option(help="float32, float16 or dynamic_int8.")] = "float32",
-    text: Annotated[bool, typer.Option("--text", help="For TFLite, also a file that reads sentences.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="TFLite and ONNX: also a file that reads sentences.")] = False,
     sentences: Annotated[Path | None, typer.Option(help="Text to verify on. [default: the run's samples]")] = None,
     references: Annotated[
         Path | None, typer.Option(help="What its lines may become, separated by tabs: to measure a precision's cost.")

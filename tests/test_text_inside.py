@@ -1,15 +1,17 @@
-"""A LiteRT file that reads sentences: the text that the file for ids gives, without Flex."""
+"""Files that read sentences give the text that the files for ids give; in TFLite without Flex."""
 
+import importlib.util
 import io
 import json
 import pathlib
 from typing import Any
 
+import onnx
 import pytest
 import sentencepiece
 
 from keras_attention import UserError
-from keras_attention.export import errors, export, litert, litert_text, runtime, text_verification, verify
+from keras_attention.export import errors, export, litert, litert_text, onnx_text, runtime, verify
 from keras_attention.text import SubwordTokenizer, train_tokenizer
 from tests.export_models import LINES, UNUSUAL, cheap, tiny_model
 
@@ -29,25 +31,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("text") / "artefact"
     with pytest.MonkeyPatch.context() as patch:
         cheap.__wrapped__(patch)
-        export(tiny_model(seed=7, **SIZES), path, "tflite", **OPTIONS)
+        export(tiny_model(seed=7, **SIZES), path, ["tflite", "onnx"], **OPTIONS)
     return path
 
 
-def test_sentences_in_and_text_out(folder: pathlib.Path) -> None:
-    reader = litert_text.TextInterpreter(folder / litert_text.FILE)
-    found = reader.run(TEXTS)
-    ids = runtime.Artefact(folder, "litert")
-    for row, hypotheses in enumerate(ids.translate(TEXTS, n_best=3, batch_size=len(TEXTS))):
-        texts = [litert_text.join(pieces) for pieces in found["pieces"][row]]
-        assert texts == [hypothesis.text for hypothesis in hypotheses]
-        assert found["scores"][row].tolist() == pytest.approx([hypothesis.score for hypothesis in hypotheses])
-    assert len({litert_text.join(row[0]) for row in found["pieces"]}) > 3
+def reader(folder: pathlib.Path, backend: str) -> Any:
+    if backend == "litert":
+        return litert_text.TextInterpreter(folder / litert_text.FILE)
+    return onnx_text.TextSession(folder / onnx_text.FILE)
 
 
-def test_an_empty_text_is_one_end_of_sentence(folder: pathlib.Path) -> None:
-    found = litert_text.TextInterpreter(folder / litert_text.FILE).run(["", " "])
-    expected = runtime.Artefact(folder, "litert").search([[2]])
-    assert found["lengths"].tolist() == expected["lengths"].tolist() * 2
+@pytest.mark.parametrize("backend", ["litert", "onnx"])
+def test_sentences_in_and_text_out(folder: pathlib.Path, backend: str) -> None:
+    """Punctuation, accents, emoji, characters never seen, runs of blanks, one by one and as a batch."""
+    found = reader(folder, backend).run(TEXTS)
+    ids = runtime.Artefact(folder, backend)
+    expected = list(ids.translate(TEXTS, n_best=3, batch_size=len(TEXTS)))
+    assert found == [[hypothesis.text for hypothesis in hypotheses] for hypotheses in expected]
+    assert len({row[0] for row in found}) > 3
+    assert [reader(folder, backend).run([text])[0] for text in TEXTS[:3]] == found[:3]
+
+
+@pytest.mark.parametrize("backend", ["litert", "onnx"])
+def test_an_empty_text_is_one_end_of_sentence(folder: pathlib.Path, backend: str) -> None:
+    expected = runtime.Artefact(folder, backend).search([[2]])
+    texts = [TOKENIZERS[1].decode(ids.tolist()) for ids in expected["ids"][0]]
+    assert reader(folder, backend).run(["", " "]) == [texts, texts]
 
 
 def test_what_the_file_needs(folder: pathlib.Path) -> None:
@@ -57,12 +66,17 @@ def test_what_the_file_needs(folder: pathlib.Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["formats"]["tflite"]["text_file"] == litert_text.FILE
     assert litert_text.FILE in manifest["files"]
-    (parity,) = verify(folder)
-    assert parity.texts == parity.texts_identical >= len(TEXTS)
+    graph = onnx.load(str(folder / onnx_text.FILE)).graph
+    assert {node.op_type for node in graph.node if node.domain == onnx_text.DOMAIN} == {
+        *("SentencepieceTokenizer", "StringJoin", "StringRegexReplace")
+    }
+    assert ([port.name for port in graph.input], len(graph.output)) == (["text"], 2)
+    for parity in verify(folder):
+        assert parity.texts == parity.texts_identical >= len(TEXTS)
 
 
 def test_other_text_fails_the_export(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_verification.litert_text, "join", lambda pieces: "other")
+    monkeypatch.setattr(litert_text, "join", lambda pieces: "other")
     with pytest.raises(errors.VerificationError) as caught:
         export(tiny_model(seed=7, **SIZES), tmp_path / "artefact", "tflite", **OPTIONS)
     assert any("Received: ['other', 'other', 'other']" in failure for failure in caught.value.failures)
@@ -100,11 +114,25 @@ def test_tokenizers_that_an_operator_cannot_reproduce(tmp_path: pathlib.Path, so
         export(tiny_model(), tmp_path / "artefact", "tflite", **OPTIONS | {"tokenizers": (source, TOKENIZERS[1])})
 
 
-def test_mistakes(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UserError, match=r"Expected: tflite among the formats\. Received: onnx"):
-        export(tiny_model(**SIZES), tmp_path / "artefact", "onnx", **OPTIONS)
+def test_bpe_in_onnx(tmp_path: pathlib.Path, cheap: None) -> None:
+    """sentencepiece itself reads there: any of its models will do."""
+    tokenizers = bpe_tokenizer(model_type="bpe"), TOKENIZERS[1]
+    model = tiny_model(source_vocabulary=60, target_vocabulary=TOKENIZERS[1].vocabulary_size)
+    report = export(model, tmp_path / "artefact", "onnx", **OPTIONS | {"tokenizers": tokenizers})
+    assert report.parities[0].texts_identical == len(TEXTS)
+    bytes_ = bpe_tokenizer(model_type="unigram", byte_fallback=True, vocab_size=400)
+    with pytest.raises(UserError, match="a target tokenizer without byte fallback"):
+        export(model, tmp_path / "other", "onnx", **OPTIONS | {"tokenizers": (tokenizers[0], bytes_)})
+
+
+def test_mistakes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"an option for TFLite and ONNX.* Received: saved_model"):
+        export(tiny_model(**SIZES), tmp_path / "artefact", "saved_model", **OPTIONS)
     with pytest.raises(UserError, match="Received: none on the source side"):
         export(tiny_model(**SIZES), tmp_path / "artefact", "tflite", text=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "extensions" in name else True)
+    with pytest.raises(UserError, match=r"pip install 'keras-luong\[text\]'"):
+        export(tiny_model(**SIZES), tmp_path / "artefact", "onnx", **OPTIONS)
     copying = tiny_model(source_vocabulary=60, target_vocabulary=60, copy_words=3)
     with pytest.raises(UserError, match="no text inside for it"):
         export(copying, tmp_path / "artefact", "tflite", **OPTIONS)
