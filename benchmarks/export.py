@@ -181,10 +181,9 @@ def work(task: dict[str, Any]) -> None:
 def export_all(options: argparse.Namespace, work: pathlib.Path) -> dict[tuple[str, int], pathlib.Path]:
     """Artefacts by precision and beam; those of the wide beam are verified on all sentences."""
     from keras_attention.export import export
-    from keras_attention.export.commands import read_sentences
+    from keras_attention.export.commands import read_pairs
 
-    sentences = read_sentences(options.sentences)
-    references = [line.split("\t") for line in read_sentences(options.references)]
+    sentences, references = read_pairs(options.sentences, options.references)
     folders = {}
     for precision in options.precisions:
         for beam in (options.beam, 1):
@@ -300,15 +299,14 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if None in (options.run, options.sentences, options.references):
         parser.error("expected RUN, --sentences and --references")
+    from keras_attention.export.commands import read_sentences
+
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folders = export_all(options, pathlib.Path(temporary))
         first = folders[options.precisions[0], options.beam]
-        encoded = (
-            load_runtime(str(first))
-            .Artefact(first)
-            .encode(options.sentences.read_text(encoding="utf-8").splitlines()[: options.timed])
-        )
+        timed = read_sentences(options.sentences)[: options.timed]
+        encoded = load_runtime(str(first)).Artefact(first).encode(timed)
         limits = {"max_length": options.max_length, "length_penalty": options.length_penalty}
         compared = contenders(folders, options)
         for number in range(options.rounds):

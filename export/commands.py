@@ -58,12 +58,13 @@ def export_run(
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     console = Console()
-    samples = None if sentences is None else read_sentences(pathlib.Path(sentences))
-    accepted = None
-    if references is not None:
-        if samples is None:
-            raise UserError("References of the run's own samples are known. Expected: --sentences beside --references")
-        accepted = [line.split("\t") for line in read_sentences(pathlib.Path(references))]
+    samples, accepted = None, None
+    if references is not None and sentences is None:
+        raise UserError("References of the run's own samples are known. Expected: --sentences beside --references")
+    if references is not None and sentences is not None:
+        samples, accepted = read_pairs(pathlib.Path(sentences), pathlib.Path(references))
+    elif sentences is not None:
+        samples = read_sentences(pathlib.Path(sentences))
     output = pathlib.Path(run) / "export" if output is None else pathlib.Path(output)
     with stages(console) as progress, failures_shown(console), requirements():
         task = progress.add_task("loading", total=None)
@@ -173,25 +174,47 @@ def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, thr
     print(bench.as_json(latencies))
 
 
+def read_pairs(sentences: pathlib.Path, references: pathlib.Path) -> tuple[list[str], list[list[str]]]:
+    """Sentences, without empty ones, and what each of them may become: line by line, several separated by tabs.
+
+    Raises:
+        UserError: if a file cannot be read, or they have not as many lines.
+    """
+    sources, targets = read_lines(sentences), read_lines(references)
+    if len(sources) != len(targets):
+        raise UserError(
+            f"{references}: does not fit {sentences}. Expected: {len(sources)} lines. Received: {len(targets)}"
+        )
+    pairs = [(source, target.split("\t")) for source, target in zip(sources, targets, strict=True) if source]
+    if not pairs:
+        raise UserError(f"{sentences}: no sentence in it. Expected: one sentence per line")
+    return [source for source, _ in pairs], [accepted for _, accepted in pairs]
+
+
 def read_sentences(path: pathlib.Path) -> list[str]:
     """The lines of a text file, without empty ones.
 
     Raises:
         UserError: if it cannot be read, is not UTF-8, or is empty.
     """
+    lines = [line for line in read_lines(path) if line]
+    if not lines:
+        raise UserError(f"{path}: no sentence in it. Expected: one sentence per line")
+    return lines
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """The lines of a text file. Raises UserError if it cannot be read or is not UTF-8."""
     try:
         text = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     lines = []
-    for number, line in enumerate(text.split(b"\n"), start=1):
+    for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), start=1):
         try:
             lines.append(line.decode("utf-8").removesuffix("\r"))
         except UnicodeDecodeError as error:
             raise UserError(f"{path}, line {number}: not UTF-8 text ({error}). Convert the file first") from None
-    lines = [line for line in lines if line]
-    if not lines:
-        raise UserError(f"{path}: no sentence in it. Expected: one sentence per line")
     return lines
 
 

@@ -119,7 +119,9 @@ def export(
     if isinstance(model, RunDirectory):
         tokenizers = (model.source_tokenizer, model.target_tokenizer)
         if samples is None:
-            samples, references = model.samples(), model.references() if references is None else references
+            samples = model.samples()
+            if references is None and precision != "float32":
+                references = model.references()
         scored = dataclasses.replace(scored, name=model.task, tokenize=model.tokenization)
         model = model.load_model()
     accepted = check_references(references, samples)
@@ -226,7 +228,7 @@ def convert(
             files[side] = tokenizer.save(stage, side)
         manifest |= artefact.describe_translator(plan.net, graphs, plan.settings, plan.tokenizers, files)
         shutil.copyfile(runtime.__file__, stage / "runtime.py")
-        if "onnx" in formats and plan.net.source_features is None:
+        if "onnx" in formats and plan.net.source_features is None and plan.net.config.copy_words is None:
             shutil.copyfile(pathlib.Path(runtime.__file__).with_name("runtime.mjs"), stage / "runtime.mjs")
     if "saved_model" in formats:
         say("writing the SavedModel")

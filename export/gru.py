@@ -31,9 +31,9 @@ def recognised(model: keras.Model) -> Iterator[None]:
 
 def is_standard(layer: Any) -> bool:
     """Whether ONNX has a node for a layer: a GRU with the usual activations, biases, the reset after the product."""
-    if not isinstance(layer, keras.layers.GRU):
+    if type(layer) is not keras.layers.GRU:  # one derived from it may step otherwise
         return False
-    names = (layer.activation.__name__, layer.recurrent_activation.__name__)
+    names = tuple(getattr(kind, "__name__", "") for kind in (layer.activation, layer.recurrent_activation))
     return names == ("tanh", "sigmoid") and layer.use_bias and layer.reset_after
 
 

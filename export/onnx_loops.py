@@ -10,6 +10,11 @@ from typing import Any
 
 FIRST_STATE = 2
 """Inputs of a Loop before its states: the most iterations and the first condition. Its body has the same number."""
+RANDOM = {
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    *("Bernoulli", "Multinomial", "Dropout"),
+}
+"""Operators that give other numbers in each iteration."""
 FIRST_STATE_OUTPUT = 1
 """Outputs of a Loop's body before its states: the condition."""
 
@@ -64,7 +69,8 @@ def drop_constant_states(graph: Any, loop: Any) -> None:
             kept.append(number)
             continue
         replace(body, {name: loop.input[FIRST_STATE + number]})
-        replace(graph, {loop.output[number]: loop.input[FIRST_STATE + number]})
+        if number < len(loop.output):
+            replace(graph, {loop.output[number]: loop.input[FIRST_STATE + number]})
     states = len(loop.input) - FIRST_STATE
     _keep(loop.input, FIRST_STATE, kept, states)
     _keep(body.input, FIRST_STATE, kept, states)
@@ -83,38 +89,48 @@ def _keep(items: Any, first: int, kept: list[int], states: int) -> None:
 def replace(graph: Any, names: Mapping[str, str]) -> None:
     """Rename what nodes read, in a graph and the graphs nested in it, and what the graph returns.
 
-    A graph's outputs have names of their own, so that one that is renamed is handed over by an `Identity`.
+    A graph's outputs have names of their own, so that one that is renamed is handed over by an `Identity`. An empty
+    name stands for an input or output that is left out.
     """
     import onnx
 
+    names = {old: new for old, new in names.items() if old and old != new}
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         for body in subgraphs(node):
             replace(body, names)
-    for output in graph.output:
-        if output.name in names:
-            graph.node.append(onnx.helper.make_node("Identity", [names[output.name]], [output.name]))
+    for name in dict.fromkeys(output.name for output in graph.output if output.name in names):
+        graph.node.append(onnx.helper.make_node("Identity", [names[name]], [name]))
 
 
 def invariant_nodes(graph: Any, loop: Any) -> list[Any]:
     """Takes out of a loop's body the nodes that depend on no state, with the constants they need; returns them."""
     (body,) = subgraphs(loop)
-    constants = {constant.name: constant for constant in body.initializer}
     varying = {port.name for port in body.input}
-    returned = {port.name for port in body.output}
+    # What the body returns stays in it, and so do names that mean something else around it.
+    fixed = {port.name for port in body.output} | names_of(graph)
+    varying |= {constant.name for constant in body.initializer if constant.name in fixed}
     moved, kept = [], []
     for node in body.node:
-        reads = set(node.input) | {name for inner in subgraphs(node) for name in read_by(inner)}
-        if reads & varying or set(node.output) & returned or node.op_type.startswith("Random"):
+        reads = set(node.input).union(*(read_by(inner) for inner in subgraphs(node)))
+        if reads & varying or set(node.output) & fixed or node.op_type in RANDOM:
             varying |= set(node.output)
             kept.append(node)
         else:
             moved.append(node)
-    graph.initializer.extend(constants.values())
-    del body.initializer[:]
-    del body.node[:]
-    body.node.extend(kept)
+    constants = [constant for constant in body.initializer if constant.name not in fixed]
+    stay = [constant for constant in body.initializer if constant.name in fixed]
+    graph.initializer.extend(constants)
+    for items, chosen in ((body.initializer, stay), (body.node, kept)):
+        del items[:]
+        items.extend(chosen)
     return moved
+
+
+def names_of(graph: Any) -> set[str]:
+    """The names that a graph itself defines."""
+    found = {port.name for port in graph.input} | {constant.name for constant in graph.initializer}
+    return found.union(*(node.output for node in graph.node))
 
 
 def read_by(graph: Any) -> set[str]:

@@ -19,13 +19,13 @@ def to_float16(model: Any) -> Any:
     graph = model.graph
     stored, casts = [], []
     for constant in graph.initializer:
-        if constant.data_type != onnx.TensorProto.FLOAT or np.prod(constant.dims) < SMALLEST:
+        large = constant.data_type == onnx.TensorProto.FLOAT and np.prod(constant.dims) >= SMALLEST
+        values = onnx.numpy_helper.to_array(constant) if large else np.zeros(1)
+        if not large or np.abs(values).max() > np.finfo(np.float16).max:  # a score that stands for "never", say
             stored.append(constant)
             continue
         name = f"{constant.name}/float16"
-        values = onnx.numpy_helper.to_array(constant)
-        limit = np.finfo(np.float16).max
-        stored.append(onnx.numpy_helper.from_array(np.clip(values, -limit, limit).astype(np.float16), name))
+        stored.append(onnx.numpy_helper.from_array(values.astype(np.float16), name))
         casts.append(onnx.helper.make_node("Cast", [name], [constant.name], to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
     for items, chosen in ((graph.initializer, stored), (graph.node, nodes)):

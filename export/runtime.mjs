@@ -38,7 +38,19 @@ function reader(location) {
   };
 }
 
+/** JSON, or an error that names where it stands. */
+function parsed(text, where) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new ArtefactError(`${where} is no JSON (${error.message})`);
+  }
+}
+
 async function sha256(bytes) {
+  if (!globalThis.crypto?.subtle) {
+    throw new ArtefactError("SHA-256 is missing here: open the page by https, or on localhost");
+  }
   const digest = new Uint8Array(await globalThis.crypto.subtle.digest("SHA-256", bytes));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -168,7 +180,7 @@ async function beamSearch(step, { batch, beams, sourceLengths, limits, knobs, sp
 export class Artefact {
   static async open(location, ort) {
     const read = reader(location);
-    const manifest = JSON.parse(new TextDecoder().decode(await read("manifest.json")));
+    const manifest = parsed(new TextDecoder().decode(await read("manifest.json")), "manifest.json");
     if (manifest.format_version !== FORMAT_VERSION) {
       throw new ArtefactError(
         `${location} is of another version. Expected: format_version ${FORMAT_VERSION}. ` +
@@ -177,6 +189,9 @@ export class Artefact {
     }
     if (manifest.kind !== "translator" || !manifest.formats.onnx) {
       throw new ArtefactError(`${location} holds no translator as ONNX. Export one with --to onnx`);
+    }
+    if (manifest.copy_words || manifest.source_features) {
+      throw new ArtefactError(`${location} copies words or reads features, which runtime.py knows and this file does not`);
     }
     const artefact = new Artefact(manifest, read, ort);
     for (const side of ["source", "target"]) {
@@ -224,7 +239,8 @@ export class Artefact {
     for (const [name, knob] of Object.entries(this.manifest.knobs)) {
       if (name === "allowed" || name === "prefix") continue;
       const value = given[name] ?? knob.default;
-      if (!Number.isFinite(value) || value < (knob.minimum ?? -Infinity) || value > (knob.maximum ?? Infinity)) {
+      const whole = this.manifest.signatures.translate.inputs[name].dtype === "int32";
+      if (!(whole ? Number.isInteger(value) : Number.isFinite(value)) || value < (knob.minimum ?? -Infinity) || value > (knob.maximum ?? Infinity)) {
         const range = `${knob.minimum ?? "any"} to ${knob.maximum ?? "any"}`;
         throw new ArtefactError(`${name} is out of range. Expected: ${range}. Received: ${value}`);
       }
@@ -239,6 +255,19 @@ export class Artefact {
     if (values.allowed.length !== vocabulary || values.prefix.length !== rows.length) {
       throw new ArtefactError(`Expected: ${vocabulary} values in allowed, and a prefix for each of ${rows.length} rows`);
     }
+    const { eos, pad } = this.manifest.special_ids;
+    for (const prefix of values.prefix) {
+      const wrong = prefix.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabulary || id === eos || id === pad);
+      if (wrong !== undefined) {
+        throw new ArtefactError(`A prefix holds what cannot be written there. Expected: ids of words. Received: ${wrong}`);
+      }
+      if (prefix.length > values.max_length) {
+        throw new ArtefactError(
+          `A prefix is longer than a translation may be. Expected: at most ${values.max_length} tokens. ` +
+            `Received: ${prefix.length}`,
+        );
+      }
+    }
     return values;
   }
 
@@ -252,18 +281,28 @@ export class Artefact {
     const known = new Set(Object.keys(manifest.knobs));
     const stranger = Object.keys(given).find((name) => !known.has(name) && given[name] !== undefined);
     if (stranger) throw new ArtefactError(`No knob ${stranger}. Expected: one of ${[...known].join(", ")}`);
+    if (!rows.length) return [];
     for (const row of rows) {
-      const outside = row.find((id) => !(id >= 0 && id < manifest.source_vocabulary));
+      const outside = row.find((id) => !Number.isInteger(id) || id < 0 || id >= manifest.source_vocabulary);
       if (!row.length || outside !== undefined) {
         throw new ArtefactError(`Expected: ids from 0 to ${manifest.source_vocabulary - 1}. Received: ${outside}`);
       }
+    }
+    const most = manifest.max_source_length;
+    const long = rows.find((row) => most !== null && row.length > most);
+    if (long) {
+      throw new ArtefactError(
+        `A row is too long for this model. Expected: at most ${most} tokens with EOS. Received: ${long.length}`,
+      );
     }
     const knobs = this.knobs(given, rows);
     const length = Math.max(...rows.map((row) => row.length));
     const ids = Int32Array.from(rows.flatMap((row) => [...row, ...new Array(length - row.length).fill(special.pad)]));
     const source = { data: ids, dims: [rows.length, length] };
     const beams = beamSize ?? manifest.beam_size;
-    if (!(beams >= 1)) throw new ArtefactError(`The beam size is out of range. Expected: at least 1. Received: ${beams}`);
+    if (!Number.isInteger(beams) || beams < 1) {
+      throw new ArtefactError(`The beam size is out of range. Expected: at least 1. Received: ${beams}`);
+    }
     return hostLoop || beams !== manifest.beam_size
       ? this.#onHost(rows, source, beams, knobs)
       : this.#inGraph(rows, source, knobs);
@@ -367,10 +406,16 @@ export class Artefact {
       return ids;
     };
     const begun = written(prefix);
-    let allowed;
+    if (!Array.isArray(banned)) throw new ArtefactError(`Expected: a list of banned tokens. Received: ${banned}`);
+    let { allowed } = options;
     if (banned.length) {
-      const refused = new Set(banned.flatMap(written));
-      allowed = this.target.vocabulary.map((_, id) => !refused.has(id));
+      const refused = new Set();
+      for (const word of banned) {
+        const ids = written(word);
+        if (ids.length !== 1) throw new ArtefactError(`The banned word ${word} is not one token`);
+        refused.add(ids[0]);
+      }
+      allowed = this.target.vocabulary.map((_, id) => !refused.has(id) && (allowed?.[id] ?? true));
     }
     const found = await this.search(rows, { ...options, allowed, prefix: rows.map(() => begun) });
     return found.map((hypotheses, b) =>
@@ -388,13 +433,20 @@ export class Artefact {
 // --- command ---
 
 async function main([folder = ".", options = "{}"]) {
-  const [{ text }, ort] = await Promise.all([import("node:stream/consumers"), import("onnxruntime-web")]);
+  const settings = parsed(options, "the options");
+  const { text } = await import("node:stream/consumers");
+  const ort = await import("onnxruntime-web").catch(() => {
+    throw new ArtefactError("onnxruntime-web is needed. Run: npm install onnxruntime-web");
+  });
   ort.env.wasm.numThreads = 1;
   ort.env.logLevel = "error";
   const artefact = await Artefact.open(folder, ort);
-  const sentences = (await text(process.stdin)).split("\n").filter((line) => line);
+  const content = (await text(process.stdin)).replace(/\n$/, "");
+  const sentences = content ? content.split("\n").map((line) => line.replace(/\r$/, "")) : [];
+  const empty = sentences.findIndex((line) => !line);
+  if (empty >= 0) throw new ArtefactError(`line ${empty + 1} is empty. Expected: a sentence. Remove the line`);
   for (const sentence of sentences) {
-    const [hypotheses] = await artefact.translate([sentence], JSON.parse(options));
+    const [hypotheses] = await artefact.translate([sentence], settings);
     const plain = hypotheses.map((one) => ({ ...one, alignment: one.alignment.map((weights) => Array.from(weights)) }));
     console.log(JSON.stringify(plain));
   }

@@ -307,7 +307,7 @@ def knob_values(manifest: Mapping[str, Any], batch: int, given: Mapping[str, Any
         if value is None:
             values[name] = filled(port["axes"], port["dtype"], knob["default"], batch)
             continue
-        array = np.asarray(value)
+        array = _as_array(value, port["dtype"], name.replace("_", " "))
         wanted = [batch if axis == "batch" else axis for axis in port["axes"]]
         fits = array.ndim == len(wanted) and all(
             size == axis or (isinstance(axis, str) and size) for size, axis in zip(array.shape, wanted, strict=True)
@@ -316,13 +316,26 @@ def knob_values(manifest: Mapping[str, Any], batch: int, given: Mapping[str, Any
         if not fits:
             raise ArtefactError(f"The {label} has another shape. Expected: {wanted}. Received: {list(array.shape)}")
         low, high = knob.get("minimum", -np.inf), knob.get("maximum", np.inf)
-        if (array.dtype.kind == "f" and not np.isfinite(array).all()) or not ((low <= array) & (array <= high)).all():
+        if not np.isfinite(array).all() or not ((low <= array) & (array <= high)).all():
             raise ArtefactError(
                 f"The {label} is out of range. Expected: {low} to {high} (fixed at export). Received: {array.tolist()}"
             )
-        values[name] = array.astype(port["dtype"])
+        values[name] = array
     _check_together(values, manifest["special_ids"])
     return values
+
+
+def _as_array(value: Any, dtype: str, label: str) -> np.ndarray:
+    """A knob's value as an array of its type. Raises ArtefactError where that would change it."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.asarray(None)
+    kinds = {"bool": "b", "int32": "iu", "float32": "iuf"}[dtype]
+    if array.dtype.kind not in kinds:
+        raise ArtefactError(f"The {label} is of another type. Expected: {dtype}, in one array. Received: {value!r}")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+        return array.astype(dtype)
 
 
 def _check_together(values: Arrays, special_ids: Mapping[str, int]) -> None:
@@ -644,16 +657,20 @@ class Artefact:
         if host_loop or beam_size != exported:
             return search_on_host(self.backend, self.manifest, source_ids, beam_size, values)
         outputs: dict[str, np.ndarray] = self.backend.run("translate", {source_name(source_ids): source_ids, **values})
+        for name in ("scores", "log_probs"):  # a float16 file cannot hold the infinity of an empty slot
+            outputs[name] = np.where(outputs["lengths"] > 0, outputs[name], np.float32(-np.inf))
         return outputs
 
     def allowed(self, banned: Sequence[str]) -> np.ndarray | None:
         """The knob `allowed` with some tokens banned; None, its default, where there are none.
 
         Raises:
-            ArtefactError: for a word that is unknown, or of several tokens.
+            ArtefactError: for a word that is unknown, or of several tokens, and for a text in place of a list.
         """
         if not banned:
             return None
+        if isinstance(banned, str):
+            raise ArtefactError(f"Expected: a list of banned tokens. Received: {banned!r}")
         assert self.target is not None
         allowed = np.ones(self.manifest["signatures"]["translate"]["inputs"]["allowed"]["axes"], bool)
         for word in banned:
@@ -698,7 +715,7 @@ class Artefact:
             beam_size, host_loop: see `search`.
             prefix: what each translation begins with: one text for all, or one for each.
             banned: tokens that no translation holds.
-            **knobs: `max_length`, `min_length`, `length_penalty`, `coverage_penalty`.
+            **knobs: `max_length`, `min_length`, `length_penalty`, `coverage_penalty`, `allowed`.
 
         Raises:
             ArtefactError: before the first result, if a sentence cannot be read or a number is out of range.
@@ -712,7 +729,10 @@ class Artefact:
             raise ArtefactError(f"The batch size is out of range. Expected: at least 1. Received: {batch_size}")
         rows = self.encode(sentences)
         first_words = self.prefixes(prefix, len(rows))
-        asked = {**knobs, "allowed": self.allowed(banned)}
+        allowed = self.allowed(banned)
+        if knobs.get("allowed") is not None:
+            allowed = np.asarray(knobs["allowed"]) & (True if allowed is None else allowed)
+        asked = {**knobs, "allowed": allowed}
         if rows:
             knob_values(self.manifest, len(rows), {**asked, "prefix": self.pad(first_words, 1)})
         for start in range(0, len(rows), batch_size):

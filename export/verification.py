@@ -285,10 +285,15 @@ def check_loss(
         [best(outputs, row) for pair in searched for outputs in [pair[side]] for row in range(len(outputs["ids"]))]
         for side in (0, 1)
     ]
-    texts = None
+    texts: Any = None
     if "target" in manifest["tokenizers"]:
-        target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
-        texts = [target.decode(ids) for ids in sides[0]], [target.decode(ids) for ids in sides[1]]
+        source, target = (
+            runtime.Tokenizer(directory / manifest["tokenizers"][side]["file"], manifest["special_ids"])
+            for side in ("source", "target")
+        )
+        most = manifest.get("copy_words", 0)
+        copied = [source.copied(sentence, most) for sentence in cases.sentences] or [[]] * len(sides[0])
+        texts = tuple([target.decode(*both) for both in zip(ids, copied, strict=True)] for ids in sides)
     parity.loss = loss = measure(sides[0], sides[1], texts, cases.references, cases.task)
     if not loss.metric:
         parity.warnings.append(

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from keras_attention import UserError
-from keras_attention.export import commands, errors, export, litert, quality, structure, verify
+from keras_attention.export import commands, errors, export, litert, quality, runtime, structure, verify
 from keras_attention.output_scores import score_outputs
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import train_tokenizer
@@ -117,7 +117,7 @@ def test_a_loss_above_the_limit_fails(tmp_path: pathlib.Path, cheap: None, monke
     arguments: dict[str, Any] = {"samples": LINES, "tokenizers": TOKENIZERS, "max_length": 11, "task": "exact"}
     first = export(model, tmp_path / "first", "onnx", precision="float16", **arguments)
     assert any("no references were given" in warning for warning in first.warnings)
-    from keras_attention.export import onnx_weights, runtime
+    from keras_attention.export import onnx_weights
 
     best = [found[0].text for found in runtime.Artefact(tmp_path / "first").translate(LINES)]
     export(model, tmp_path / "second", "onnx", precision="float16", references=best, loss_limit=0.0, **arguments)
@@ -171,6 +171,23 @@ def test_a_run_has_references_of_its_own(tmp_path: pathlib.Path, cheap: None) ->
         commands.export_run(run.path, None, tmp_path / "other", precision="float16")
 
 
+@pytest.mark.parametrize("backend", ["litert", "onnx"])
+@pytest.mark.parametrize("precision", ["float16", "dynamic_int8"])
+def test_what_is_refused_stays_refused(precision: str, backend: str, tmp_path: pathlib.Path, cheap: None) -> None:
+    """Tables of so large a vocabulary are constants of the file, and float16 cannot hold the score for "never"."""
+    model = tiny_model(target_vocabulary=300)
+    format_ = {"litert": "tflite", "onnx": "onnx"}[backend]
+    export(model, tmp_path / "artefact", format_, precision=precision, beam_size=3, max_length=8)
+    artefact = runtime.Artefact(tmp_path / "artefact", backend)
+    source = [[4, 5, 6, 2]]
+    for allowed, least, length in ((2, 3, 0), (2, 0, 1), (7, 0, 8)):
+        knobs = {"allowed": np.arange(300) == allowed, "min_length": least}
+        for host_loop in (False, True):
+            found = artefact.search(source, host_loop=host_loop, **knobs)
+            assert found["lengths"].tolist() == [[length, 0, 0]]
+            assert np.isfinite(found["scores"]).tolist() == [[length > 0, False, False]]
+
+
 def test_a_model_that_translates_nothing(tmp_path: pathlib.Path, cheap: None) -> None:
     report = export(dense_model(), tmp_path / "artefact", precision="float16")
     assert [parity.format for parity in report.parities] == ["tflite", "onnx"]
@@ -193,6 +210,16 @@ def test_mistakes(tmp_path: pathlib.Path, options: dict[str, Any], message: str)
     with pytest.raises(UserError, match=message):
         export(tiny_model(), tmp_path / "artefact", **arguments | options)
     assert not (tmp_path / "artefact").exists()
+
+
+def test_lines_of_two_files_stay_together(tmp_path: pathlib.Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("one\n\ntwo\n", encoding="utf-8")
+    other.write_text("eins\nX\nzwei\tzwo\n", encoding="utf-8")
+    assert commands.read_pairs(one, other) == (["one", "two"], [["eins"], ["zwei", "zwo"]])
+    other.write_text("eins\nzwei\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"does not fit .*one. Expected: 3 lines. Received: 2"):
+        commands.read_pairs(one, other)
 
 
 def test_references_need_their_sentences(tmp_path: pathlib.Path) -> None:

@@ -89,6 +89,100 @@ def test_a_loop_by_hand() -> None:
     assert "w_same" not in {name for node in model.graph.node for name in node.output}
 
 
+def test_left_out_names_and_shared_constants() -> None:
+    """Outputs that nobody reads, inputs that are left out, a constant that the body returns, one name in two bodies."""
+    clip = helper.make_graph([helper.make_node("Clip", ["x", "", "high"], ["y"])], "clip", [], [])
+    onnx_loops.replace(clip, {"": "weight", "x": "z"})
+    assert list(clip.node[0].input) == ["z", "", "high"]
+    float_ = TensorProto.FLOAT
+
+    def body(name: str) -> onnx.GraphProto:
+        return helper.make_graph(
+            [
+                helper.make_node("Mul", ["x", "k"], ["x_scaled"]),
+                helper.make_node("Add", ["x_scaled", "w"], ["x_new"]),
+                helper.make_node("Identity", ["w"], ["w_new"]),
+            ],
+            name,
+            [
+                helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
+                helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("x", float_, [2]),
+                helper.make_tensor_value_info("w", float_, [2]),
+            ],
+            [
+                helper.make_tensor_value_info("true", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("x_new", float_, [2]),
+                helper.make_tensor_value_info("w_new", float_, [2]),
+                helper.make_tensor_value_info("x_scaled", float_, [2]),
+            ],
+            [numpy_helper.from_array(np.array(True), "true"), numpy_helper.from_array(np.float32(2.0), "k")],
+        )
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Loop", ["most", "", "start", "weight"], ["y", "w_unused", "history"], body=body("one")),
+            helper.make_node("Loop", ["most", "", "y", "weight"], ["z", "w_end", "unused"], body=body("two")),
+            helper.make_node("Clip", ["z", "", "highest"], ["clipped"]),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("start", float_, [2])],
+        [
+            helper.make_tensor_value_info("clipped", float_, [2]),
+            helper.make_tensor_value_info("history", float_, [3, 2]),
+            helper.make_tensor_value_info("w_end", float_, [2]),
+        ],
+        [
+            numpy_helper.from_array(np.int64(3), "most"),
+            numpy_helper.from_array(np.array([0.5, 1.0], np.float32), "weight"),
+            numpy_helper.from_array(np.float32(50.0), "highest"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    inputs = {"start": np.array([0.25, -1.0], np.float32)}
+    before = run(copy.deepcopy(model), inputs)
+    onnx_loops.hoist(model.graph)
+    for one, other in zip(before, run(model, inputs), strict=True):
+        np.testing.assert_array_equal(one, other)
+    loops = [node for node in model.graph.node if node.op_type == "Loop"]
+    assert [list(loop.input) for loop in loops] == [["most", "", "start"], ["most", "", "y"]]
+    (last,) = [node for node in model.graph.node if node.op_type == "Clip"]
+    assert list(last.input) == ["z", "", "highest"]
+
+
+def test_random_numbers_are_drawn_in_each_iteration() -> None:
+    float_ = TensorProto.FLOAT
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["on"]),
+            helper.make_node("Bernoulli", ["half"], ["draw"], seed=1.0),
+            helper.make_node("Add", ["x", "draw"], ["x_new"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", float_, [64]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x_new", float_, [64]),
+        ],
+        [numpy_helper.from_array(np.full(64, 0.5, np.float32), "half")],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["most", "", "start"], ["y"], body=body)],
+        "graph",
+        [helper.make_tensor_value_info("start", float_, [64])],
+        [helper.make_tensor_value_info("y", float_, [64])],
+        [numpy_helper.from_array(np.int64(4), "most")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx_loops.hoist(model.graph)
+    (sums,) = run(model, {"start": np.zeros(64, np.float32)})
+    assert len(set(sums.tolist())) > 2  # one sample added four times would be 0 or 4
+
+
 @pytest.mark.parametrize("attention", ["general", "additive"])
 def test_the_search_carries_no_weights(attention: str, tmp_path: pathlib.Path, cheap: None) -> None:
     export(tiny_model(attention=attention), tmp_path / "artefact", "onnx", beam_size=3, max_length=13)

@@ -173,6 +173,8 @@ def test_knobs_do_what_they_say(exported: tuple[pathlib.Path, Any], backend: str
     token = translator.target.tokens(plain[0].ids)[0]
     banned = found(banned=[token])
     assert token not in {piece for hypothesis in banned for piece in hypothesis.tokens}
+    mask = translator.allowed([token])
+    assert [h.ids for h in found(allowed=mask)] == [h.ids for h in banned]
     assert all(len(hypothesis.ids) <= 4 for hypothesis in found(max_length=4))
     shortest = 5
     assert all(len(h.ids) + h.finished >= shortest for h in found(min_length=shortest, max_length=20) if h.finished)
@@ -205,6 +207,11 @@ def test_knobs_do_what_they_say(exported: tuple[pathlib.Path, Any], backend: str
         ({"prefix": "a dog — a dog — a dog — a dog — a dog"}, "prefix is longer than a translation may be"),
         ({"banned": ["漢"]}, "banned word '漢' holds what the model cannot write"),
         ({"banned": ["cat"]}, "banned word 'cat' is not one token"),
+        ({"banned": "cat"}, "a list of banned tokens. Received: 'cat'"),
+        ({"max_length": "5"}, "max length is of another type. Expected: int32"),
+        ({"max_length": 3.9}, "max length is of another type"),
+        ({"max_length": True}, "max length is of another type"),
+        ({"length_penalty": 1e39}, "length penalty is out of range"),
     ],
 )
 def test_mistakes_with_knobs(exported: tuple[pathlib.Path, Any], knobs: dict[str, Any], message: str) -> None:
@@ -217,6 +224,8 @@ def test_mistakes_with_knobs(exported: tuple[pathlib.Path, Any], knobs: dict[str
     ("knobs", "message"),
     [
         ({"allowed": np.ones(3, bool)}, "allowed has another shape"),
+        ({"allowed": np.ones(3, int)}, "allowed is of another type. Expected: bool"),
+        ({"prefix": [[4], [4, 5]]}, "prefix is of another type. Expected: int32, in one array"),
         ({"prefix": np.zeros((2, 1), int)}, "prefix has another shape"),
         ({"prefix": [[4, 2]]}, "prefix ends before its words do"),
         ({"prefix": [[0, 4]]}, "prefix ends before its words do"),

@@ -88,6 +88,12 @@ def test_it_finds_what_the_python_runtime_finds(
         ({"min_length": 5, "max_length": 4}, "a", "min_length is above max_length"),
         ({"temperature": 1}, "a", "No knob temperature. Expected: one of max_length"),
         ({"prefix": "漢"}, "a", "漢 holds what the model cannot write"),
+        ({"max_length": 2.5}, "a", "max_length is out of range"),
+        ({"beamSize": 2.5}, "a", "The beam size is out of range"),
+        ({"banned": "cat"}, "a", "Expected: a list of banned tokens"),
+        ({"banned": ["a dog"]}, "a", "The banned word a dog is not one token"),
+        ({"max_length": 2, "prefix": "a dog —"}, "a", "A prefix is longer than a translation may be"),
+        ({}, "a\n\nb", "line 2 is empty"),
     ],
 )
 def test_mistakes(folder: pathlib.Path, options: dict[str, Any], text: str, message: str) -> None:
@@ -95,6 +101,26 @@ def test_mistakes(folder: pathlib.Path, options: dict[str, Any], text: str, mess
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: ")
     assert message in failed.stderr
+
+
+def test_a_windows_line_end_is_no_part_of_a_line(folder: pathlib.Path) -> None:
+    assert node(folder, {}, "a dog\r\ncat\r\n").stdout == node(folder, {}, "a dog\ncat").stdout
+
+
+def test_what_it_cannot_run(folder: pathlib.Path, tmp_path: pathlib.Path, cheap: None) -> None:
+    copying = {"source_vocabulary": 19, "copy_words": 3}
+    report_folder = folder.parent / "copying"
+    export(tiny_model(**copying), report_folder, "onnx", beam_size=2, max_length=5)
+    assert not (report_folder / "runtime.mjs").exists()
+    shutil.copy(folder / "runtime.mjs", report_folder)
+    assert "copies words or reads features" in node(report_folder, {}, "a").stderr
+    broken = subprocess.run(
+        [str(NODE), str(folder / "runtime.mjs"), str(folder), "{bad"], capture_output=True, text=True, check=False
+    )
+    assert broken.stderr.startswith("error: the options is no JSON")
+    alone = shutil.copy(folder / "runtime.mjs", tmp_path)
+    missing = subprocess.run([str(NODE), str(alone), str(folder)], capture_output=True, text=True, check=False)
+    assert missing.stderr == "error: onnxruntime-web is needed. Run: npm install onnxruntime-web\n"
 
 
 def test_a_damaged_file_is_refused(folder: pathlib.Path) -> None:

@@ -131,24 +131,25 @@ class Constraints:
     def _refusal(self, t: Tensor, vocabulary: int, forced: Tensor | None, eos_id: int, pad_id: int) -> Tensor | None:
         """float32 `(1 or B, V)`: what is added to each word, 0 or NEVER and less; `None` if none is refused.
 
-        One sum over all hypotheses is cheap in every runtime, where a choice between two tables is not.
+        One sum over all hypotheses is cheap in every runtime, where a choice between two tables is not. Tables hold 0
+        and 1 up to the last product: a table of NEVER is none that float16 could store.
         """
         words = ops.arange(vocabulary, dtype="int32")[None, :]
-        refusal = None
+        refused = None
         if self.allowed is not None:
             mask = ops.cast(ops.convert_to_tensor(self.allowed), "float32")
-            refusal = NEVER * (1.0 - ops.reshape(mask, (-1, vocabulary)))
+            refused = 1.0 - ops.reshape(mask, (-1, vocabulary))
         if not _is_number(self.min_length, 0):
             least = ops.reshape(ops.cast(ops.convert_to_tensor(self.min_length), "int32"), (-1, 1))
-            too_early = NEVER * ops.cast(t + 1 < least, "float32")
+            too_early = ops.cast(t + 1 < least, "float32")
             ending = too_early * ops.cast(ops.equal(words, eos_id), "float32")
-            refusal = ending if refusal is None else refusal + ending
+            refused = ending if refused is None else refused + ending
         if forced is not None:
-            others = NEVER * ops.cast(ops.not_equal(words, forced), "float32")
+            others = ops.cast(ops.not_equal(words, forced), "float32")
             free = ops.cast(ops.equal(forced, pad_id), "float32")
             others = others * (1.0 - free)
-            refusal = others if refusal is None else refusal * free + others
-        return refusal
+            refused = others if refused is None else refused * free + others
+        return None if refused is None else NEVER * refused
 
     def required(self, pad_id: int) -> Phrases | None:
         """The phrases, where there are any."""
