@@ -30,10 +30,14 @@ ONCE = {
     "test_export_artefact.py": EXPORT,
     "test_export_matrix.py": EXPORT,
     "test_export_model.py": EXPORT,
+    "test_export_precision.py": EXPORT,
     "test_export_text.py": EXPORT,
+    "test_onnx_loops.py": EXPORT,
     "test_packaging.py": NO_TENSORS,
     "test_readme.py": EXPORT,
     "test_runtime.py": EXPORT,
+    "test_runtime_js.py": EXPORT,
+    "test_text_inside.py": EXPORT,
 }
 """Files that run once, on TensorFlow, and why. Every other one runs on every backend; `test_backends.py` holds this."""
 
