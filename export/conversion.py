@@ -49,7 +49,7 @@ def convert_to_tflite(
     """
     run_converter(
         "TFLite",
-        litert.__file__,
+        litert.__name__,
         [str(saved_model), str(output), precision, "custom" if custom else "builtin", *signatures],
         output,
     )
@@ -73,11 +73,11 @@ def convert_to_onnx(
     folder.mkdir()
     description = work / "graphs.json"
     description.write_text(json.dumps({graph.name: graph.to_dict() for graph in graphs}), encoding="utf-8")
-    run_converter("ONNX", to_onnx.__file__, [str(saved_model), str(folder), str(description), precision], folder)
+    run_converter("ONNX", to_onnx.__name__, [str(saved_model), str(folder), str(description), precision], folder)
 
 
-def run_converter(format_name: str, script: str, arguments: Sequence[str], output: pathlib.Path) -> None:
-    """Run a converter's file as a Python process, on the CPU.
+def run_converter(format_name: str, program: str, arguments: Sequence[str], output: pathlib.Path) -> None:
+    """Run a converter, a module or the path of a script, as a Python process, on the CPU.
 
     Raises:
         ConversionError: with the converter's own last words, or the signal that ended it.
@@ -89,7 +89,7 @@ def run_converter(format_name: str, script: str, arguments: Sequence[str], outpu
         "CUDA_VISIBLE_DEVICES": "-1",
         "KERAS_BACKEND": "tensorflow",
     }
-    command = [sys.executable, "-P", script, *arguments]
+    command = [sys.executable, "-P", *([] if program.endswith(".py") else ["-m"]), program, *arguments]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     if finished.returncode == 0:
         return

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from . import onnx_loops
+
 SMALLEST = 256
 """Numbers that a constant must hold to be worth storing as float16."""
 
@@ -76,8 +78,6 @@ def to_dynamic_int8(model: Any) -> Any:
 
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    from keras_attention.export import onnx_loops
 
     fold_transposes(model.graph)
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from . import onnx_loops, onnx_weights
+
 OPSET = 18
 """The newest operator set that tf2onnx writes."""
 TF2ONNX_SWITCH = "TF2ONNX_CATCH_ERRORS"
@@ -34,8 +36,6 @@ def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any], prec
     import onnx
     import tensorflow as tf
     import tf2onnx
-
-    from keras_attention.export import onnx_loops, onnx_weights
 
     loaded = tf.saved_model.load(str(saved_model))  # owns the variables: it must outlive the conversion
     signature = loaded.signatures[name]

@@ -53,8 +53,8 @@ def tiny_model(spread: float = 0.5, seed: int = 3, **changes: Any) -> keras.Mode
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Converters in this process, and no time spent on timing: for tests of what comes out, not of how it is made."""
 
-    def run_here(format_name: str, script: str, arguments: list[str], output: pathlib.Path) -> None:
-        {litert.__file__: litert, to_onnx.__file__: to_onnx}[script].main(arguments)
+    def run_here(format_name: str, program: str, arguments: list[str], output: pathlib.Path) -> None:
+        {litert.__name__: litert, to_onnx.__name__: to_onnx}[program].main(arguments)
 
     @contextlib.contextmanager
     def one_by_one() -> Iterator[Callable[..., None]]:
