@@ -270,12 +270,11 @@ def test_an_export_beside_the_stock_route(
     scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each contender in its own process, on a tiny run; the table shows the score and what is the same."""
-    from tests.export_models import LINES
     from tests.test_export_artefact import make_run
 
     run = make_run(tmp_path / "run")
     text = tmp_path / "text"
-    text.write_text("".join(f"{line}\n" for line in LINES), encoding="utf-8")
+    text.write_text("".join(f"{line}\n" for line in run.samples()), encoding="utf-8")
     script = load("export")
     arguments = ["--precisions", "dynamic_int8", "--contenders", "stock", "tflite", "--beam", "2", "--max-length", "9"]
     arguments += ["--rounds", "1", "--seconds", "0.01", "--sentences", str(text), "--references", str(text)]
