@@ -42,6 +42,7 @@ def test_the_run_directory_holds_what_it_promises(toy_run) -> None:
         "model.keras",
         *(f"plots/attention-{number}.png" for number in range(1, 5)),
         "plots/curves.png",
+        "references.txt",
         "samples.txt",
         "source.tok.json",
         "target.tok.json",
