@@ -103,10 +103,11 @@ def one_row(inputs: Mapping[str, np.ndarray], row: int, batched: Set[str]) -> di
 
 
 def size(directory: pathlib.Path, manifest: Mapping[str, Any], format_: str) -> int:
-    """Bytes of one format's files together."""
-    entry = manifest["formats"][format_]
-    prefix = entry.get("file") or (f"{entry['folder']}/" if "folder" in entry else "onnx/")
-    return sum(file["bytes"] for name, file in manifest["files"].items() if name.startswith(prefix))
+    """Bytes of one format's files together, without the one that reads text."""
+    entry, files = manifest["formats"][format_], manifest["files"]
+    if "folder" in entry:
+        return sum(file["bytes"] for name, file in files.items() if name.startswith(f"{entry['folder']}/"))
+    return sum(files[name]["bytes"] for name in ([entry["file"]] if "file" in entry else entry["files"].values()))
 
 
 def benchmark(directory: str | pathlib.Path, seconds: float = 3.0, threads: int | None = None) -> list[Latency]:

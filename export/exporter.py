@@ -14,6 +14,7 @@ import keras
 from keras_attention.errors import UserError
 from keras_attention.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
+from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
 
 from . import artefact, bench, conversion, gru, litert_text, loops, onnx_text, reference, report, runtime, text_graph
@@ -274,7 +275,11 @@ def check_text(formats: Sequence[str], tokenizers: tuple[Tokenizer, Tokenizer] |
         )
     for check in chosen:
         check(tokenizers)
-    if any(layer.name == "pointer" for layer in model.layers):
+    try:
+        copies = EncoderDecoder(model).config.copy_words
+    except ValueError:
+        raise UserError("Only a translator reads text. Expected: a model of build_seq2seq, or no text inside") from None
+    if copies is not None:
         raise UserError("A model that copies words reads ids of each text's own. Expected: no text inside for it")
 
 

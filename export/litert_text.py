@@ -8,22 +8,21 @@ first one, they are the text.
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_attention.errors import UserError
 from keras_attention.text import SubwordTokenizer, Tokenizer
-from keras_attention.types import EOS_ID, UNK_ID, Tensor, TensorDict
+from keras_attention.types import EOS_ID, Tensor, TensorDict
 
 from .graphs import Graph, Knob, Port
+from .subwords import SPACE, subword_models, written_pieces
 from .text_graph import filled
 
 FILE = "translate_text.tflite"
 OPERATORS = {"TFText>FastSentencepieceTokenize", "RaggedTensorToTensor"}
 """Of tensorflow-text, that the file needs."""
-SPACE = "\u2581"
 UNIGRAM, CHAR = 1, 4
 """Kinds of sentencepiece models that the operator reads as sentencepiece does; others it cuts wrongly, silently."""
 
@@ -38,24 +37,6 @@ def check_tokenizers(tokenizers: tuple[Tokenizer, Tokenizer] | None) -> None:
                 "The operator for text inside a LiteRT file reads unigram and char models without byte fallback. "
                 f"Expected: one of these on the {side} side, or no --text. Received: {kind}"
             )
-
-
-def subword_models(tokenizers: tuple[Tokenizer, Tokenizer] | None, file: str) -> list[Any]:
-    """The sentencepiece models of source and target. Raises UserError where there are none; `file`: a, and its kind."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    models = []
-    for side, tokenizer in zip(("source", "target"), tokenizers or (None, None), strict=True):
-        if not isinstance(tokenizer, SubwordTokenizer):
-            kind = "none" if tokenizer is None else tokenizer.kind
-            raise UserError(
-                f"Text inside {file} file needs subword tokenizers. Expected: --tokenizer subword, or no --text. "
-                f"Received: {kind} on the {side} side"
-            )
-        model = sentencepiece_model_pb2.ModelProto()
-        model.ParseFromString(tokenizer.model)
-        models.append(model)
-    return models
 
 
 def text_graph(
@@ -74,8 +55,7 @@ def text_graph(
     source, target = tokenizers
     assert isinstance(source, SubwordTokenizer)
     reader = tensorflow_text.FastSentencepieceTokenizer(model=source.model)
-    tokens = target.tokens(range(target.vocabulary_size))
-    written = tf.constant(["" if i <= UNK_ID else token for i, token in enumerate(tokens)])
+    written = tf.constant(written_pieces(target))
 
     def translate_text(text: Tensor) -> TensorDict:
         ids = reader.tokenize(text)

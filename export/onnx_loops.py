@@ -5,7 +5,7 @@ included. A runtime then copies them in each iteration, cannot see that they are
 quantises them. The body of an ONNX `Loop` may read the tensors around it by name, so that none of this is needed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 FIRST_STATE = 2
@@ -32,9 +32,15 @@ def hoist(graph: Any) -> None:
             drop_constant_states(graph, node)
             nodes += invariant_nodes(graph, node)
         nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    set_items(graph.node, nodes)
     prune(graph)
+
+
+def set_items(items: Any, chosen: Iterable[Any]) -> None:
+    """Make these what a repeated field of a graph holds."""
+    held = list(chosen)
+    del items[:]
+    items.extend(held)
 
 
 def prune(graph: Any) -> None:
@@ -46,9 +52,8 @@ def prune(graph: Any) -> None:
             kept.append(node)
             needed |= set(node.input).union(*(read_by(body) for body in subgraphs(node)))
     constants = [constant for constant in graph.initializer if constant.name in needed]
-    for items, chosen in ((graph.node, kept[::-1]), (graph.initializer, constants)):
-        del items[:]
-        items.extend(chosen)
+    set_items(graph.node, kept[::-1])
+    set_items(graph.initializer, constants)
 
 
 def subgraphs(node: Any) -> Iterator[Any]:
@@ -81,9 +86,7 @@ def drop_constant_states(graph: Any, loop: Any) -> None:
 def _keep(items: Any, first: int, kept: list[int], states: int) -> None:
     """Of a repeated field, what lies before and behind the states, and the states that are kept."""
     former = list(items)
-    chosen = [*former[:first], *(former[first + number] for number in kept), *former[first + states :]]
-    del items[:]
-    items.extend(chosen)
+    set_items(items, [*former[:first], *(former[first + number] for number in kept), *former[first + states :]])
 
 
 def replace(graph: Any, names: Mapping[str, str]) -> None:
@@ -121,9 +124,8 @@ def invariant_nodes(graph: Any, loop: Any) -> list[Any]:
     constants = [constant for constant in body.initializer if constant.name not in fixed]
     stay = [constant for constant in body.initializer if constant.name in fixed]
     graph.initializer.extend(constants)
-    for items, chosen in ((body.initializer, stay), (body.node, kept)):
-        del items[:]
-        items.extend(chosen)
+    set_items(body.initializer, stay)
+    set_items(body.node, kept)
     return moved
 
 

@@ -16,16 +16,16 @@ import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.text import SubwordTokenizer, Tokenizer
-from keras_attention.types import EOS_ID, PAD_ID, UNK_ID
+from keras_attention.types import EOS_ID, PAD_ID
 
 from . import read_text
 from .conversion import last_words
 from .graphs import Knob
-from .litert_text import subword_models
+from .onnx_loops import set_items
+from .subwords import SPACE, subword_models, written_pieces
 
 FILE = "onnx/translate_text.onnx"
 DOMAIN = "ai.onnx.contrib"
-SPACE = "\u2581"
 OUTPUT = "translations"
 OWN = "text/"
 """What the names of tensors begin with that are not those of `translate`."""
@@ -62,23 +62,19 @@ def add_text(model: Any, tokenizers: tuple[Tokenizer, Tokenizer], knobs: Sequenc
     source, target = tokenizers
     assert isinstance(source, SubwordTokenizer)
     graph = model.graph
-    beams = next(port for port in graph.output if port.name == "scores").type.tensor_type.shape.dim[1].dim_value
+    scores = onnx.ValueInfoProto()
+    scores.CopyFrom(next(port for port in graph.output if port.name == "scores"))
+    beams = scores.type.tensor_type.shape.dim[1].dim_value
     before, after = _Nodes(), _Nodes()
     _read_text(before, source.model)
     for knob in knobs:
         _fill(before, knob)
     _write_text(after, target, beams)
-    nodes = [*before.nodes, *graph.node, *after.nodes]
-    for items in (graph.node, graph.input):
-        del items[:]
-    graph.node.extend(nodes)
+    set_items(graph.node, [*before.nodes, *graph.node, *after.nodes])
+    set_items(graph.input, [helper.make_tensor_value_info("text", TensorProto.STRING, ["batch"])])
     graph.initializer.extend([*before.constants, *after.constants])
-    graph.input.append(helper.make_tensor_value_info("text", TensorProto.STRING, ["batch"]))
-    scores = next(port for port in graph.output if port.name == "scores")
     written = helper.make_tensor_value_info(OUTPUT, TensorProto.STRING, ["batch", beams])
-    kept = [written, onnx.ValueInfoProto.FromString(scores.SerializeToString())]
-    del graph.output[:]
-    graph.output.extend(kept)
+    set_items(graph.output, [written, scores])
     graph.name = "translate_text"
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return model
@@ -148,8 +144,7 @@ def _fill(own: _Nodes, knob: Knob) -> None:
 
 def _write_text(own: _Nodes, target: Tokenizer, beams: int) -> None:
     """The text `(B, K)` of `ids` `(B, K, L)`: pieces joined, spaces put in, the first one taken away."""
-    tokens = target.tokens(range(target.vocabulary_size))
-    pieces = own.constant("pieces", ["" if i <= UNK_ID else token for i, token in enumerate(tokens)], "string")
+    pieces = own.constant("pieces", written_pieces(target), "string")
     sizes = own.node("Shape", ["ids"], f"{OWN}shape")
     capacity = own.node("Slice", [sizes, f"{OWN}last", f"{OWN}most"], f"{OWN}capacity")
     shape = own.node("Concat", [f"{OWN}last", capacity], f"{OWN}rows_shape", axis=0)

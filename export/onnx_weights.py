@@ -29,10 +29,8 @@ def to_float16(model: Any) -> Any:
         name = f"{constant.name}/float16"
         stored.append(onnx.numpy_helper.from_array(values.astype(np.float16), name))
         casts.append(onnx.helper.make_node("Cast", [name], [constant.name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    for items, chosen in ((graph.initializer, stored), (graph.node, nodes)):
-        del items[:]
-        items.extend(chosen)
+    onnx_loops.set_items(graph.initializer, stored)
+    onnx_loops.set_items(graph.node, [*casts, *graph.node])
     return model
 
 
@@ -51,8 +49,7 @@ def fold_transposes(graph: Any) -> None:
         folded = onnx.numpy_helper.from_array(np.ascontiguousarray(values), node.output[0])
         constants[folded.name] = folded
         graph.initializer.append(folded)
-    del graph.node[:]
-    graph.node.extend(kept)
+    onnx_loops.set_items(graph.node, kept)
 
 
 def batched_products(graph: Any, ranks: Mapping[str, int] | None = None) -> list[str]:
@@ -62,9 +59,8 @@ def batched_products(graph: Any, ranks: Mapping[str, int] | None = None) -> list
     for node in graph.node:
         if node.op_type == "MatMul" and ranks.get(node.input[1], 2) > 2:
             found.append(node.name)
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                found += batched_products(attribute.g, ranks)
+        for body in onnx_loops.subgraphs(node):
+            found += batched_products(body, ranks)
     return found
 
 

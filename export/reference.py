@@ -48,6 +48,11 @@ class Reference:
     references: list[list[str]] = dataclasses.field(default_factory=list)
     task: Task = dataclasses.field(default_factory=Task)
 
+    def searched(self, found: Sequence[Mapping[str, np.ndarray]]) -> Iterator[tuple[Case, Mapping[str, np.ndarray]]]:
+        """The searches of all sentences at the defaults, each with what an artefact found; `found`: of every case."""
+        pairs = zip(self.cases, found, strict=True)
+        return ((case, outputs) for case, outputs in pairs if case.margins is not None and case.counted)
+
     def of(self, graph: str) -> Iterator[Case]:
         return (case for case in self.cases if case.graph == graph)
 

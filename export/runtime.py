@@ -356,17 +356,19 @@ def _check_together(values: Arrays, special_ids: Mapping[str, int]) -> None:
 # --- search on the host ---
 
 
-def refusals(knobs: Arrays, t: int, batch: int, special_ids: Mapping[str, int]) -> np.ndarray:
-    """bool `(B, V)`: the words that may not follow at position t. Where a prefix stands, all but its word."""
-    refused = np.repeat(~knobs["allowed"][None], batch, axis=0)
+def refusals(knobs: Arrays, t: int, special_ids: Mapping[str, int]) -> np.ndarray | None:
+    """bool `(1 or B, V)`: the words that may not follow at position t; None if all may.
+
+    Where a prefix stands, all but its word.
+    """
+    refused = ~knobs["allowed"][None]
     if t + 1 < knobs["min_length"]:
         refused[:, special_ids["eos"]] = True
-    prefix = knobs["prefix"]
-    if t < prefix.shape[1]:
-        forced = prefix[:, t : t + 1]
+    forced = knobs["prefix"][:, t : t + 1]
+    if (forced != special_ids["pad"]).any():
         others = np.arange(refused.shape[1]) != forced
         refused = np.where(forced == special_ids["pad"], refused, others)
-    return refused
+    return refused if refused.any() else None
 
 
 def coverage_term(coverage: np.ndarray, source_mask: np.ndarray, beta: float) -> np.ndarray:
@@ -438,7 +440,9 @@ def beam_search(
         if beta != 0:
             coverage += alignment
             ranked += coverage_term(coverage.reshape(batch, beams, -1), source_mask, beta)[:, :, None]
-        possible = active[:, :, None] & ~refusals(knobs, t, batch, special_ids)[:, None]
+        possible, refused = active[:, :, None], refusals(knobs, t, special_ids)
+        if refused is not None:
+            possible = possible & ~refused[:, None]
         candidates = np.where(possible, ranked, -np.inf)
         candidates[:, :, pad] = np.where(active, -np.inf, scores)  # a frozen hypothesis has one candidate: itself
         flat = candidates.reshape(batch, beams * vocabulary)

@@ -16,9 +16,20 @@ READ_SENTENCES = 20
 
 
 def check_text_file(
-    backend: Any, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity
+    directory: pathlib.Path,
+    manifest: Mapping[str, Any],
+    cases: Reference,
+    found: Sequence[Mapping[str, np.ndarray]],
+    parity: Parity,
 ) -> None:
-    """A file that reads sentences gives the text that the file for ids gives, and needs no operators but its own."""
+    """A file that reads sentences gives the text that the file for ids gives, and needs no operators but its own.
+
+    Args:
+        directory, manifest: the artefact.
+        cases: what was searched.
+        found: what the file for ids gave, of every case.
+        parity: where differences are counted.
+    """
     path = directory / manifest["formats"][parity.format]["text_file"]
     reader: Any
     if parity.format == "tflite":
@@ -31,23 +42,22 @@ def check_text_file(
         reader = onnx_text.TextSession(path)
     target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
     start = 0
-    for case in cases.of("translate"):
+    for case, outputs in cases.searched(found):
         sentences = cases.sentences[start : start + len(case.inputs["source_ids"])]
         start += len(sentences)
-        if not case.counted or not sentences or parity.texts >= READ_SENTENCES:
+        if not sentences or not outputs or parity.texts >= READ_SENTENCES:
             return
         try:
-            found = reader.run(sentences)
+            texts = reader.run(sentences)
         except Exception as error:  # as in `check_case`
             parity.failures.append(f"{parity.format} text: it does not run: {str(error)[:300]}")
             return
-        expected = backend.run("translate", case.inputs)
         for row, sentence in enumerate(sentences):
-            wanted = [target.decode(ids) for ids in expected["ids"][row]]
+            wanted = [target.decode(ids) for ids in outputs["ids"][row]]
             parity.texts += 1
-            parity.texts_identical += found[row] == wanted
-            if found[row] != wanted:
-                parity.failures.append(f"{parity.format} text {sentence!r}. Expected: {wanted}. Received: {found[row]}")
+            parity.texts_identical += texts[row] == wanted
+            if texts[row] != wanted:
+                parity.failures.append(f"{parity.format} text {sentence!r}. Expected: {wanted}. Received: {texts[row]}")
 
 
 def check_text(

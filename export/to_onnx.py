@@ -100,9 +100,7 @@ def name_ports(onnx_graph: Any, graph: Mapping[str, Any]) -> None:
                 else:
                     dimension.dim_param = axis
         ordered = [infos[name] for name in ports]
-        repeated = getattr(onnx_graph, direction)
-        del repeated[:]
-        repeated.extend(ordered)
+        onnx_loops.set_items(getattr(onnx_graph, direction), ordered)
 
 
 def rename(onnx_graph: Any, old: str, new: str) -> None:
@@ -112,9 +110,8 @@ def rename(onnx_graph: Any, old: str, new: str) -> None:
     for node in onnx_graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
         node.output[:] = [new if name == old else name for name in node.output]
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                rename(attribute.g, old, new)
+        for body in onnx_loops.subgraphs(node):
+            rename(body, old, new)
 
 
 def operators(onnx_graph: Any) -> dict[str, int]:
@@ -122,9 +119,8 @@ def operators(onnx_graph: Any) -> dict[str, int]:
     counts: collections.Counter[str] = collections.Counter()
     for node in onnx_graph.node:
         counts[f"{node.domain}.{node.op_type}" if node.domain else node.op_type] += 1
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                counts.update(operators(attribute.g))
+        for body in onnx_loops.subgraphs(node):
+            counts.update(operators(body))
     return dict(sorted(counts.items()))
 
 

@@ -102,7 +102,7 @@ def compare(
             if manifest["precision"] != "float32" and not parity.failures:
                 check_loss(directory, manifest, cases, found, parity)
             if "text_file" in manifest["formats"][format_]:
-                check_text_file(backend, directory, manifest, cases, parity)
+                check_text_file(directory, manifest, cases, found, parity)
             if format_ == "saved_model" and "translate_text" in manifest["signatures"]:
                 check_text(backend, directory, manifest, cases, parity)
         parities.append(parity)
@@ -276,11 +276,7 @@ def check_loss(
     parity: Parity,
 ) -> None:
     """What the precision costs, over all searches at the defaults; above the limit it fails."""
-    searched = [
-        (case.outputs, outputs)
-        for case, outputs in zip(cases.cases, found, strict=True)
-        if case.margins is not None and case.counted
-    ]
+    searched = [(case.outputs, outputs) for case, outputs in cases.searched(found)]
     sides = [
         [best(outputs, row) for pair in searched for outputs in [pair[side]] for row in range(len(outputs["ids"]))]
         for side in (0, 1)

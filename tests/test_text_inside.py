@@ -14,6 +14,7 @@ from keras_attention import UserError
 from keras_attention.export import errors, export, litert, litert_text, onnx_text, runtime, verify
 from keras_attention.text import SubwordTokenizer, train_tokenizer
 from tests.export_models import LINES, UNUSUAL, cheap, tiny_model
+from tests.test_export_artefact import dense_model
 
 __all__ = ["cheap"]
 
@@ -133,6 +134,8 @@ def test_mistakes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "extensions" in name else True)
     with pytest.raises(UserError, match=r"pip install 'keras-luong\[text\]'"):
         export(tiny_model(**SIZES), tmp_path / "artefact", "onnx", **OPTIONS)
+    with pytest.raises(UserError, match="Only a translator reads text"):
+        export(dense_model(), tmp_path / "artefact", "tflite", text=True, tokenizers=TOKENIZERS)
     copying = tiny_model(source_vocabulary=60, target_vocabulary=60, copy_words=3)
     with pytest.raises(UserError, match="no text inside for it"):
         export(copying, tmp_path / "artefact", "tflite", **OPTIONS)
