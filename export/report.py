@@ -55,7 +55,9 @@ def table(report: Report) -> list[list[str]]:
     rows = []
     for parity, latency in zip(report.parities, report.latencies, strict=True):
         if report.kind == "translator":
-            tokens = [f"{parity.identical} of {parity.sentences}", str(parity.near_ties)]
+            # Of lower precision the best translations count, as in its loss; of float32 all hypotheses.
+            same = parity.loss.same if parity.loss else parity.identical
+            tokens = [f"{same} of {parity.sentences}", str(parity.near_ties)]
         else:
             tokens = [str(parity.cases)]
         rows.append(

@@ -241,7 +241,8 @@ export class Artefact {
       const value = given[name] ?? knob.default;
       const whole = this.manifest.signatures.translate.inputs[name].dtype === "int32";
       if (!(whole ? Number.isInteger(value) : Number.isFinite(value)) || value < (knob.minimum ?? -Infinity) || value > (knob.maximum ?? Infinity)) {
-        const range = `${knob.minimum ?? "any"} to ${knob.maximum ?? "any"}`;
+        let range = knob.minimum === undefined ? "a finite number" : `at least ${knob.minimum}, and finite`;
+        if (knob.maximum !== undefined) range = `${knob.minimum} to ${knob.maximum} (fixed at export), a whole number`;
         throw new ArtefactError(`${name} is out of range. Expected: ${range}. Received: ${value}`);
       }
       values[name] = value;

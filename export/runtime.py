@@ -317,9 +317,10 @@ def knob_values(manifest: Mapping[str, Any], batch: int, given: Mapping[str, Any
             raise ArtefactError(f"The {label} has another shape. Expected: {wanted}. Received: {list(array.shape)}")
         low, high = knob.get("minimum", -np.inf), knob.get("maximum", np.inf)
         if not np.isfinite(array).all() or not ((low <= array) & (array <= high)).all():
-            raise ArtefactError(
-                f"The {label} is out of range. Expected: {low} to {high} (fixed at export). Received: {array.tolist()}"
-            )
+            expected = "a finite number" if "minimum" not in knob else f"at least {low:g}, and finite"
+            if "maximum" in knob:
+                expected = f"{low} to {high} (fixed at export)"
+            raise ArtefactError(f"The {label} is out of range. Expected: {expected}. Received: {array.tolist()}")
         values[name] = array
     _check_together(values, manifest["special_ids"])
     return values

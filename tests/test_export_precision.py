@@ -107,6 +107,9 @@ def test_the_loss_is_measured_and_travels_with_the_artefact(artefacts: dict[str,
     report = (artefacts[precision] / "report.md").read_text(encoding="utf-8")
     assert f"Precision: {precision}." in report
     assert "of tokens as Keras" in report
+    for parity in verify(artefacts[precision]):
+        assert parity.loss is not None
+        assert f"| {parity.loss.same} of {len(LINES)} |" in report
     strict = verify(artefacts["float32"])
     assert all(parity.loss is None and parity.identical == len(LINES) for parity in strict)
 

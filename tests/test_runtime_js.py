@@ -86,11 +86,16 @@ def test_it_finds_what_the_python_runtime_finds(
     ("options", "text", "message"),
     [
         ({"beamSize": 0}, "a", "The beam size is out of range"),
-        ({"max_length": 18}, "a", "max_length is out of range. Expected: 1 to 17. Received: 18"),
+        (
+            {"max_length": 18},
+            "a",
+            "max_length is out of range. Expected: 1 to 17 (fixed at export), a whole number. Received: 18",
+        ),
         ({"min_length": 5, "max_length": 4}, "a", "min_length is above max_length"),
         ({"temperature": 1}, "a", "No knob temperature. Expected: one of max_length"),
         ({"prefix": "漢"}, "a", "漢 holds what the model cannot write"),
         ({"max_length": 2.5}, "a", "max_length is out of range"),
+        ({"coverage_penalty": -1}, "a", "coverage_penalty is out of range. Expected: at least 0, and finite"),
         ({"beamSize": 2.5}, "a", "The beam size is out of range"),
         ({"banned": "cat"}, "a", "Expected: a list of banned tokens"),
         ({"banned": ["a dog"]}, "a", "The banned word a dog is not one token"),
