@@ -11,7 +11,8 @@ from keras_attention.text import Tokenizer
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 from . import runtime
-from .graphs import Graph, SearchSettings, state_updates
+from .graphs import Graph, state_updates
+from .search_settings import SearchSettings
 
 SPECIAL_IDS = {"pad": PAD_ID, "bos": BOS_ID, "eos": EOS_ID, "unk": UNK_ID}
 PACKAGES = ("keras-luong", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "tensorflow-text")
@@ -55,7 +56,8 @@ def describe_translator(
             described[side] = {"kind": tokenizer.kind, "file": files[0], "files": files}
     return {
         "model": config.to_dict(),
-        "beam_size": settings.beam_size,
+        "beam_size": settings.hypotheses,
+        "search": settings.describe(),
         "max_length_factor": settings.max_length_factor,
         "max_length_offset": settings.max_length_offset,
         "knobs": {knob.port.name: knob.to_dict() for knob in settings.knobs(net)},

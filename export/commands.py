@@ -4,6 +4,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -22,17 +23,14 @@ def export_run(
     run: str | pathlib.Path,
     to: Sequence[str] | None = None,
     output: str | pathlib.Path | None = None,
-    beam_size: int = 5,
-    max_length: int = 200,
-    length_penalty: float = 1.0,
-    min_length: int = 0,
-    coverage_penalty: float = 0.0,
     precision: str = "float32",
     text: bool = False,
     sentences: str | pathlib.Path | None = None,
     references: str | pathlib.Path | None = None,
     loss_limit: float = LOSS_LIMIT,
     overwrite: bool = False,
+    max_length: int = 200,
+    **search: Any,
 ) -> pathlib.Path:
     """Export a run, verify what was exported, and print the table; returns the artefact directory.
 
@@ -40,11 +38,6 @@ def export_run(
         run: the run directory.
         to: `saved_model`, `tflite` (or `litert`), `onnx`; all that can hold the precision if `None`.
         output: the artefact directory to write; `RUN/export` if `None`.
-        beam_size: hypotheses of `translate`, fixed in the artefact.
-        max_length: longest translation, EOS counted.
-        length_penalty: default exponent of the GNMT length penalty.
-        min_length: default of the fewest tokens of a translation, EOS counted.
-        coverage_penalty: default of GNMT's coverage penalty.
         precision: `float32`, `float16` or `dynamic_int8`.
         text: whether TFLite and ONNX get another file that reads sentences.
         sentences: a text file to verify on, one sentence per line; the run's own samples if `None`.
@@ -52,6 +45,8 @@ def export_run(
             own samples if `None`.
         loss_limit: points of the task's score that a lower precision may cost.
         overwrite: whether an artefact that is already there is replaced.
+        max_length: longest translation, EOS counted.
+        **search: more fields of `SearchSettings`, as `beam_size`.
 
     Raises:
         UserError: for anything the user can mend; a failed verification lists its differences first.
@@ -86,13 +81,10 @@ def export_run(
             text=text,
             references=accepted,
             loss_limit=loss_limit,
-            beam_size=beam_size,
             max_length=max_length,
             max_length_factor=LENGTH_FACTOR,
             max_length_offset=LENGTH_OFFSET,
-            length_penalty=length_penalty,
-            min_length=min_length,
-            coverage_penalty=coverage_penalty,
+            **search,
             overwrite=overwrite,
             progress=lambda message: progress.update(task, description=message),
         )

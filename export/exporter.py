@@ -18,10 +18,11 @@ from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
 
 from . import artefact, bench, conversion, gru, litert_text, loops, onnx_text, reference, report, runtime, text_graph
-from .graphs import Graph, SearchSettings
+from .graphs import Graph
 from .planning import Plan, plan_export
 from .quality import LOSS_LIMIT, Task
 from .saved_model import write_saved_model
+from .search_settings import SearchSettings
 from .staging import check_output, publish, staging
 from .verification import REFERENCE_FILE, compare
 
@@ -34,6 +35,7 @@ HELD = {
 """The precisions that each format can hold."""
 PRECISIONS = HELD["tflite"]
 ALIASES = {"litert": "tflite", "savedmodel": "saved_model"}
+DEFAULTS = SearchSettings()
 Progress = Callable[[str], None]
 TIMING_SECONDS = 1.0
 """Spent on each of the two measurements of a format: enough for the report; `benchmark` takes longer."""
@@ -60,6 +62,7 @@ def export(
     loss_limit: float = LOSS_LIMIT,
     overwrite: bool = False,
     progress: Progress | None = None,
+    **search: Any,
 ) -> report.Report:
     """Write an artefact directory with the model in the given formats, each proved equal to Keras.
 
@@ -91,12 +94,15 @@ def export(
         loss_limit: points of that score that a lower precision may cost.
         overwrite: whether an artefact that is already there is replaced, once the new one is verified.
         progress: told what is being done.
+        **search: more fields of `SearchSettings`: another method than a beam, repetition, phrases, groups.
 
     Returns:
         The report that also lies in the artefact, as `report.md` and `report.json`.
 
     Raises:
-        UserError: for an unknown format, an output that exists, a model that cannot be exported, a full disk.
+        TypeError: for a field that `SearchSettings` has not.
+        UserError: for an unknown format, a number out of range, an output that exists, a model that cannot be
+            exported, a full disk.
         ConversionError: if a converter refuses the model or crashes.
         VerificationError: if an artefact differs from Keras.
 
@@ -113,7 +119,14 @@ def export(
     check_backend()
     output = check_output(pathlib.Path(output), overwrite)
     settings = SearchSettings(
-        beam_size, max_length, max_length_factor, max_length_offset, length_penalty, min_length, coverage_penalty
+        beam_size,
+        max_length,
+        max_length_factor,
+        max_length_offset,
+        length_penalty,
+        min_length,
+        coverage_penalty,
+        **search,
     )
     if isinstance(model, (str, os.PathLike)):
         model = RunDirectory.open(os.fspath(model))
@@ -127,7 +140,7 @@ def export(
         model = model.load_model()
     accepted = check_references(references, samples)
     if text:
-        check_text(formats, tokenizers, model)
+        check_text(formats, tokenizers, model, settings)
     with staging(output) as (stage, work):
         plan = plan_export(model, settings, tokenizers, samples, accepted, scored)
         manifest = convert(plan, formats, stage, work, say, precision, text)
@@ -264,8 +277,15 @@ def convert(
     return artefact.complete(manifest, stage)
 
 
-def check_text(formats: Sequence[str], tokenizers: tuple[Tokenizer, Tokenizer] | None, model: Any) -> None:
-    """Raises UserError where no file can read sentences: another format, other tokenizers, words that are copied."""
+def check_text(
+    formats: Sequence[str],
+    tokenizers: tuple[Tokenizer, Tokenizer] | None,
+    model: Any,
+    settings: SearchSettings = DEFAULTS,
+) -> None:
+    """Raises UserError where no file can read sentences: another format, other tokenizers, copied words, samples."""
+    if settings.method == "sample":
+        raise UserError("A text file has no input for numbers to draw by. Expected: another method, or no text inside")
     checks = {"tflite": litert_text.check_tokenizers, "onnx": onnx_text.check_tokenizers}
     chosen = [checks[name] for name in formats if name in checks]
     if not chosen:
@@ -303,8 +323,10 @@ def write_onnx_text(plan: Plan, stage: pathlib.Path) -> None:
 
 
 def text_graphs(plan: Plan) -> list[tuple[Graph, list[Any]]]:
-    """`translate_text` and the resources it holds, where there are tokenizers, and no words of each text's own."""
+    """`translate_text` and the resources it holds: where there are tokenizers, no words of a text's own, no draws."""
     if plan.net is None or plan.tokenizers is None or plan.net.config.copy_words is not None:
+        return []
+    if plan.settings.method == "sample":
         return []
     source, target = (text_graph.graph_tokenizer(tokenizer) for tokenizer in plan.tokenizers)
     graph = text_graph.text_graph(

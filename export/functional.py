@@ -9,7 +9,8 @@ import keras
 from keras_attention.errors import UserError
 from keras_attention.types import Tensor, TensorDict
 
-from .graphs import Axis, Graph, Port, probe_ports
+from .graphs import Graph, probe_ports
+from .ports import Axis, Port
 
 MOST_AXES = 5
 """Named axes up to which every way of sharing sizes is tried: 52 ways for 5."""

@@ -1,8 +1,6 @@
 """The functions that every format exports, and the names of what goes in and comes out.
 
-A graph is a function over named tensors with its ports: name, dtype, axes. An axis of any size has a name (`batch`,
-`source_length`, ...), the same in every graph and format, so that what is equal is seen to be equal; a number is a
-fixed size.
+A graph is a function over named tensors with its ports.
 """
 
 import dataclasses
@@ -12,24 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_attention.errors import UserError
-from keras_attention.search import Constraints
 from keras_attention.seq2seq import EncoderDecoder
-from keras_attention.types import PAD_ID, Tensor, TensorDict
+from keras_attention.types import Tensor, TensorDict
 
-Axis = str | int
-
-
-@dataclasses.dataclass(frozen=True)
-class Port:
-    """One input or output of a graph."""
-
-    name: str
-    dtype: str
-    axes: tuple[Axis, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"dtype": self.dtype, "axes": list(self.axes)}
+from .ports import Axis, Port
+from .search_settings import SearchSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,90 +30,6 @@ class Graph:
         return {
             "inputs": {port.name: port.to_dict() for port in self.inputs},
             "outputs": {port.name: port.to_dict() for port in self.outputs},
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Knob:
-    """An input of `translate` beside the source: its port, the value that fills it by default, its range."""
-
-    port: Port
-    default: float | bool
-    minimum: float | None = None
-    maximum: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Of the manifest."""
-        bounds = {"minimum": self.minimum, "maximum": self.maximum}
-        return {"default": self.default, **{name: value for name, value in bounds.items() if value is not None}}
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchSettings:
-    """What is fixed at export, and the defaults of what stays an input.
-
-    Args:
-        beam_size: K, fixed.
-        max_length: capacity of the buffers, fixed; greatest value and default of the input of that name.
-        max_length_factor: where given, a translation is also cut at this many tokens per source token ..., fixed.
-        max_length_offset: ... plus this many, fixed.
-        length_penalty: default of the exponent of the GNMT length penalty.
-        min_length: default of the fewest tokens of a translation, EOS counted.
-        coverage_penalty: default of GNMT's beta, against words left untranslated.
-
-    Raises:
-        UserError: where a value is out of range.
-    """
-
-    beam_size: int = 5
-    max_length: int = 100
-    max_length_factor: float | None = None
-    max_length_offset: int = 10
-    length_penalty: float = 1.0
-    min_length: int = 0
-    coverage_penalty: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("beam_size", "max_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"The {name} is out of range. Expected: at least 1. Received: {getattr(self, name)}")
-        if not 0 <= self.min_length <= self.max_length:
-            raise UserError(
-                f"The min_length is out of range. Expected: 0 to max_length={self.max_length}. "
-                f"Received: {self.min_length}"
-            )
-        if not self.coverage_penalty >= 0:
-            raise UserError(
-                f"The coverage_penalty is out of range. Expected: at least 0. Received: {self.coverage_penalty}"
-            )
-
-    def knobs(self, net: EncoderDecoder) -> tuple[Knob, ...]:
-        """The inputs of a translator's `translate` beside the source, in their order."""
-        vocabulary = net.config.output_vocabulary
-        found = [
-            Knob(Port("max_length", "int32", ()), self.max_length, 1, self.max_length),
-            Knob(Port("min_length", "int32", ()), self.min_length, 0, self.max_length),
-            Knob(Port("length_penalty", "float32", ()), self.length_penalty),
-            Knob(Port("coverage_penalty", "float32", ()), self.coverage_penalty, 0.0),
-            Knob(Port("allowed", "bool", (vocabulary,)), True),
-            Knob(Port("prefix", "int32", ("batch", "prefix_length")), PAD_ID, PAD_ID, vocabulary - 1),
-        ]
-        if not net.covers_source:
-            if self.coverage_penalty:
-                raise UserError("The plain encoder-decoder covers no source. Expected: coverage_penalty=0")
-            found = [knob for knob in found if knob.port.name != "coverage_penalty"]
-        return tuple(found)
-
-    def limits(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
-        """These settings with values of the knobs, as arguments of `EncoderDecoder.search`."""
-        names = ("min_length", "allowed", "prefix")
-        return {
-            "beam_size": self.beam_size,
-            "capacity": self.max_length,
-            "max_length_factor": self.max_length_factor,
-            "max_length_offset": self.max_length_offset,
-            "constraints": Constraints(**{name: knobs[name] for name in names}),
-            **{name: value for name, value in knobs.items() if name not in names},
         }
 
 
@@ -171,8 +72,8 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
     knobs = tuple(knob.port for knob in settings.knobs(net))
 
     def translate(source_tensor: Tensor, *values: Tensor) -> TensorDict:
-        arguments = settings.limits(dict(zip((port.name for port in knobs), values, strict=True)))
-        result: Mapping[str, Tensor] = net.search(source_tensor, recurrence=recurrence, **arguments)
+        given = dict(zip((port.name for port in knobs), values, strict=True))
+        result: Mapping[str, Tensor] = settings.run(net, source_tensor, given, recurrence)
         return {port.name: result[port.name] for port in TRANSLATE_OUTPUTS}
 
     state_ports = tuple(port for port in encoded if port.name.startswith("state_"))
@@ -181,7 +82,7 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
         *(dataclasses.replace(port, name=f"next_{port.name}") for port in state_ports),
         Port("alignment", "float32", ("batch", "source_length")),
     )
-    sizes: dict[Axis, Axis] = {"hypothesis": settings.beam_size, "target_length": settings.max_length}
+    sizes: dict[Axis, Axis] = {"hypothesis": settings.hypotheses, "target_length": settings.max_length}
     outputs = tuple(
         dataclasses.replace(port, axes=tuple(sizes.get(axis, axis) for axis in port.axes)) for port in TRANSLATE_OUTPUTS
     )

@@ -16,7 +16,9 @@ from keras_attention.errors import UserError
 from keras_attention.text import SubwordTokenizer, Tokenizer
 from keras_attention.types import EOS_ID, Tensor, TensorDict
 
-from .graphs import Graph, Knob, Port
+from .graphs import Graph
+from .ports import Port
+from .search_settings import Knob
 from .subwords import SPACE, subword_models, written_pieces
 from .text_graph import filled
 

@@ -20,8 +20,8 @@ from keras_attention.types import EOS_ID, PAD_ID
 
 from . import read_text
 from .conversion import last_words
-from .graphs import Knob
 from .onnx_loops import set_items
+from .search_settings import Knob
 from .subwords import SPACE, subword_models, written_pieces
 
 FILE = "onnx/translate_text.onnx"

@@ -15,10 +15,11 @@ from keras_attention.text import Tokenizer
 from . import reference
 from .artefact import SPECIAL_IDS
 from .functional import model_graph
-from .graphs import Graph, SearchSettings, translator_graphs
+from .graphs import Graph, translator_graphs
 from .loops import all_layers
 from .quality import Task
 from .reference import Reference
+from .search_settings import SearchSettings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,9 @@ from keras_attention.errors import UserError
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.types import BOS_ID, PAD_ID, UNK_ID
 
-from . import runtime
-from .graphs import Graph, SearchSettings
+from .graphs import Graph
 from .quality import Task
+from .search_settings import SearchSettings
 
 BATCH_SIZES = (1, 3, 16, 32)
 """Sentences are searched in batches of these sizes, in turn."""
@@ -138,7 +138,16 @@ def policies(
         "coverage_penalty": 0.3,
         "allowed": allowed,
         "prefix": prefix,
+        "repetition_penalty": 1.3,
+        "diversity": 1.0,
+        "temperature": 0.7,
+        "top_p": 0.8,
+        "alpha": 0.4,
     }
+    if settings.phrases is not None:
+        phrases = np.full((len(source), *settings.phrases), PAD_ID, np.int32)
+        phrases[1:, 0, 0] = words[len(words) // 2]
+        turned["phrases"] = phrases
     yield {name: value for name, value in turned.items() if name in names}
 
 
@@ -150,14 +159,14 @@ def search_case(
     policy: Mapping[str, Any] | None = None,
 ) -> Case:
     """One search by Keras, with its margins; knobs that the policy does not name are at their defaults."""
-    values = {}
-    for knob in settings.knobs(net):
-        port = knob.port
-        default = runtime.filled(port.axes, port.dtype, knob.default, len(source))
-        values[port.name] = np.asarray((policy or {}).get(port.name, default), port.dtype)
+    knobs, given = settings.knobs(net), policy or {}
+    values = {
+        knob.port.name: np.asarray(given.get(knob.port.name, knob.filled(len(source))), knob.port.dtype)
+        for knob in knobs
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using a softmax over axis")  # as in `run`
-        result = net.search(source, **settings.limits(values))
+        result = settings.run(net, source, values)
     arrays = {name: np.asarray(value) for name, value in result.items()}
     outputs = {port.name: arrays[port.name] for port in translate.outputs}
     return Case("translate", {translate.inputs[0].name: source, **values}, outputs, arrays["margins"])

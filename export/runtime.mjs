@@ -12,7 +12,7 @@
 //
 // In Node, as a command: node runtime.mjs FOLDER < sentences.txt (JSON lines: text, ids, score, tokens, alignment).
 
-const FORMAT_VERSION = 2;
+const FORMAT_VERSION = 3;
 
 /** The artefact, or what was asked of it, is not right; the message says what, where and what to do. */
 export class ArtefactError extends Error {}
@@ -233,11 +233,24 @@ export class Artefact {
     return this.sessions[graph].run(feeds);
   }
 
-  /** The knobs, with the manifest's defaults where none is given; checked. */
+  /** The knobs, with the manifest's defaults where none is given; checked. Arrays beside those two are flat. */
   knobs(given, rows) {
     const values = {};
     for (const [name, knob] of Object.entries(this.manifest.knobs)) {
       if (name === "allowed" || name === "prefix") continue;
+      const { axes } = this.manifest.signatures.translate.inputs[name];
+      if (axes.length) {
+        const count = axes.reduce((product, axis) => product * (axis === "batch" ? rows.length : axis), 1);
+        const fill = () => (knob.random ? knob.minimum + Math.random() * (knob.maximum - knob.minimum) : knob.default);
+        values[name] = given[name] ?? Array.from({ length: count }, fill);
+        const wrong = Array.from(values[name]).some((one) => !(one >= knob.minimum && one <= knob.maximum));
+        if (values[name].length !== count || wrong) {
+          throw new ArtefactError(
+            `${name} does not fit. Expected: ${count} numbers, ${knob.minimum} to ${knob.maximum}, row by row`,
+          );
+        }
+        continue;
+      }
       const value = given[name] ?? knob.default;
       const whole = this.manifest.signatures.translate.inputs[name].dtype === "int32";
       if (!(whole ? Number.isInteger(value) : Number.isFinite(value)) || value < (knob.minimum ?? -Infinity) || value > (knob.maximum ?? Infinity)) {
@@ -304,7 +317,12 @@ export class Artefact {
     if (!Number.isInteger(beams) || beams < 1) {
       throw new ArtefactError(`The beam size is out of range. Expected: at least 1. Received: ${beams}`);
     }
-    return hostLoop || beams !== manifest.beam_size
+    const onHost = hostLoop || beams !== manifest.beam_size;
+    const { method, groups, phrases, no_repeat_ngram: ngram, length_penalty_kind: kind } = manifest.search;
+    if (onHost && (method !== "beam" || groups > 1 || phrases || ngram || kind !== "gnmt" || "repetition_penalty" in knobs)) {
+      throw new ArtefactError("This search is in the graph alone. Expected: no host loop, and the exported beam size");
+    }
+    return onHost
       ? this.#onHost(rows, source, beams, knobs)
       : this.#inGraph(rows, source, knobs);
   }
@@ -315,7 +333,8 @@ export class Artefact {
     for (const name of Object.keys(knobs)) {
       if (!inputs[name] || name === "prefix" || name === "allowed") continue;
       const kind = inputs[name].dtype === "int32" ? Int32Array : Float32Array;
-      feeds[name] = { data: kind.of(knobs[name]), dims: [] };
+      const dims = inputs[name].axes.map((axis) => (axis === "batch" ? rows.length : axis));
+      feeds[name] = { data: kind.from(dims.length ? knobs[name] : [knobs[name]]), dims };
     }
     feeds.allowed = { data: Uint8Array.from(knobs.allowed, Number), dims: [knobs.allowed.length] };
     const width = Math.max(1, ...knobs.prefix.map((prefix) => prefix.length));

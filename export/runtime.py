@@ -13,8 +13,9 @@ in, or the one given by `--artefact`. As a module:
 
 Two routes find the same tokens. The graph `translate` holds the encoder and the beam search, with the beam size fixed
 at export. The host loop runs `encode` once and `decode_step` for each token, with any beam size. Both take the knobs
-that the manifest names, each with its default: `max_length`, `min_length`, `length_penalty`, `coverage_penalty`,
-`allowed` (which ids may be written) and `prefix` (ids that each translation begins with). Every file is compared with
+that the manifest names, each with its default: `max_length`, `min_length`, `length_penalty`, `allowed` (which ids may
+be written), `prefix` (ids that each translation begins with) and those of the search that was chosen at export. Groups,
+phrases, samples and contrastive search are in the graph alone. Every file is compared with
 its SHA-256 in `manifest.json` before it is read.
 """
 
@@ -32,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -286,13 +287,20 @@ BACKENDS: dict[str, Any] = {"litert": LiteRT, "onnx": Onnx, "openvino": OpenVino
 # --- knobs ---
 
 
-def filled(axes: Sequence[str | int], dtype: str, value: Any, batch: int) -> np.ndarray:
-    """An input of those axes that holds one value everywhere; an axis of any size but the batch is 1 long."""
-    sizes = [batch if axis == "batch" else axis if isinstance(axis, int) else 1 for axis in axes]
-    return np.full(sizes, value, dtype)
+def filled(
+    port: Mapping[str, Any], knob: Mapping[str, Any], batch: int, generator: np.random.Generator | None = None
+) -> np.ndarray:
+    """A knob's input with its default everywhere, or drawn; an axis of any size but the batch is 1 long."""
+    sizes = [batch if axis == "batch" else axis if isinstance(axis, int) else 1 for axis in port["axes"]]
+    if knob.get("random"):
+        drawn = (generator or np.random.default_rng()).random(sizes, np.float32)
+        return np.asarray(knob["minimum"] + drawn * (knob["maximum"] - knob["minimum"]), port["dtype"])
+    return np.full(sizes, knob["default"], port["dtype"])
 
 
-def knob_values(manifest: Mapping[str, Any], batch: int, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def knob_values(
+    manifest: Mapping[str, Any], batch: int, given: Mapping[str, Any], generator: np.random.Generator | None = None
+) -> dict[str, np.ndarray]:
     """Every knob of `translate` as an array: what is given, and the manifest's default for what is not, or is None.
 
     Raises:
@@ -305,14 +313,14 @@ def knob_values(manifest: Mapping[str, Any], batch: int, given: Mapping[str, Any
     for name, knob in known.items():
         port, value = manifest["signatures"]["translate"]["inputs"][name], given.get(name)
         if value is None:
-            values[name] = filled(port["axes"], port["dtype"], knob["default"], batch)
+            values[name] = filled(port, knob, batch, generator)
             continue
-        array = _as_array(value, port["dtype"], name.replace("_", " "))
+        label = name.replace("_", " ")
+        array = _as_array(value, port["dtype"], label)
         wanted = [batch if axis == "batch" else axis for axis in port["axes"]]
         fits = array.ndim == len(wanted) and all(
             size == axis or (isinstance(axis, str) and size) for size, axis in zip(array.shape, wanted, strict=True)
         )
-        label = name.replace("_", " ")
         if not fits:
             raise ArtefactError(f"The {label} has another shape. Expected: {wanted}. Received: {list(array.shape)}")
         low, high = knob.get("minimum", -np.inf), knob.get("maximum", np.inf)
@@ -341,17 +349,22 @@ def _as_array(value: Any, dtype: str, label: str) -> np.ndarray:
 
 def _check_together(values: Arrays, special_ids: Mapping[str, int]) -> None:
     """Raise where knobs contradict each other: a graph cannot."""
-    most, least, prefix = int(values["max_length"]), int(values["min_length"]), values["prefix"]
+    most, least = int(values["max_length"]), int(values["min_length"])
     if least > most:
         raise ArtefactError(f"The min length is above the maximum. Expected: at most {most}. Received: {least}")
-    real = prefix != special_ids["pad"]
-    if (prefix == special_ids["eos"]).any() or (real[:, 1:] & ~real[:, :-1]).any():
-        raise ArtefactError("A prefix ends before its words do. Expected: ids without EOS, then padding alone")
-    if real.sum(axis=1).max() > most:
-        raise ArtefactError(
-            f"A prefix is longer than a translation may be. Expected: at most {most} tokens. "
-            f"Received: {real.sum(axis=1).max()}"
-        )
+    for name, what in (("prefix", "A prefix"), ("phrases", "A phrase")):
+        if name not in values:
+            continue
+        ids = values[name]
+        real = ids != special_ids["pad"]
+        if (ids == special_ids["eos"]).any() or (real[..., 1:] & ~real[..., :-1]).any():
+            raise ArtefactError(f"{what} ends before its words do. Expected: ids without EOS, then padding alone")
+        longest = real.reshape(len(ids), -1).sum(axis=1).max()
+        if longest > most:
+            what = what if name == "prefix" else "What phrases hold together"
+            raise ArtefactError(
+                f"{what} is longer than a translation may be. Expected: at most {most} tokens. Received: {longest}"
+            )
 
 
 # --- search on the host ---
@@ -372,15 +385,44 @@ def refusals(knobs: Arrays, t: int, special_ids: Mapping[str, int]) -> np.ndarra
     return refused if refused.any() else None
 
 
+def repetition_penalised(log_probs: np.ndarray, ids: np.ndarray, penalty: float, eos: int) -> np.ndarray:
+    """Log-probabilities `(B*K, V)` of what is among the ids `(B*K, t)` already, times the penalty; EOS aside."""
+    rows = np.arange(len(ids))[:, None]
+    changed = log_probs.copy()
+    changed[rows, ids] = np.where(ids == eos, log_probs[rows, ids], log_probs[rows, ids] * np.float32(penalty))
+    return changed
+
+
+def repeated_ngrams(ids: np.ndarray, vocabulary: int, n: int) -> np.ndarray:
+    """bool `(B*K, V)`: the words that would make n tokens in a row that are among the ids `(B*K, t)` already."""
+    t = ids.shape[1]
+    repeated = np.zeros((len(ids), vocabulary), bool)
+    for start in range(t - n + 1):
+        same = (ids[:, start : start + n - 1] == ids[:, t - n + 1 : t]).all(axis=1)
+        repeated[same, ids[same, start + n - 1]] = True
+    return repeated
+
+
+def only_in_graph(manifest: Mapping[str, Any]) -> str:
+    """What `translate` does that the host loop cannot; empty if nothing."""
+    search = manifest["search"]
+    if search["method"] != "beam":
+        return f"the method {search['method']}"
+    if search["groups"] > 1:
+        return "groups of a diverse beam"
+    return "phrases" if search["phrases"] else ""
+
+
 def coverage_term(coverage: np.ndarray, source_mask: np.ndarray, beta: float) -> np.ndarray:
     """`beta * sum_s log(min(coverage_s, 1))` over real positions (Wu et al. 2016, equation 14), float32 `(B, K)`."""
     logs = np.log(np.clip(coverage, np.float32(1e-6), np.float32(1.0))) * source_mask[:, None]
     return np.asarray(np.float32(beta) * logs.sum(axis=2, dtype=np.float32))
 
 
-def length_penalty_factor(length: int, alpha: float) -> np.float32:
-    """GNMT length penalty `((5 + length) / 6) ** alpha` (Wu et al. 2016, equation 14), float32."""
-    return np.float32(np.power(np.float32(5.0 + length) / np.float32(6.0), np.float32(alpha)))
+def length_penalty_factor(length: int, alpha: float, kind: str = "gnmt") -> np.float32:
+    """GNMT's `((5 + length) / 6) ** alpha` (Wu et al. 2016, equation 14), or `length ** alpha` of the average."""
+    base = np.float32(5.0 + length) / np.float32(6.0) if kind == "gnmt" else np.float32(length)
+    return np.float32(np.power(base, np.float32(alpha)))
 
 
 def top_indices(values: np.ndarray, count: int) -> np.ndarray:
@@ -401,6 +443,8 @@ def beam_search(
     knobs: Arrays,
     source_mask: np.ndarray,
     special_ids: Mapping[str, int],
+    length_penalty_kind: str = "gnmt",
+    no_repeat_ngram: int = 0,
 ) -> dict[str, np.ndarray]:
     """Beam search (beam size 1: greedy), one `step` for all hypotheses at a time.
 
@@ -413,9 +457,12 @@ def beam_search(
         state: first state, B*K rows, the K copies of a row side by side.
         shape: B, K, S.
         limits: most tokens of each row, EOS counted, `(B,)`.
-        knobs: `min_length`, `length_penalty`, `allowed`, `prefix` and, of a model with attention, `coverage_penalty`.
+        knobs: `min_length`, `length_penalty`, `allowed`, `prefix` and, where the artefact has them,
+            `coverage_penalty` and `repetition_penalty`.
         source_mask: bool `(B, S)`, true at the source positions that should be covered.
         special_ids: ids of `pad`, `bos`, `eos`.
+        length_penalty_kind: `"gnmt"` or `"average"`.
+        no_repeat_ngram: no so many tokens in a row come twice; 0 for no such rule.
 
     Returns:
         `ids (B, K, L)`, `lengths` with EOS, `log_probs`, `scores`, `finished`, all `(B, K)`, and `alignments
@@ -431,19 +478,30 @@ def beam_search(
     lengths, finished = np.zeros((batch, beams), np.int32), np.zeros((batch, beams), bool)
     scores = np.full((batch, beams), -np.inf, np.float32)
     scores[:, 0] = 0.0
-    log_probs, active = scores, np.isfinite(scores)
+    # What scores are made of: the model's log-probabilities, and the same after a penalty on repetition.
+    log_probs, totals, active = scores, scores, np.isfinite(scores)
+    repetition = float(knobs.get("repetition_penalty", 1.0))
     tokens, rows = np.full((batch * beams,), special_ids["bos"], np.int32), np.arange(batch)[:, None]
     for t in range(max_length):
         step_log_probs, state, alignment = step(tokens, state)
-        vocabulary = step_log_probs.shape[-1]
-        extended = log_probs[:, :, None] + step_log_probs.reshape(batch, beams, vocabulary)
-        ranked = extended / length_penalty_factor(t + 1, length_penalty)
+        vocabulary, changed = step_log_probs.shape[-1], step_log_probs
+        forced = knobs["prefix"][:, t : t + 1] if t < knobs["prefix"].shape[1] else np.full((batch, 1), pad)
+        history, free = ids.reshape(batch * beams, -1)[:, :t], np.repeat(forced[:, 0] == pad, beams)
+        if repetition != 1.0:  # where a prefix stands, nothing else counts
+            penalised = repetition_penalised(step_log_probs, history, repetition, eos)
+            changed = np.where(free[:, None], penalised, step_log_probs)
+        model_table = log_probs[:, :, None] + step_log_probs.reshape(batch, beams, vocabulary)
+        extended = totals[:, :, None] + changed.reshape(batch, beams, vocabulary)
+        ranked = extended / length_penalty_factor(t + 1, length_penalty, length_penalty_kind)
         if beta != 0:
             coverage += alignment
             ranked += coverage_term(coverage.reshape(batch, beams, -1), source_mask, beta)[:, :, None]
         possible, refused = active[:, :, None], refusals(knobs, t, special_ids)
         if refused is not None:
             possible = possible & ~refused[:, None]
+        if no_repeat_ngram:
+            repeated = repeated_ngrams(history, vocabulary, no_repeat_ngram) & free[:, None]
+            possible = possible & ~repeated.reshape(batch, beams, vocabulary)
         candidates = np.where(possible, ranked, -np.inf)
         candidates[:, :, pad] = np.where(active, -np.inf, scores)  # a frozen hypothesis has one candidate: itself
         flat = candidates.reshape(batch, beams * vocabulary)
@@ -453,7 +511,8 @@ def beam_search(
         filled = np.isfinite(scores)
         grown = active[rows, slots] & filled
         ended = grown & (words == eos)
-        log_probs = np.where(grown, extended[rows, slots, words], log_probs[rows, slots])
+        log_probs = np.where(grown, model_table[rows, slots, words], log_probs[rows, slots])
+        totals = np.where(grown, extended[rows, slots, words], totals[rows, slots])
         lengths = np.where(filled, lengths[rows, slots] + grown, 0).astype(np.int32)
         finished = (finished[rows, slots] & filled) | ended
         active = grown & ~ended & (t + 1 < limits)[:, None]
@@ -492,7 +551,16 @@ def source_lengths(source: np.ndarray) -> np.ndarray:
 def search_on_host(
     backend: Any, manifest: Mapping[str, Any], source_ids: np.ndarray, beam_size: int, knobs: Arrays
 ) -> dict[str, np.ndarray]:
-    """`beam_search` over the graphs `encode`, once, and `decode_step`, once for each position."""
+    """`beam_search` over the graphs `encode`, once, and `decode_step`, once for each position.
+
+    Raises:
+        ArtefactError: where `translate` does what `beam_search` cannot.
+    """
+    missing, fixed = only_in_graph(manifest), manifest["search"]
+    if missing:
+        raise ArtefactError(
+            f"The host loop knows no {missing}: only the graph does. Expected: no host loop, and the exported beam size"
+        )
     batch, source_length = source_ids.shape[:2]
     encoded = backend.run("encode", {source_name(source_ids): source_ids})
     tiled = {name: np.repeat(value, beam_size, axis=0) for name, value in encoded.items()}
@@ -510,7 +578,8 @@ def search_on_host(
         relative = np.floor(lengths.astype(np.float32) * np.float32(manifest["max_length_factor"]))
         limits = np.maximum(np.minimum(limits, relative.astype(int) + manifest["max_length_offset"]), 1)
     mask = np.arange(source_length) < lengths[:, None]
-    return beam_search(step, state, (batch, beam_size, source_length), limits, knobs, mask, manifest["special_ids"])
+    shape, rules = (batch, beam_size, source_length), (fixed["length_penalty_kind"], fixed["no_repeat_ngram"])
+    return beam_search(step, state, shape, limits, knobs, mask, manifest["special_ids"], *rules)
 
 
 # --- the artefact ---
@@ -631,14 +700,20 @@ class Artefact:
         return padded
 
     def search(
-        self, source_ids: np.ndarray, beam_size: int | None = None, host_loop: bool = False, **knobs: Any
+        self,
+        source_ids: np.ndarray,
+        beam_size: int | None = None,
+        host_loop: bool = False,
+        seed: int | np.random.Generator | None = None,
+        **knobs: Any,
     ) -> dict[str, np.ndarray]:
-        """Beam search over padded ids `(B, S)`, or features `(B, S, F)`, with the result that `beam_search` describes.
+        """Searches padded ids `(B, S)`, or features `(B, S, F)`, with the result that `beam_search` describes.
 
         Args:
             source_ids: the source.
             beam_size: another than the exported one takes the host loop; None is the exported one.
             host_loop: search on the host in any case.
+            seed: of the numbers that samples are drawn by, or what draws them; None for other ones each time.
             **knobs: of `knob_values`; None is the default of the manifest.
 
         Raises:
@@ -658,7 +733,7 @@ class Artefact:
             self.check_ids(source_ids.tolist())
         else:
             self._check_features(source_ids)
-        values = knob_values(self.manifest, len(source_ids), knobs)
+        values = knob_values(self.manifest, len(source_ids), knobs, np.random.default_rng(seed))
         if host_loop or beam_size != exported:
             return search_on_host(self.backend, self.manifest, source_ids, beam_size, values)
         outputs: dict[str, np.ndarray] = self.backend.run("translate", {source_name(source_ids): source_ids, **values})
@@ -700,6 +775,33 @@ class Artefact:
             raise ArtefactError(f"Expected: a prefix for each of {count} sentences. Received: {len(each)}")
         return [self.target.written(text, "prefix") for text in each]
 
+    def phrase_ids(self, texts: Sequence[str]) -> np.ndarray | None:
+        """The knob `phrases` for one row; None, its default, where there are no texts.
+
+        Raises:
+            ArtefactError: for unknown words, more phrases or tokens than there is room for, a text in place of a list.
+        """
+        if isinstance(texts, str):
+            raise ArtefactError(f"Expected: a list of phrases. Received: {texts!r}")
+        if not texts:
+            return None
+        room = self.manifest["search"]["phrases"]
+        if room is None:
+            raise ArtefactError("The artefact has no knob 'phrases'. Expected: one exported with room for phrases")
+        assert self.target is not None
+        rows = [self.target.written(text, "phrase") for text in texts]
+        for text, row in zip(texts, rows, strict=True):
+            if not 1 <= len(row) <= room[1]:
+                raise ArtefactError(
+                    f"The phrase {text!r} does not fit. Expected: 1 to {room[1]} tokens. Received: {len(row)}"
+                )
+        if len(rows) > room[0]:
+            raise ArtefactError(f"Too many phrases. Expected: at most {room[0]}. Received: {len(rows)}")
+        phrases = np.full(room, self.special["pad"], np.int32)
+        for line, row in zip(phrases, rows, strict=False):
+            line[: len(row)] = row
+        return phrases
+
     def translate(
         self,
         sentences: Sequence[str],
@@ -709,6 +811,8 @@ class Artefact:
         host_loop: bool = False,
         prefix: str | Sequence[str] = "",
         banned: Sequence[str] = (),
+        required: Sequence[str] = (),
+        seed: int | None = None,
         **knobs: Any,
     ) -> Iterator[list[Hypothesis]]:
         """The `n_best` hypotheses of each sentence, best first, in the order of the sentences.
@@ -720,7 +824,9 @@ class Artefact:
             beam_size, host_loop: see `search`.
             prefix: what each translation begins with: one text for all, or one for each.
             banned: tokens that no translation holds.
-            **knobs: `max_length`, `min_length`, `length_penalty`, `coverage_penalty`, `allowed`.
+            required: phrases that each translation holds, where the artefact has room for them.
+            seed: of samples.
+            **knobs: the others of the manifest, as `max_length` or `length_penalty`.
 
         Raises:
             ArtefactError: before the first result, if a sentence cannot be read or a number is out of range.
@@ -738,12 +844,17 @@ class Artefact:
         if knobs.get("allowed") is not None:
             allowed = np.asarray(knobs["allowed"]) & (True if allowed is None else allowed)
         asked = {**knobs, "allowed": allowed}
+        phrases, generator = self.phrase_ids(required), np.random.default_rng(seed)
+        if phrases is not None:
+            asked["phrases"] = np.repeat(phrases[None], len(rows), axis=0)
         if rows:
             knob_values(self.manifest, len(rows), {**asked, "prefix": self.pad(first_words, 1)})
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             begun = self.pad(first_words[start : start + batch_size], 1)
-            result = self.search(self.pad(batch), beam_size, host_loop, prefix=begun, **asked)
+            if phrases is not None:
+                asked["phrases"] = np.repeat(phrases[None], len(batch), axis=0)
+            result = self.search(self.pad(batch), beam_size, host_loop, generator, prefix=begun, **asked)
             for row, ids in enumerate(batch):
                 copied = self.source.copied(sentences[start + row], self.copy_words) if self.source else []
                 found = [k for k in range(n_best) if result["lengths"][row, k] > 0]
@@ -770,6 +881,18 @@ class Artefact:
 
 # --- command ---
 
+KNOB_OPTIONS = (
+    "max_length",
+    "min_length",
+    "length_penalty",
+    "coverage_penalty",
+    "repetition_penalty",
+    "diversity",
+    "temperature",
+    "top_p",
+    "alpha",
+)
+
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Translate standard input, one sentence per line, to standard output.")
@@ -789,8 +912,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--min-length", type=int, help="shortest translation, in tokens with EOS")
     parser.add_argument("--length-penalty", type=float, help="exponent of the GNMT length penalty")
     parser.add_argument("--coverage-penalty", type=float, help="beta of the GNMT coverage penalty")
+    parser.add_argument("--repetition-penalty", type=float, help="above 1, makes tokens that are there less likely")
+    parser.add_argument("--diversity", type=float, help="how much groups avoid each other's words")
+    parser.add_argument("--temperature", type=float, help="of samples; below 1 likely words come more often")
+    parser.add_argument("--top-p", type=float, help="samples are drawn from the words that hold this probability")
+    parser.add_argument("--seed", type=int, help="of samples")
+    parser.add_argument("--alpha", type=float, help="of contrastive search")
     parser.add_argument("--prefix", default="", metavar="TEXT", help="what each translation begins with")
     parser.add_argument("--ban", action="append", metavar="TOKEN", help="a token that no translation holds; repeat")
+    parser.add_argument("--require", action="append", metavar="TEXT", help="what each translation holds; repeat")
     parser.add_argument("--host-loop", action="store_true", help="search in Python over encode and decode_step")
     parser.add_argument("--batch", type=int, default=16, help="sentences per call")
     parser.add_argument("--threads", type=int, help="interpreter threads")
@@ -828,9 +958,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         artefact = Artefact(options.artefact, options.backend, options.threads)
         sentences = read_lines(sys.stdin.buffer.read())
-        knobs = {
-            name: getattr(options, name) for name in ("max_length", "min_length", "length_penalty", "coverage_penalty")
-        }
+        knobs = {name: getattr(options, name) for name in KNOB_OPTIONS}
         found = artefact.translate(
             sentences,
             options.n_best,
@@ -839,6 +967,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.host_loop,
             options.prefix,
             options.ban or (),
+            options.require or (),
+            options.seed,
             **knobs,
         )
         with contextlib.ExitStack() as stack:

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .graphs import Graph, Port
+from .graphs import Graph
+from .ports import Port
 
 
 def tensor_spec(port: Port) -> tf.TensorSpec:

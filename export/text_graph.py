@@ -8,7 +8,9 @@ import tensorflow as tf
 from keras_attention.text import SubwordTokenizer, Tokenizer, VocabularyTokenizer
 from keras_attention.types import EOS_ID, UNK_ID, Tensor, TensorDict
 
-from .graphs import Graph, Knob, Port
+from .graphs import Graph
+from .ports import Port
+from .search_settings import Knob
 
 FIRST_ORDINARY_ID = UNK_ID + 1
 

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from keras_attention.cli_export import export
 from keras_attention.cli_options import Combination, MoreRuns
 from keras_attention.cli_train import average, synthesize, train
 from keras_attention.cli_translate import attention, score, translate
@@ -121,48 +122,7 @@ def compare(
     )
 
 
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    more: Annotated[list[str] | None, typer.Argument(metavar="[FORMAT]...", hidden=True)] = None,
-    to: Annotated[
-        list[str] | None, typer.Option("--to", metavar="FORMAT...", help="saved_model, tflite (litert), onnx.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Artefact directory to write. [default: RUN/export]")] = None,
-    beam: Annotated[int, typer.Option(help="Hypotheses kept, fixed in the artefact.")] = 5,
-    max_length: Annotated[int, typer.Option(help="Longest translation in tokens, fixed in the artefact.")] = 200,
-    length_penalty: Annotated[float, typer.Option(help="Default exponent of the GNMT length penalty.")] = 1.0,
-    min_length: Annotated[int, typer.Option(help="Default of the fewest tokens of a translation.")] = 0,
-    coverage_penalty: Annotated[float, typer.Option(help="Default beta of the GNMT coverage penalty.")] = 0.0,
-    precision: Annotated[str, typer.Option(help="float32, float16 or dynamic_int8.")] = "float32",
-    text: Annotated[bool, typer.Option("--text", help="TFLite and ONNX: also a file that reads sentences.")] = False,
-    sentences: Annotated[Path | None, typer.Option(help="Text to verify on. [default: the run's samples]")] = None,
-    references: Annotated[
-        Path | None, typer.Option(help="What its lines may become, separated by tabs: to measure a precision's cost.")
-    ] = None,
-    loss_limit: Annotated[float, typer.Option(help="Points of BLEU, WER or exact match that it may cost.")] = 0.5,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artefact that is there.")] = False,
-) -> None:
-    """Export a run as SavedModel, TFLite and ONNX, and prove each equal to Keras: `export RUN --to tflite onnx`."""
-    from keras_attention.export.commands import export_run
-
-    formats = [*(to or []), *(more or [])]  # `--to a b` hands over b as an argument
-    export_run(
-        run,
-        formats or None,
-        output,
-        beam_size=beam,
-        max_length=max_length,
-        length_penalty=length_penalty,
-        min_length=min_length,
-        coverage_penalty=coverage_penalty,
-        precision=precision,
-        text=text,
-        sentences=sentences,
-        references=references,
-        loss_limit=loss_limit,
-        overwrite=overwrite,
-    )
+app.command()(export)
 
 
 @app.command()

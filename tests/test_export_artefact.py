@@ -142,8 +142,8 @@ def test_what_is_no_artefact(tmp_path: pathlib.Path, folder: pathlib.Path) -> No
     (folder / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"manifest.json is damaged"):
         verify(folder)
-    (folder / "manifest.json").write_text('{"format_version": 3}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"Expected: format_version 2. Received: 3"):
+    (folder / "manifest.json").write_text('{"format_version": 2}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"Expected: format_version 3. Received: 2"):
         benchmark(folder)
 
 

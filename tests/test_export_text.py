@@ -10,7 +10,8 @@ from hypothesis import strategies
 
 from keras_attention.export import runtime, text_graph
 from keras_attention.export.artefact import SPECIAL_IDS
-from keras_attention.export.graphs import Graph, Port
+from keras_attention.export.graphs import Graph
+from keras_attention.export.ports import Port
 from keras_attention.text import Tokenizer, train_tokenizer
 from tests.export_models import LINES, UNUSUAL
 

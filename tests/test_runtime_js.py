@@ -130,6 +130,31 @@ def test_what_it_cannot_run(folder: pathlib.Path, tmp_path: pathlib.Path, cheap:
     assert missing.stderr == "error: onnxruntime-web is needed. Run: npm install onnxruntime-web\n"
 
 
+@pytest.mark.parametrize("name", ["samples", "phrases"])
+def test_other_searches_are_in_the_graph(folder: pathlib.Path, name: str, cheap: None) -> None:
+    search = {"samples": {"method": "sample", "top_k": 5}, "phrases": {"phrases": (1, 2), "repetition_penalty": 1.3}}
+    tokenizers = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
+    sizes = [tokenizer.vocabulary_size for tokenizer in tokenizers]
+    model = tiny_model(seed=5, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
+    artefact = folder.parent / name
+    export(model, artefact, "onnx", samples=LINES, tokenizers=tokenizers, beam_size=2, max_length=7, **search[name])
+    uniforms = np.random.default_rng(3).random((1, 2, 7), np.float32)
+    phrases = np.array([[[tokenizers[1].encode("cat")[0], 0]]])
+    knobs = {"samples": {"uniforms": uniforms, "temperature": 1.5}, "phrases": {"phrases": phrases}}[name]
+    given = {key: np.ravel(value).tolist() if np.ndim(value) else value for key, value in knobs.items()}
+    finished = node(artefact, given, "\n".join(LINES))
+    assert finished.returncode == 0, finished.stderr
+    python = runtime.Artefact(artefact)
+    for line, text in zip(finished.stdout.splitlines(), LINES, strict=True):
+        (expected,) = python.translate([text], n_best=2, **knobs)
+        assert [one["ids"] for one in json.loads(line)] == [one.ids for one in expected]
+    assert "This search is in the graph alone" in node(artefact, {"hostLoop": True}, "a").stderr
+    wrong = {"samples": {"uniforms": [0.5]}, "phrases": {"phrases": [-1, 0]}}[name]
+    assert "does not fit. Expected: " in node(artefact, wrong, "a").stderr
+    if name == "samples":  # drawn anew
+        assert len({node(artefact, {}, LINES[0]).stdout for _ in range(4)}) > 1
+
+
 def test_a_damaged_file_is_refused(folder: pathlib.Path) -> None:
     copy = shutil.copytree(folder, folder.parent / "damaged")
     path = copy / "onnx" / "translate.onnx"
@@ -142,4 +167,4 @@ def test_a_damaged_file_is_refused(folder: pathlib.Path) -> None:
     assert "onnx/translate.onnx cannot be read (ENOENT)" in node(copy, {}, "a").stderr
     manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
     (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}), encoding="utf-8")
-    assert "Expected: format_version 2. Received: 99" in node(copy, {}, "a").stderr
+    assert "Expected: format_version 3. Received: 99" in node(copy, {}, "a").stderr

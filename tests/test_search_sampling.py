@@ -79,6 +79,37 @@ def test_words_are_drawn_by_inverting_the_distribution_function(seed, temperatur
             assert not result["alignments"][b, k, length:].any()
 
 
+def test_a_margin_is_how_far_a_draw_is_from_another_word():
+    for seed in range(20):
+        tables, uniforms = random_tables(seed), np.random.default_rng(seed).random((1, 1, STEPS)).astype("float32")
+
+        def ids(chances, tables=tables):
+            chances = np.clip(chances, 0, 1 - 1e-6)
+            result = numpy(sample_search(table_step, *start(tables), max_length=STEPS, uniforms=chances))
+            return result["ids"].tolist(), result["margins"][0], result["lengths"][0, 0]
+
+        found, margin, length = ids(uniforms)
+        assert 0 < margin < 1
+        assert ids(uniforms - 0.9 * margin)[0] == ids(uniforms + 0.9 * margin)[0] == found
+        moves = [(t, sign) for t in range(length) for sign in (-1.1, 1.1)]
+        steps = [np.eye(STEPS, dtype="float32")[t] * np.float32(sign * margin) for t, sign in moves]
+        assert any(ids(uniforms + step)[0] != found for step in steps)
+
+
+def test_margins_count_both_cuts():
+    tables = np.full((1, VOCABULARY, STEPS, VOCABULARY), -np.inf, "float32")
+    tables[:, :, :, 3:6] = np.log([0.5, 0.3, 0.2])
+    uniforms = np.full((1, 1, 1), 0.2, "float32")
+    for options, expected in (
+        ({}, 0.3),  # of 0.5; 0 is no border
+        ({"top_k_words": 1}, np.log(0.5 / 0.3)),
+        ({"top_p": 0.45}, 0.05),
+        ({"top_p": 0.81}, 0.01),
+    ):
+        result = numpy(sample_search(table_step, *start(tables), max_length=1, uniforms=uniforms, **options))
+        assert result["margins"][0] == pytest.approx(expected, rel=1e-4), options
+
+
 def test_a_cut_may_be_a_tensor():
     tables, uniforms = random_tables(9, batch=2), np.random.default_rng(9).random((2, 3, STEPS)).astype("float32")
     results = [
@@ -206,6 +237,15 @@ def test_contrastive_search_without_contrast_is_greedy(options):
     greedy = numpy(greedy_search(table_step, *start(tables), max_length=STEPS))
     for name in set(greedy) - {"margins"}:
         np.testing.assert_allclose(found[name], greedy[name], err_msg=name, **FLOAT32)
+
+
+def test_margins_of_contrastive_search():
+    tables = np.full((1, VOCABULARY, STEPS, VOCABULARY), -np.inf, "float32")
+    tables[:, :, :, 3:6] = np.log([0.5, 0.3, 0.2])
+    for candidates, expected in ((1, np.log(0.5 / 0.3)), (2, 0.2), (3, 0.2)):
+        options = {"candidates": candidates, "alpha": 0.0, "max_length": 1}
+        found = numpy(contrastive_search(speaking_step, *speaking_start(tables), vector_of, **options))
+        assert found["margins"][0] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(("options", "message"), [({"candidates": 0}, "candidates >= 1"), ({"alpha": 2}, "alpha <= 1")])

@@ -214,7 +214,7 @@ def sort_hypotheses(results: Sequence[SearchResult]) -> SearchResult:
 
     def sort(name: str) -> Tensor:
         values = ops.concatenate([result[name] for result in results], axis=1)  # type: ignore[literal-required]
-        tail = values.shape[2:]
+        tail = ops.shape(values)[2:]
         return ops.reshape(ops.take(ops.reshape(values, (-1, *tail)), flat, axis=0), (batch, width, *tail))
 
     gaps = ops.where(best[:, 1:] > NEVER / 2, best[:, :-1] - best[:, 1:], -NEVER)

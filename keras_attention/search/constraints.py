@@ -191,19 +191,21 @@ def _known(value: Any) -> Any:
 
 
 def _scatter(table: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
-    """A table `(N, V)` with values put at `(row, column)`; equal places must get equal values."""
+    """A table `(N, V)` with values put at `(row, column)`; equal places get one of the values, in TFLite their sum."""
     places = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(columns, (-1,))], axis=1)
     return ops.scatter_update(table, places, ops.reshape(values, (-1,)))
 
 
 def _penalise_repetition(log_probs: Tensor, history: Tensor, penalty: Tensor | float, eos_id: int) -> Tensor:
-    """Log-probabilities of the words of the history, times the penalty. Padding among it counts: nobody chooses it."""
+    """Log-probabilities of the words of the history, times the penalty. Padding among it counts: nobody chooses it.
+
+    A word comes more than once in a history. What is scattered is therefore a mark, which may be there once or be
+    summed up.
+    """
     rows = ops.zeros_like(history) + ops.arange(ops.shape(history)[0], dtype="int32")[:, None]
-    vocabulary = log_probs.shape[-1]
-    flat = ops.reshape(rows * vocabulary + history, (-1,))
-    found = ops.take(ops.reshape(log_probs, (-1,)), flat)
-    found = ops.where(ops.equal(ops.reshape(history, (-1,)), eos_id), found, found * ops.cast(penalty, "float32"))
-    return _scatter(log_probs, rows, history, found)
+    marks = ops.cast(ops.not_equal(history, eos_id), "float32")
+    there = _scatter(ops.zeros_like(log_probs), rows, history, marks)
+    return ops.where(there > 0, log_probs * ops.cast(penalty, "float32"), log_probs)
 
 
 def _refuse_repetition(log_probs: Tensor, history: Tensor, t: Tensor, n: int, pad_id: int) -> Tensor:

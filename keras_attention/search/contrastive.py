@@ -60,8 +60,9 @@ def contrastive_search(
         bos_id, eos_id, pad_id: ids of the special words.
 
     Returns:
-        A `SearchResult` with K = 1; `log_probs` are those of the model. Margins are 0: a choice turns on differences
-        that are not scores.
+        A `SearchResult` with K = 1; `log_probs` are those of the model. A margin is the smallest gap between what a
+        word chosen and the one after it came to, or between the log-probabilities of the last candidate and the first
+        word that was none.
 
     Raises:
         ValueError: for numbers out of range, buffers without a length, phrases, and what `Constraints.check` finds.
@@ -91,7 +92,11 @@ def contrastive_search(
         allowed = following
         if constraints.changes_log_probs:
             allowed = constraints.apply(following, current.ids[:, None], t, eos_id, pad_id)
-        values, words = top_k(ops.where(is_pad, NEVER, ops.maximum(allowed, NEVER)), count)
+        values, words = top_k(ops.where(is_pad, NEVER, ops.maximum(allowed, NEVER)), min(count + 1, vocabulary))
+        gaps = ops.full((batch,), -NEVER, "float32")
+        if count < vocabulary:
+            gaps = ops.where(values[:, count] > NEVER / 2, values[:, count - 1] - values[:, count], -NEVER)
+        values, words = values[:, :count], words[:, :count]
         packed = keras.tree.pack_sequence_as(state, list(leaves))
         after, new_state, new_alignment = step(ops.reshape(words, (-1,)), tile_rows(packed, count), wide_memory)
         new_vectors = ops.reshape(_unit(ops.cast(representation(new_state), "float32")), (batch, count, depth))
@@ -99,13 +104,15 @@ def contrastive_search(
         repeats = ops.where(t > 0, ops.max(ops.where(positions < t, alike, -1.0), axis=2), 0.0)
         weight = ops.cast(alpha, "float32")
         merits = (1.0 - weight) * ops.exp(values) - weight * repeats
-        _, best = top_k(ops.where(values > NEVER / 2, merits, NEVER), 1)
+        merits, best = top_k(ops.where(values > NEVER / 2, merits, NEVER), min(2, count))
+        if count > 1:
+            gaps = ops.minimum(gaps, merits[:, 0] - merits[:, 1])
         rows = ops.arange(batch, dtype="int32") * count + best[:, 0]
 
         def chosen(tensor: Tensor) -> Tensor:
             return ops.take(ops.reshape(tensor, (batch * count, *tensor.shape[2:])), rows, axis=0)
 
-        new, grown = extend(current, chosen(words), zeros, following, allowed, t, limits, eos_id, pad_id)
+        new, grown = extend(current, chosen(words), gaps, following, allowed, t, limits, eos_id, pad_id)
         shown = alignment * ops.cast(grown, "float32")[:, None]
         alignments = ops.scatter_update(alignments, ops.reshape(t, (1, 1)), shown[None])
         vectors = ops.where(ops.equal(positions, t)[None, :, None], chosen(new_vectors)[:, None], vectors)
@@ -116,7 +123,6 @@ def contrastive_search(
     def unfinished(t: Tensor, paths: list[Tensor], *_: Any) -> Tensor:
         return any_live(Paths(*paths), t, limits)
 
-    zeros = ops.zeros((batch,), dtype="float32")
     # Of the word that comes next its log-probabilities and alignment; of those before their vectors, of unit length.
     seen = [log_probs, ops.cast(alignment, "float32"), ops.zeros((batch, length, depth), dtype="float32")]
     alignments = ops.zeros((length, batch, ops.shape(alignment)[1]), dtype="float32")

@@ -10,6 +10,9 @@ from keras_attention.search.constraints import Constraints
 from keras_attention.search.paths import at, follow
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 
+NEGLIGIBLE = 1e-5
+"""A probability that no draw is said to turn on."""
+
 
 def sample_search(
     step: Step,
@@ -56,8 +59,10 @@ def sample_search(
         bos_id, eos_id, pad_id: ids of the special words.
 
     Returns:
-        A `SearchResult`, the hypotheses in the order that they were drawn, not ranked; margins are 0, for a draw may
-        turn on any difference.
+        A `SearchResult`, the hypotheses in the order that they were drawn, not ranked. A margin is in probability: the
+        smallest distance, in any draw of the row, between the number drawn and a border of the word's interval, or
+        between `top_p` and what is held against it, or between the log-probabilities on both sides of the cut to
+        `top_k_words`.
 
     Raises:
         ValueError: for numbers out of range, buffers without a length, phrases, and what `Constraints.check` finds.
@@ -79,22 +84,34 @@ def sample_search(
         allowed = ops.where(is_pad, NEVER, ops.maximum(log_probs, NEVER))
         everything = top_k_words is None and isinstance(top_p, int | float) and top_p == 1
         if everything:  # in any order: a sort of all words would cost more than the step
-            values, words = allowed, None
+            values, words, gaps = allowed, None, ops.full_like(chance, -NEVER)
         else:
-            values, words = top_k(allowed, min(top_k_words or vocabulary, vocabulary))
+            count = min(top_k_words or vocabulary, vocabulary)
+            values, words = top_k(allowed, min(count + 1, vocabulary))
+            gaps = ops.full_like(chance, -NEVER) if count == vocabulary else values[:, count - 1] - values[:, count]
+            values, words = values[:, :count], words[:, :count]
         energies = values / ops.cast(temperature, "float32")
         weights = ops.exp(energies - ops.logsumexp(energies, axis=-1, keepdims=True))
         if words is not None:
             before = ops.cumsum(weights, axis=-1) - weights
             kept = ops.logical_and(before < ops.cast(top_p, "float32"), values > NEVER / 2)
-            kept = ops.logical_or(kept, ops.equal(ops.arange(ops.shape(values)[1], dtype="int32"), 0)[None, :])
+            first = ops.equal(ops.arange(ops.shape(values)[1], dtype="int32"), 0)[None, :]
+            kept = ops.logical_or(kept, first)
+            # What the cut may take or leave matters as much as it weighs.
+            counts = ops.logical_and(weights > NEGLIGIBLE, ops.logical_not(first))
+            near = ops.where(counts, ops.abs(before - ops.cast(top_p, "float32")), -NEVER)
+            gaps = ops.minimum(gaps, ops.min(near, axis=-1))
             weights = ops.where(kept, weights, 0.0)
         reached = ops.cumsum(weights, axis=-1)
-        rank = ops.sum(ops.cast(reached <= chance[:, None] * reached[:, -1:], "int32"), axis=1)
+        aim = chance[:, None] * reached[:, -1:]
+        # Both ends of the whole are no borders: nothing is beyond them.
+        inside = ops.logical_and(reached > 0, reached < reached[:, -1:])
+        gaps = ops.minimum(gaps, ops.min(ops.where(inside, ops.abs(reached - aim), -NEVER), axis=1))
+        rank = ops.sum(ops.cast(reached <= aim, "int32"), axis=1)
         # Sums of floats may end below the whole: then it is the last word that has a weight.
         last = ops.sum(ops.cast(reached < reached[:, -1:], "int32"), axis=1)
         rank = ops.minimum(rank, last)
-        return rank if words is None else at(words, rank), ops.zeros_like(chance)
+        return rank if words is None else at(words, rank), gaps
 
     return follow(
         step,

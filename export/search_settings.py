@@ -1,0 +1,191 @@
+"""The search that `translate` holds: what is fixed at export, and what stays an input, with its default and its range.
+
+An input of `translate` beside the source is a knob. What changes shapes or the graph itself is fixed: the method, the
+number of hypotheses, the length of the buffers, groups, n of the n-grams, the cut to the likeliest words, room for
+phrases.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_attention.errors import UserError
+from keras_attention.search import Constraints
+from keras_attention.search.common import LENGTH_PENALTIES
+from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.types import PAD_ID, Tensor
+
+from . import runtime
+from .ports import Axis, Port
+
+METHODS = ("beam", "sample", "contrastive")
+SMALL = 0.01
+"""The smallest temperature and repetition penalty of an artefact: they divide and multiply."""
+CONSTRAINTS = ("min_length", "allowed", "prefix", "phrases", "repetition_penalty")
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """An input of `translate` beside the source: its port, the value that fills it by default, its range.
+
+    A `random` one has no such value: a runtime draws every number of it anew, evenly between its bounds.
+    """
+
+    port: Port
+    default: float | bool
+    minimum: float | None = None
+    maximum: float | None = None
+    random: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Of the manifest."""
+        bounds = {"minimum": self.minimum, "maximum": self.maximum}
+        known = {name: value for name, value in bounds.items() if value is not None}
+        return {"random": True, **known} if self.random else {"default": self.default, **known}
+
+    def filled(self, batch: int) -> np.ndarray:
+        """Its default for a batch; numbers of a fixed seed where it is random."""
+        generator = np.random.default_rng(batch)
+        return runtime.filled(self.port.to_dict(), self.to_dict(), batch, generator)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+    """What is fixed at export, and the defaults of what stays an input.
+
+    Args:
+        beam_size: K: hypotheses of a beam, samples, or candidates of contrastive search; fixed.
+        max_length: capacity of the buffers, fixed; greatest value and default of the input of that name.
+        max_length_factor: where given, a translation is also cut at this many tokens per source token ..., fixed.
+        max_length_offset: ... plus this many, fixed.
+        length_penalty: default of the exponent of the length penalty.
+        min_length: default of the fewest tokens of a translation, EOS counted.
+        coverage_penalty: default of GNMT's beta, against words left untranslated; beam search alone has this input.
+        length_penalty_kind: `"gnmt"` or `"average"`, fixed.
+        no_repeat_ngram: no so many tokens in a row come twice; 0 for no such rule; fixed.
+        repetition_penalty: default of the input of that name; `None`: there is no such input.
+        phrases: most phrases of a row, and most tokens of each: sizes of the input `phrases`; `None`: there is none.
+        groups: of a diverse beam, fixed.
+        diversity: default of how much groups avoid each other's words.
+        method: `"beam"`, `"sample"` or `"contrastive"`, fixed.
+        temperature, top_p: defaults, of samples.
+        top_k: draws are cut to so many words; all if `None`; fixed.
+        alpha: default, of contrastive search.
+
+    Raises:
+        UserError: where a value is out of range, or belongs to another method.
+    """
+
+    beam_size: int = 5
+    max_length: int = 100
+    max_length_factor: float | None = None
+    max_length_offset: int = 10
+    length_penalty: float = 1.0
+    min_length: int = 0
+    coverage_penalty: float = 0.0
+    length_penalty_kind: str = "gnmt"
+    no_repeat_ngram: int = 0
+    repetition_penalty: float | None = None
+    phrases: tuple[int, int] | None = None
+    groups: int = 1
+    diversity: float = 0.5
+    method: str = "beam"
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    alpha: float = 0.6
+
+    def __post_init__(self) -> None:
+        least = 0 if self.no_repeat_ngram is None else self.no_repeat_ngram
+        one_or_more = "at least 1"
+        for name, good, expected in (
+            ("beam_size", self.beam_size >= 1, one_or_more),
+            ("max_length", self.max_length >= 1, one_or_more),
+            ("min_length", 0 <= self.min_length <= self.max_length, f"0 to max_length={self.max_length}"),
+            ("coverage_penalty", self.coverage_penalty >= 0, "at least 0"),
+            ("length_penalty_kind", self.length_penalty_kind in LENGTH_PENALTIES, " or ".join(LENGTH_PENALTIES)),
+            ("no_repeat_ngram", least >= 0, "at least 0"),
+            ("repetition_penalty", (self.repetition_penalty or 1.0) >= SMALL, f"at least {SMALL}"),
+            ("phrases", self.phrases is None or min(self.phrases) >= 1, "two numbers, each at least 1"),
+            ("groups", self.groups >= 1 and self.beam_size % self.groups == 0, f"a divisor of {self.beam_size}"),
+            ("diversity", self.diversity >= 0, "at least 0"),
+            ("method", self.method in METHODS, f"one of {', '.join(METHODS)}"),
+            ("temperature", self.temperature >= SMALL, f"at least {SMALL}"),
+            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
+            ("top_k", self.top_k is None or self.top_k >= 1, one_or_more),
+            ("alpha", 0 <= self.alpha <= 1, "0 to 1"),
+        ):
+            if not good:
+                raise UserError(f"The {name} is out of range. Expected: {expected}. Received: {getattr(self, name)}")
+        if self.method != "beam":
+            own = {"groups": self.groups != 1, "phrases": self.phrases is not None}
+            own["coverage_penalty"] = self.coverage_penalty != 0
+            for name in (name for name, given in own.items() if given):
+                raise UserError(f"The {name} is of beam search. Expected: method='beam'. Received: {self.method!r}")
+
+    @property
+    def hypotheses(self) -> int:
+        """Of each row's result."""
+        return 1 if self.method == "contrastive" else self.beam_size
+
+    def describe(self) -> dict[str, Any]:
+        """What is fixed, for the manifest."""
+        return {
+            "method": self.method,
+            "length_penalty_kind": self.length_penalty_kind,
+            "no_repeat_ngram": self.no_repeat_ngram,
+            "groups": self.groups,
+            "phrases": None if self.phrases is None else list(self.phrases),
+            "top_k": self.top_k,
+            "candidates": self.beam_size if self.method == "contrastive" else None,
+        }
+
+    def knobs(self, net: EncoderDecoder) -> tuple[Knob, ...]:
+        """The inputs of a translator's `translate` beside the source, in their order."""
+        vocabulary = net.config.output_vocabulary
+        found = [
+            Knob(Port("max_length", "int32", ()), self.max_length, 1, self.max_length),
+            Knob(Port("min_length", "int32", ()), self.min_length, 0, self.max_length),
+            Knob(Port("length_penalty", "float32", ()), self.length_penalty),
+        ]
+        if self.method == "beam" and net.covers_source:
+            found.append(Knob(Port("coverage_penalty", "float32", ()), self.coverage_penalty, 0.0))
+        elif self.coverage_penalty:
+            raise UserError("The plain encoder-decoder covers no source. Expected: coverage_penalty=0")
+        found.append(Knob(Port("allowed", "bool", (vocabulary,)), True))
+        found.append(Knob(Port("prefix", "int32", ("batch", "prefix_length")), PAD_ID, PAD_ID, vocabulary - 1))
+        if self.repetition_penalty is not None:
+            found.append(Knob(Port("repetition_penalty", "float32", ()), self.repetition_penalty, SMALL))
+        if self.phrases is not None:
+            found.append(Knob(Port("phrases", "int32", ("batch", *self.phrases)), PAD_ID, PAD_ID, vocabulary - 1))
+        if self.groups > 1:
+            found.append(Knob(Port("diversity", "float32", ()), self.diversity, 0.0))
+        if self.method == "sample":
+            axes: tuple[Axis, ...] = ("batch", self.beam_size, self.max_length)
+            found.append(Knob(Port("temperature", "float32", ()), self.temperature, SMALL))
+            found.append(Knob(Port("top_p", "float32", ()), self.top_p, 0.0, 1.0))
+            found.append(Knob(Port("uniforms", "float32", axes), 0.5, 0.0, 1.0, random=True))
+        if self.method == "contrastive":
+            found.append(Knob(Port("alpha", "float32", ()), self.alpha, 0.0, 1.0))
+        return tuple(found)
+
+    def run(self, net: EncoderDecoder, source: Tensor, knobs: Mapping[str, Any], recurrence: str = "layer") -> Any:
+        """The search, with values of the knobs: a `SearchResult`."""
+        given = {name: value for name, value in knobs.items() if name not in CONSTRAINTS}
+        limits: dict[str, Any] = {
+            "capacity": self.max_length,
+            "max_length_factor": self.max_length_factor,
+            "max_length_offset": self.max_length_offset,
+            "length_penalty_kind": self.length_penalty_kind,
+        }
+        rules = {name: knobs[name] for name in CONSTRAINTS if name in knobs}
+        limits["constraints"] = Constraints(no_repeat_ngram=self.no_repeat_ngram, **rules)
+        if self.method == "sample":
+            fixed: dict[str, Any] = {"num_samples": self.beam_size, "top_k_words": self.top_k}
+            return net.sample(source, recurrence, **fixed, **limits, **given)
+        if self.method == "contrastive":
+            return net.contrast(source, recurrence, candidates=self.beam_size, **limits, **given)
+        fixed = {"groups": self.groups} if self.groups > 1 else {}
+        return net.search(source, beam_size=self.beam_size, recurrence=recurrence, **limits, **fixed, **given)

@@ -1,0 +1,89 @@
+"""The command `export` of `keras-attention`."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from keras_attention.errors import UserError
+
+Path = pathlib.Path
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[FORMAT]...", hidden=True)] = None,
+    to: Annotated[
+        list[str] | None, typer.Option("--to", metavar="FORMAT...", help="saved_model, tflite (litert), onnx.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Artefact directory to write. [default: RUN/export]")] = None,
+    beam: Annotated[int, typer.Option(help="Hypotheses kept, fixed in the artefact.")] = 5,
+    max_length: Annotated[int, typer.Option(help="Longest translation in tokens, fixed in the artefact.")] = 200,
+    length_penalty: Annotated[float, typer.Option(help="Default exponent of the length penalty.")] = 1.0,
+    length_penalty_kind: Annotated[str, typer.Option(help="gnmt or average, fixed.")] = "gnmt",
+    min_length: Annotated[int, typer.Option(help="Default of the fewest tokens of a translation.")] = 0,
+    coverage_penalty: Annotated[float, typer.Option(help="Default beta of the GNMT coverage penalty.")] = 0.0,
+    no_repeat_ngram: Annotated[int, typer.Option(help="No so many tokens in a row twice, fixed; 0: no rule.")] = 0,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Gives `translate` this input, with this default.")
+    ] = None,
+    phrases: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="COUNT TOKENS", help="Gives it room for so many required phrases of so many tokens."),
+    ] = None,
+    groups: Annotated[int, typer.Option(help="Diverse beam search: groups that divide the beam, fixed.")] = 1,
+    diversity: Annotated[float, typer.Option(help="Default of how much groups avoid each other's words.")] = 0.5,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw --beam outputs in place of a beam search.")] = False,
+    temperature: Annotated[float | None, typer.Option(help="Of --sample: its default. [default: 1]")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Of --sample: draw from so many words, fixed.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of --sample: its default. [default: 1]")] = None,
+    contrastive: Annotated[
+        float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float32, float16 or dynamic_int8.")] = "float32",
+    text: Annotated[bool, typer.Option("--text", help="TFLite and ONNX: also a file that reads sentences.")] = False,
+    sentences: Annotated[Path | None, typer.Option(help="Text to verify on. [default: the run's samples]")] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="What its lines may become, separated by tabs: to measure a precision's cost.")
+    ] = None,
+    loss_limit: Annotated[float, typer.Option(help="Points of BLEU, WER or exact match that it may cost.")] = 0.5,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artefact that is there.")] = False,
+) -> None:
+    """Export a run as SavedModel, TFLite and ONNX, and prove each equal to Keras: `export RUN --to tflite onnx`."""
+    from keras_attention.export.commands import export_run
+
+    if sample and contrastive is not None:
+        raise UserError("--sample and --contrastive are two ways to search. Expected one of them")
+    asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    drawing = {name: value for name, value in asked.items() if value is not None}
+    if drawing and not sample:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in drawing)
+        raise UserError(f"{names}: nothing is drawn. Expected --sample beside it")
+    formats = [*(to or []), *(more or [])]  # `--to a b` hands over b as an argument
+    export_run(
+        run,
+        formats or None,
+        output,
+        beam_size=beam,
+        max_length=max_length,
+        length_penalty=length_penalty,
+        length_penalty_kind=length_penalty_kind,
+        min_length=min_length,
+        coverage_penalty=coverage_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        repetition_penalty=repetition_penalty,
+        phrases=phrases,
+        groups=groups,
+        diversity=diversity,
+        method="sample" if sample else "beam" if contrastive is None else "contrastive",
+        **drawing,
+        **({} if contrastive is None else {"alpha": contrastive}),
+        precision=precision,
+        text=text,
+        sentences=sentences,
+        references=references,
+        loss_limit=loss_limit,
+        overwrite=overwrite,
+    )
