@@ -37,7 +37,7 @@ def describe_formats(formats: Sequence[str], graphs: Sequence[Graph], text: bool
         "tflite": {"file": "model.tflite", "signatures": names},
         "onnx": {"files": {name: f"onnx/{name}.onnx" for name in names}, "signatures": names},
     }
-    return {name: described[name] for name in formats}
+    return {name: described[name] for name in formats if name in described}
 
 
 def describe_translator(

@@ -16,7 +16,12 @@ from . import reference, runtime
 from .reference import Reference
 from .verification import REFERENCE_FILE, open_backend
 
-RUNTIMES = {"saved_model": "TensorFlow", "tflite": "LiteRT", "onnx": "ONNX Runtime"}
+RUNTIMES = {
+    "saved_model": "TensorFlow",
+    "tflite": "LiteRT",
+    "onnx": "ONNX Runtime",
+    "npu": "LiteRT, host loop",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,8 @@ def measure(
     for format_ in manifest["formats"]:
         backend = open_backend(directory, manifest, format_, threads)
         call = functools.partial(backend.run, graph)
+        if format_ == "npu":
+            call = functools.partial(search, backend, manifest)
         times, batch_times = repeat(call, singles, seconds), repeat(call, [larger], seconds)
         results.append(
             Latency(
@@ -72,6 +79,12 @@ def measure(
             )
         )
     return results
+
+
+def search(backend: Any, manifest: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> Any:
+    """The host loop with the inputs of `translate`."""
+    knobs = {name: inputs[name] for name in manifest["knobs"]}
+    return runtime.search_on_host(backend, manifest, inputs["source_ids"], manifest["beam_size"], knobs)
 
 
 def repeat(call: Callable[[Any], Any], inputs: list[Any], seconds: float, least: int = 3) -> list[float]:

@@ -28,6 +28,9 @@ def export_run(
     sentences: str | pathlib.Path | None = None,
     references: str | pathlib.Path | None = None,
     loss_limit: float = LOSS_LIMIT,
+    target: str = "mobile",
+    source_length: int = 40,
+    calibration: str | pathlib.Path | None = None,
     overwrite: bool = False,
     max_length: int = 200,
     **search: Any,
@@ -44,6 +47,10 @@ def export_run(
         references: a text file of what each of these may become, several separated by tabs; the run's own beside its
             own samples if `None`.
         loss_limit: points of the task's score that a lower precision may cost.
+        target: `mobile` or `npu`.
+        source_length: of the NPU target: most source tokens, EOS counted.
+        calibration: of the NPU target: a text file of sentences to take ranges from, one per line; if `None`, the last
+            128 of the run's own samples, which are not verified with.
         overwrite: whether an artefact that is already there is replaced.
         max_length: longest translation, EOS counted.
         **search: more fields of `SearchSettings`, as `beam_size`.
@@ -60,6 +67,7 @@ def export_run(
         samples, accepted = read_pairs(pathlib.Path(sentences), pathlib.Path(references))
     elif sentences is not None:
         samples = read_sentences(pathlib.Path(sentences))
+    ranges = None if calibration is None else read_sentences(pathlib.Path(calibration))
     output = pathlib.Path(run) / "export" if output is None else pathlib.Path(output)
     with stages(console) as progress, failures_shown(console), requirements():
         task = progress.add_task("loading", total=None)
@@ -70,7 +78,8 @@ def export_run(
         from .exporter import check_formats, export
         from .staging import check_output
 
-        check_formats(to, precision)
+        if target != "npu":
+            check_formats(to, precision)
         check_output(output, overwrite)
         written = export(
             RunDirectory.open(run),
@@ -81,6 +90,9 @@ def export_run(
             text=text,
             references=accepted,
             loss_limit=loss_limit,
+            target=target,
+            source_length=source_length,
+            calibration=ranges,
             max_length=max_length,
             max_length_factor=LENGTH_FACTOR,
             max_length_offset=LENGTH_OFFSET,
@@ -101,7 +113,9 @@ def export_run(
         console.print(f"{row[0]}: {row[-1]}", markup=False, highlight=False)
     for parity in written.parities:
         if parity.loss:
-            console.print(f"{parity.format}, {precision}: {parity.loss}", markup=False, highlight=False)
+            console.print(f"{parity.format}, {written.precision}: {parity.loss}", markup=False, highlight=False)
+        for line in report.placed(parity):
+            console.print(line, markup=False, highlight=False)
     for warning in written.warnings:
         console.print(f"warning: {warning}", markup=False)
     return output

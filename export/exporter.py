@@ -14,16 +14,27 @@ import keras
 from keras_attention.errors import UserError
 from keras_attention.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
-from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
 
-from . import artefact, bench, conversion, gru, litert_text, loops, onnx_text, reference, report, runtime, text_graph
-from .graphs import Graph
-from .planning import Plan, plan_export
+from . import (
+    artefact,
+    bench,
+    conversion,
+    gru,
+    litert_text,
+    loops,
+    npu,
+    onnx_text,
+    reference,
+    report,
+    runtime,
+)
+from .planning import Plan, plan_export, source_rows
 from .quality import LOSS_LIMIT, Task
 from .saved_model import write_saved_model
 from .search_settings import SearchSettings
 from .staging import check_output, publish, staging
+from .text_inside import check_text, text_graphs, write_litert_text, write_onnx_text
 from .verification import REFERENCE_FILE, compare
 
 FORMATS = ("saved_model", "tflite", "onnx")
@@ -34,8 +45,8 @@ HELD = {
 }
 """The precisions that each format can hold."""
 PRECISIONS = HELD["tflite"]
+TARGETS = ("mobile", "npu")
 ALIASES = {"litert": "tflite", "savedmodel": "saved_model"}
-DEFAULTS = SearchSettings()
 Progress = Callable[[str], None]
 TIMING_SECONDS = 1.0
 """Spent on each of the two measurements of a format: enough for the report; `benchmark` takes longer."""
@@ -60,6 +71,9 @@ def export(
     references: Sequence[str | Sequence[str]] | None = None,
     task: str = "translation",
     loss_limit: float = LOSS_LIMIT,
+    target: str = "mobile",
+    source_length: int = 40,
+    calibration: Sequence[Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     **search: Any,
@@ -92,6 +106,11 @@ def export(
             them, and fails the export above `loss_limit`. A run has its own.
         task: `"translation"` (BLEU), `"g2p"` (word error rate) or `"exact"` (exact match); a run has its own.
         loss_limit: points of that score that a lower precision may cost.
+        target: `"mobile"`, or `"npu"`: int8 files of static graphs in place of the formats, see `npu_graphs`, with the
+            search on the host; `to` and `precision` are of no meaning there.
+        source_length: of the NPU target: most source tokens, EOS counted.
+        calibration: of the NPU target: at least 100 sentences (or rows of ids) that int8 takes its ranges from; the
+            last 128 of a run's samples if `None`, which are then not verified with.
         overwrite: whether an artefact that is already there is replaced, once the new one is verified.
         progress: told what is being done.
         **search: more fields of `SearchSettings`: another method than a beam, repetition, phrases, groups.
@@ -114,7 +133,13 @@ def export(
     >>> report = export(model, "/tmp/artefact", to="tflite")                              # doctest: +SKIP
     """
     say = progress or (lambda message: None)
-    formats = check_formats(to, precision)
+    if target not in TARGETS:
+        raise UserError(f"Unknown target. Expected: one of {', '.join(TARGETS)}. Received: {target!r}")
+    on_npu = target == "npu"
+    if on_npu and (to is not None or text or precision not in ("float32", "int8")):
+        raise UserError("The npu target is int8 TFLite files for ids. Expected: no --to, --text or --precision with it")
+    formats = ["npu"] if on_npu else check_formats(to, precision)
+    precision = "int8" if on_npu else precision
     scored = check_task(task, loss_limit)
     check_backend()
     output = check_output(pathlib.Path(output), overwrite)
@@ -139,11 +164,18 @@ def export(
         scored = dataclasses.replace(scored, name=model.task, tokenize=model.tokenization)
         model = model.load_model()
     accepted = check_references(references, samples)
+    if on_npu:
+        npu.check(model, settings)
+        samples, kept, calibration = npu.split_samples(samples, calibration)
+        accepted = accepted[:kept]
     if text:
         check_text(formats, tokenizers, model, settings)
     with staging(output) as (stage, work):
-        plan = plan_export(model, settings, tokenizers, samples, accepted, scored)
-        manifest = convert(plan, formats, stage, work, say, precision, text)
+        plan = plan_export(model, settings, tokenizers, samples, accepted, scored, source_length if on_npu else None)
+        if on_npu:
+            manifest = convert_for_npu(plan, calibration or (), source_length, stage, work, say)
+        else:
+            manifest = convert(plan, formats, stage, work, say, precision, text)
         parities = compare(stage, manifest, plan.cases, say)
         say("timing")
         latencies = bench.measure(stage, manifest, plan.cases, TIMING_SECONDS)
@@ -216,6 +248,45 @@ def check_backend() -> None:
             raise UserError(f"Export needs {module}, which is not installed. Run: pip install 'keras-luong[export]'")
 
 
+def begin_manifest(plan: Plan, formats: Sequence[str], precision: str, stage: pathlib.Path) -> dict[str, Any]:
+    """What a manifest says of every artefact; writes the tokenizers and the runtime of a translator."""
+    graphs = list(plan.graphs)
+    manifest: dict[str, Any] = {
+        "format_version": runtime.FORMAT_VERSION,
+        "kind": "model" if plan.net is None else "translator",
+        "precision": precision,
+        "versions": artefact.versions(),
+        "formats": artefact.describe_formats(formats, graphs, bool(text_graphs(plan))),
+        "signatures": {graph.name: graph.to_dict() for graph in graphs},
+    }
+    if plan.net is not None:
+        files = {}
+        for side, tokenizer in zip(("source", "target"), plan.tokenizers or (), strict=False):
+            files[side] = tokenizer.save(stage, side)
+        manifest |= artefact.describe_translator(plan.net, graphs, plan.settings, plan.tokenizers, files)
+        shutil.copyfile(runtime.__file__, stage / "runtime.py")
+    return manifest
+
+
+def convert_for_npu(
+    plan: Plan,
+    calibration: Sequence[Any],
+    source_length: int,
+    stage: pathlib.Path,
+    work: pathlib.Path,
+    say: Progress,
+) -> dict[str, Any]:
+    """Write the files of the NPU target, the tokenizers and the runtime; returns the manifest."""
+    assert plan.net is not None
+    manifest = begin_manifest(plan, ["npu"], "int8", stage)
+    manifest["formats"] = {"npu": npu.describe(plan, source_length)}
+    manifest["max_source_length"] = min(source_length, manifest["max_source_length"] or source_length)
+    say("calibrating, and converting to int8")
+    rows, _, _ = source_rows(plan.net, plan.tokenizers, calibration, source_length)
+    manifest["formats"]["npu"]["mask_bias"] = npu.write(plan, rows, manifest, stage, work)
+    return artefact.complete(manifest, stage)
+
+
 def convert(
     plan: Plan,
     formats: Sequence[str],
@@ -228,22 +299,10 @@ def convert(
     """Write the files of every format, the tokenizers and the runtime; returns the manifest, complete with them."""
     graphs = list(plan.graphs)
     text = text_graphs(plan)
-    manifest: dict[str, Any] = {
-        "format_version": runtime.FORMAT_VERSION,
-        "kind": "model" if plan.net is None else "translator",
-        "precision": precision,
-        "versions": artefact.versions(),
-        "formats": artefact.describe_formats(formats, graphs, bool(text)),
-        "signatures": {graph.name: graph.to_dict() for graph in graphs},
-    }
-    if plan.net is not None:
-        files = {}
-        for side, tokenizer in zip(("source", "target"), plan.tokenizers or (), strict=False):
-            files[side] = tokenizer.save(stage, side)
-        manifest |= artefact.describe_translator(plan.net, graphs, plan.settings, plan.tokenizers, files)
-        shutil.copyfile(runtime.__file__, stage / "runtime.py")
-        if "onnx" in formats and plan.net.source_features is None and plan.net.config.copy_words is None:
-            shutil.copyfile(pathlib.Path(runtime.__file__).with_name("runtime.mjs"), stage / "runtime.mjs")
+    manifest = begin_manifest(plan, formats, precision, stage)
+    net = plan.net
+    if "onnx" in formats and net is not None and net.source_features is None and net.config.copy_words is None:
+        shutil.copyfile(pathlib.Path(runtime.__file__).with_name("runtime.mjs"), stage / "runtime.mjs")
     if "saved_model" in formats:
         say("writing the SavedModel")
         for graph, _ in text:
@@ -275,61 +334,3 @@ def convert(
         write_onnx_text(plan, stage)
         manifest["formats"]["onnx"]["text_file"] = onnx_text.FILE
     return artefact.complete(manifest, stage)
-
-
-def check_text(
-    formats: Sequence[str],
-    tokenizers: tuple[Tokenizer, Tokenizer] | None,
-    model: Any,
-    settings: SearchSettings = DEFAULTS,
-) -> None:
-    """Raises UserError where no file can read sentences: another format, other tokenizers, copied words, samples."""
-    if settings.method == "sample":
-        raise UserError("A text file has no input for numbers to draw by. Expected: another method, or no text inside")
-    checks = {"tflite": litert_text.check_tokenizers, "onnx": onnx_text.check_tokenizers}
-    chosen = [checks[name] for name in formats if name in checks]
-    if not chosen:
-        raise UserError(
-            "Text inside is an option for TFLite and ONNX; the SavedModel has it always. "
-            f"Expected: one of them among the formats. Received: {', '.join(formats)}"
-        )
-    for check in chosen:
-        check(tokenizers)
-    try:
-        copies = EncoderDecoder(model).config.copy_words
-    except ValueError:
-        raise UserError("Only a translator reads text. Expected: a model of build_seq2seq, or no text inside") from None
-    if copies is not None:
-        raise UserError("A model that copies words reads ids of each text's own. Expected: no text inside for it")
-
-
-def write_litert_text(plan: Plan, folder: pathlib.Path) -> None:
-    """The SavedModel that becomes the file for text."""
-    assert plan.net is not None
-    assert plan.tokenizers is not None
-    knobs = plan.settings.knobs(plan.net)
-    graph = litert_text.text_graph(plan.stepped_graphs[-1], plan.tokenizers, knobs, plan.net.config.max_source_length)
-    write_saved_model(folder, [graph])
-
-
-def write_onnx_text(plan: Plan, stage: pathlib.Path) -> None:
-    """The ONNX file for text, from the one for ids."""
-    import onnx
-
-    assert plan.net is not None
-    assert plan.tokenizers is not None
-    model = onnx.load(str(stage / "onnx" / "translate.onnx"))
-    onnx.save(onnx_text.add_text(model, plan.tokenizers, plan.settings.knobs(plan.net)), str(stage / onnx_text.FILE))
-
-
-def text_graphs(plan: Plan) -> list[tuple[Graph, list[Any]]]:
-    """`translate_text` and the resources it holds: where there are tokenizers, no words of a text's own, no draws."""
-    if plan.net is None or plan.tokenizers is None or plan.net.config.copy_words is not None:
-        return []
-    if plan.settings.method == "sample":
-        return []
-    source, target = (text_graph.graph_tokenizer(tokenizer) for tokenizer in plan.tokenizers)
-    graph = text_graph.text_graph(
-        plan.graphs[-1], source, target, plan.settings.knobs(plan.net), plan.net.config.max_source_length
-    )
-    return [(graph, [*source.resources, *target.resources])]

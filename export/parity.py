@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
+from .micro import MicroRun
 from .quality import Loss
+from .vela import Placement
 
 
 @dataclasses.dataclass
@@ -20,6 +22,10 @@ class Parity:
     texts: int = 0
     texts_identical: int = 0
     cases: int = 0
+    placements: list[Placement] = dataclasses.field(default_factory=list)
+    """Of the NPU target, on each accelerator; none where Vela is not installed."""
+    micro: dict[str, MicroRun] = dataclasses.field(default_factory=dict)
+    """Of the NPU target, each graph in TensorFlow Lite Micro; none where that is not installed."""
     largest_difference: dict[str, float] = dataclasses.field(default_factory=dict)
     operators: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)

@@ -43,8 +43,9 @@ def plan_export(
     samples: Sequence[Any] | None,
     references: Sequence[Sequence[str]] = (),
     task: Task | None = None,
+    source_length: int | None = None,
 ) -> Plan:
-    """Graphs and cases of a model."""
+    """Graphs and cases of a model; of a target that holds no longer sources than `source_length`, shorter samples."""
     if not isinstance(model, keras.Model):
         raise UserError(f"Expected: a Keras model, or a run directory. Received: {type(model).__name__}")
     check_precision(model)
@@ -56,7 +57,7 @@ def plan_export(
         inputs = inputs or reference.random_inputs(graph, smallest_vocabulary(model))
         return Plan(model, (graph,), (graph,), Reference(reference.model_cases(graph, inputs), []))
     graphs = translator_graphs(net, settings, "layer")
-    rows, sentences, kept = source_rows(net, tokenizers, samples)
+    rows, sentences, kept = source_rows(net, tokenizers, samples, source_length)
     accepted = [list(references[number]) for number in kept] if references else []
     cases = Reference(reference.translator_cases(net, graphs, rows, settings), sentences, accepted, task or Task())
     return Plan(model, graphs, translator_graphs(net, settings, "loop"), cases, net, settings, tokenizers)
@@ -73,7 +74,10 @@ def check_precision(model: keras.Model) -> None:
 
 
 def source_rows(
-    net: EncoderDecoder, tokenizers: tuple[Tokenizer, Tokenizer] | None, samples: Sequence[Any] | None
+    net: EncoderDecoder,
+    tokenizers: tuple[Tokenizer, Tokenizer] | None,
+    samples: Sequence[Any] | None,
+    source_length: int | None = None,
 ) -> tuple[list[Any], list[str], list[int]]:
     """The rows of ids to search, each with EOS, the sentences they came from, if any, and the numbers of the samples.
 
@@ -82,7 +86,7 @@ def source_rows(
     Raises:
         UserError: if sentences come without tokenizers, or no sample is left.
     """
-    longest = net.config.max_source_length or 10**9
+    longest = min(net.config.max_source_length or 10**9, source_length or 10**9)
     samples = [] if samples is None else list(samples)
     if not samples:
         generator = np.random.default_rng(0)

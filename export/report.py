@@ -85,6 +85,8 @@ def operator_summary(parity: Parity) -> str:
             f"{counts.get('Loop', 0)} Loop"
             for name, counts in parity.operators.items()
         )
+    if parity.format == "npu":
+        return f"{len(parity.operators)} graphs in int8"
     return "TensorFlow"
 
 
@@ -133,10 +135,45 @@ def markdown(report: Report) -> str:
     for parity in report.parities:
         if parity.format == "tflite":
             lines += [f"- tflite: {count_list(parity.operators['builtin'])}"]
-        elif parity.format == "onnx":
-            lines += [f"- onnx {name}: {count_list(counts)}" for name, counts in parity.operators.items()]
+        elif parity.format in ("onnx", "npu"):
+            lines += [f"- {parity.format} {name}: {count_list(counts)}" for name, counts in parity.operators.items()]
+    for parity in report.parities:
+        lines += device_lines(parity)
     lines += ["", "## Made with", "", ", ".join(f"{name} {version}" for name, version in report.versions.items()), ""]
     return "\n".join(lines)
+
+
+def placed(parity: Parity) -> list[str]:
+    """A line for each accelerator that graphs were compiled for, and one for TensorFlow Lite Micro."""
+    lines = []
+    for accelerator in dict.fromkeys(one.accelerator for one in parity.placements):
+        mine = [one for one in parity.placements if one.accelerator == accelerator]
+        share = 100.0 * sum(one.on_npu for one in mine) / sum(one.on_npu + one.on_cpu for one in mine)
+        times = ", ".join(f"{one.graph} {one.milliseconds:.2f} ms" for one in mine)
+        lines.append(f"{accelerator}: {share:.0f} % of operators placed; {times}")
+    if parity.micro:
+        arenas = ", ".join(f"{name} {one.arena:,}" for name, one in parity.micro.items())
+        lines.append(f"TensorFlow Lite Micro, bytes of arena: {arenas}")
+    return lines
+
+
+def device_lines(parity: Parity) -> list[str]:
+    """What Vela and TensorFlow Lite Micro said of the graphs of the NPU target."""
+    lines: list[str] = []
+    if parity.placements:
+        lines += ["", "## On the NPU", "", "Estimates of Vela, one call of each graph:", ""]
+        lines += ["| accelerator | graph | operators on the NPU | cycles | ms | SRAM KiB | other memory KiB |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        for one in parity.placements:
+            placed = f"{one.on_npu} of {one.on_npu + one.on_cpu} ({one.share:.0f} %)"
+            lines += [
+                f"| {one.accelerator} | {one.graph} | {placed} | {one.cycles:,} | {one.milliseconds:.3f} | "
+                f"{one.sram:.1f} | {one.other:.1f} |"
+            ]
+    if parity.micro:
+        lines += ["", "## In TensorFlow Lite Micro", "", "| graph | arena, bytes | steps of int8 beside LiteRT |"]
+        lines += ["|---|---|---|", *(f"| {name} | {one.arena:,} | {one.steps} |" for name, one in parity.micro.items())]
+    return lines
 
 
 def count_list(counts: Mapping[str, int]) -> str:

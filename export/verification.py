@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_attention.errors import UserError
 
-from . import reference, runtime, structure
+from . import npu_verification, reference, runtime, structure
 from .errors import VerificationError
 from .parity import Parity
 from .quality import measure
@@ -49,7 +49,7 @@ def open_backend(directory: pathlib.Path, manifest: Mapping[str, Any], format_: 
     """What runs the signatures of one format: `run(signature, inputs) -> outputs`."""
     if format_ == "saved_model":
         return SavedModel(directory / manifest["formats"]["saved_model"]["folder"])
-    backend = {"tflite": runtime.LiteRT, "onnx": runtime.Onnx}[format_]
+    backend = {"tflite": runtime.LiteRT, "onnx": runtime.Onnx, "npu": runtime.Npu}[format_]
     return backend(directory, manifest, threads)
 
 
@@ -94,6 +94,10 @@ def compare(
         if progress:
             progress(f"verifying {format_}")
         parity = Parity(format_)
+        parities.append(parity)
+        if format_ == "npu":
+            check_npu(directory, manifest, cases, parity)
+            continue
         check_structure(directory, manifest, parity)
         backend = open_backend(directory, manifest, format_)
         found = [check_case(backend, manifest, case, parity) for case in cases.cases]
@@ -105,11 +109,22 @@ def compare(
                 check_text_file(directory, manifest, cases, found, parity)
             if format_ == "saved_model" and "translate_text" in manifest["signatures"]:
                 check_text(backend, directory, manifest, cases, parity)
-        parities.append(parity)
     failures = [failure for parity in parities for failure in parity.failures]
     if failures:
         raise VerificationError(failures)
     return parities
+
+
+def check_npu(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity) -> None:
+    """The int8 files of the NPU target: what is in them, and what their translations cost."""
+    npu_verification.check_structure(directory, manifest, parity)
+    backend = runtime.Npu(directory, manifest, None)
+    npu_verification.check_types(backend, parity)
+    if parity.failures:
+        return
+    found = npu_verification.search_all(backend, manifest, cases, parity)
+    check_loss(directory, manifest, cases, found, parity)
+    npu_verification.try_tools(directory, manifest, cases, parity)
 
 
 def check_structure(directory: pathlib.Path, manifest: Mapping[str, Any], parity: Parity) -> None:

@@ -42,6 +42,14 @@ def export(
     contrastive: Annotated[
         float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
     ] = None,
+    target: Annotated[
+        str, typer.Option(help="mobile; or npu: int8 files of static graphs, with the search on the host.")
+    ] = "mobile",
+    source_length: Annotated[int, typer.Option(help="Of the NPU target: most source tokens, EOS counted.")] = 40,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Of the NPU target: 100 sentences or more to take ranges from. [default: 128 of the run's]"),
+    ] = None,
     precision: Annotated[str, typer.Option(help="float32, float16 or dynamic_int8.")] = "float32",
     text: Annotated[bool, typer.Option("--text", help="TFLite and ONNX: also a file that reads sentences.")] = False,
     sentences: Annotated[Path | None, typer.Option(help="Text to verify on. [default: the run's samples]")] = None,
@@ -80,6 +88,9 @@ def export(
         method="sample" if sample else "beam" if contrastive is None else "contrastive",
         **drawing,
         **({} if contrastive is None else {"alpha": contrastive}),
+        target=target,
+        source_length=source_length,
+        calibration=calibration,
         precision=precision,
         text=text,
         sentences=sentences,

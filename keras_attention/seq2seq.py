@@ -218,11 +218,15 @@ class EncoderDecoder(Searching):
         """
         read = {name: tensor for name, tensor in memory.items() if name != COPIES}
         attentional, new_state, alignment = self.decoder.step(self._embed_target(token), state, read)
-        logits = _logits(attentional, self.output, self.target_embedding, self.tied)
+        logits = self.logits(attentional)
         if self.pointer is not None:
             logits, attentional, rows = (ops.expand_dims(tensor, 1) for tensor in (logits, attentional, alignment))
             logits = self.pointer(logits, attentional, rows, memory[COPIES])[:, 0]
         return ops.log_softmax(logits, axis=-1), new_state, alignment
+
+    def logits(self, attentional: Tensor) -> Tensor:
+        """The decoder's outputs `(..., A)` to scores of words, float32 `(..., V)`, without copies."""
+        return _logits(attentional, self.output, self.target_embedding, self.tied)
 
     def align(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher-forced pass without dropout: the model's output `(B, T, V)` and alignments `(B, T, S)`."""
@@ -233,7 +237,7 @@ class EncoderDecoder(Searching):
         attentional, alignments = self.decoder(
             self._embed_target(target), encoded, return_attention_scores=True, training=False
         )
-        logits = _logits(attentional, self.output, self.target_embedding, self.tied)
+        logits = self.logits(attentional)
         if self.pointer is not None:
             logits = self.pointer(logits, attentional, alignments, source)
         return logits, alignments

@@ -1,0 +1,135 @@
+"""The NPU target: int8 files of static graphs, the tables that a host looks words up in, and what is known of both."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_attention.errors import UserError
+from keras_attention.seq2seq import EncoderDecoder
+
+from . import conversion, litert_int8, npu_graphs, reference
+from .calibration import SEQUENCES, Recorder, record
+from .errors import VerificationError
+from .planning import Plan
+from .saved_model import write_saved_model
+from .search_settings import SearchSettings
+from .tolerances import NEAR_TIE
+from .verification import best
+
+FOLDER = "npu"
+EMBEDDINGS = f"{FOLDER}/embeddings.npz"
+CALIBRATED = 128
+"""Samples of a run that are taken to calibrate with, where no other text is given."""
+
+
+def split_samples(samples: Sequence[Any] | None, calibration: Sequence[Any] | None) -> tuple[list[Any], int, list[Any]]:
+    """The samples to verify with, their number, and what to calibrate with: never the same sentences.
+
+    Raises:
+        UserError: where there is too little to calibrate with.
+    """
+    known = list(samples or ())
+    if calibration is None:
+        known, calibration = known[:-CALIBRATED], known[-CALIBRATED:]
+    if len(calibration) < SEQUENCES or not known:
+        raise UserError(
+            f"int8 takes its ranges from sentences. Expected: at least {SEQUENCES} of them (--calibration FILE), and "
+            f"others to verify with. Received: {len(calibration)} and {len(known)}"
+        )
+    return known, len(known), list(calibration)
+
+
+def check(model: Any, settings: SearchSettings) -> None:
+    """Raises UserError unless the target can hold the model and the search."""
+    try:
+        net = EncoderDecoder(model)
+    except ValueError:
+        raise UserError("The npu target is for translators. Expected: a model of build_seq2seq") from None
+    npu_graphs.check_model(net, settings)
+
+
+def describe(plan: Plan, source_length: int) -> dict[str, Any]:
+    """The manifest's entry; `mask_bias` is known after the calibration."""
+    assert plan.net is not None
+    config = plan.net.config
+    names = [graph.name for graph in npu_graphs.npu_graphs(plan.net, source_length)]
+    attends = config.attention != "none"
+    feeding = 0
+    if attends and config.input_feeding:
+        feeding = config.attentional_size or config.decoder_units
+    return {
+        "files": {name: f"{FOLDER}/{name}.tflite" for name in names},
+        "signatures": ["encode", "decode_step"],
+        "embeddings": EMBEDDINGS,
+        "source_length": source_length,
+        "encoder_layers": config.encoder_layers,
+        "bidirectional": config.bidirectional,
+        "residual": config.residual,
+        "bridge_input": config.bridge_input,
+        "attends": attends,
+        "feeding": feeding,
+    }
+
+
+def write(
+    plan: Plan,
+    rows: Sequence[Sequence[int]],
+    manifest: Mapping[str, Any],
+    stage: pathlib.Path,
+    work: pathlib.Path,
+) -> float:
+    """Calibrate on rows of source ids, write the files; returns the bias that keeps padding away.
+
+    Raises:
+        VerificationError: if the host part over float graphs does not find what Keras finds.
+        ConversionError: if the converter fails.
+    """
+    assert plan.net is not None
+    entry = manifest["formats"]["npu"]
+    if len(rows) < SEQUENCES:
+        raise UserError(
+            f"Too few sentences to calibrate with fit into {entry['source_length']} tokens. "
+            f"Expected: at least {SEQUENCES}. Received: {len(rows)}. Give more, or a greater --source-length"
+        )
+    graphs = npu_graphs.npu_graphs(plan.net, entry["source_length"])
+    recorder = Recorder(plan.net, graphs, entry)
+    found, calibration = record(recorder, manifest, rows)
+    check_host_part(plan, rows, found)
+    (work / "calibration").mkdir()
+    (stage / FOLDER).mkdir()
+    for name, arrays in calibration.items():
+        np.savez(work / "calibration" / f"{name}.npz", allow_pickle=False, **arrays)
+    write_saved_model(work / "npu", graphs)
+    arguments = [work / "npu", stage / FOLDER, work / "calibration", *(graph.name for graph in graphs)]
+    conversion.run_converter("TFLite", litert_int8.__name__, [str(argument) for argument in arguments], stage / FOLDER)
+    np.savez(stage / EMBEDDINGS, allow_pickle=False, **tables(recorder.tables))
+    return recorder.mask_bias
+
+
+def tables(embeddings: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Embedding tables in int8 with a scale for each row; `source` and `target`, and the scales."""
+    found = {}
+    for side, table in embeddings.items():
+        scale = np.maximum(np.abs(table).max(axis=1), 1e-12).astype(np.float32) / np.float32(127)
+        found[side] = np.rint(table / scale[:, None]).astype(np.int8)
+        found[f"{side}_scale"] = scale
+    return found
+
+
+def check_host_part(plan: Plan, rows: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> None:
+    """The float rule for the graphs before they became int8: the tokens of greedy search are those of Keras."""
+    assert plan.net is not None
+    greedy = dataclasses.replace(plan.settings, beam_size=1)
+    source = reference.padded(rows)
+    knobs = {knob.port.name: knob.filled(len(rows)) for knob in greedy.knobs(plan.net)}
+    result = {name: np.asarray(value) for name, value in greedy.run(plan.net, source, knobs).items()}
+    failures = []
+    for row, ids in enumerate(found):
+        expected = best(result, row)
+        if list(ids) != expected and result["margins"][row] >= NEAR_TIE:
+            failures.append(f"npu, before int8: tokens of sentence {row}. Expected: {expected}. Received: {list(ids)}")
+    if failures:
+        raise VerificationError(failures)
