@@ -30,6 +30,7 @@ ONCE = {
     "test_export_artefact.py": EXPORT,
     "test_export_matrix.py": EXPORT,
     "test_export_model.py": EXPORT,
+    "test_export_npu.py": EXPORT,
     "test_export_precision.py": EXPORT,
     "test_export_search.py": EXPORT,
     "test_export_text.py": EXPORT,

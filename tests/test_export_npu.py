@@ -1,0 +1,318 @@
+"""The NPU target: int8 files of static graphs that an Ethos-U takes whole, and the host part around them."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_attention import UserError
+from keras_attention.export import commands, conversion, export, micro, runtime, vela, verify
+from keras_attention.export.calibration import SEQUENCES
+from keras_attention.export.errors import ConversionError
+from keras_attention.export.npu_verification import UNPLACED
+from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.text import train_tokenizer
+from tests.export_models import LINES, cheap, tiny_model
+
+__all__ = ["cheap"]
+
+LENGTH = 9
+CONFIGS: dict[str, dict[str, Any]] = {
+    "general": {},
+    "additive, fed, residual, one direction, final": {
+        "attention": "additive",
+        "input_feeding": True,
+        "attentional_size": 10,
+        "residual": True,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "bidirectional": False,
+        "bridge_input": "final",
+        "tie_embeddings": "target",
+    },
+    "scaled dot, final": {"attention": "scaled_dot", "decoder_units": 14, "use_scale": True, "bridge_input": "final"},
+    "normalized additive": {"attention": "normalized_additive"},
+    "none": {"attention": "none", "bridge": "dense"},
+}
+
+
+def rows(count: int, longest: int = LENGTH, vocabulary: int = 17) -> list[list[int]]:
+    """Source ids of many lengths, each with EOS."""
+    generator = np.random.default_rng(count)
+    lengths = generator.integers(1, longest, count)
+    return [[*generator.integers(4, vocabulary, length).tolist(), 2] for length in lengths]
+
+
+def export_tiny(output: pathlib.Path, config: dict[str, Any], **options: Any) -> Any:
+    arguments: dict[str, Any] = {"source_length": LENGTH, "max_length": 8, "beam_size": 3}
+    arguments |= {"samples": rows(6), "calibration": rows(SEQUENCES)}
+    return export(tiny_model(spread=0.4, **config), output, target="npu", **arguments | options)
+
+
+@pytest.fixture(scope="module")
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[pathlib.Path, Any]]:
+    home = tmp_path_factory.mktemp("npu")
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        cheap.__wrapped__(patch)
+        for name, config in CONFIGS.items():
+            accelerators = vela.ACCELERATORS if name == "general" else vela.ACCELERATORS[:1]
+            with pytest.MonkeyPatch.context() as fewer:
+                fewer.setattr(vela, "ACCELERATORS", accelerators)
+                found[name] = (home / name, export_tiny(home / name, config))
+    return found
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_files_hold_what_an_npu_takes(artefacts: dict[str, tuple[pathlib.Path, Any]], name: str) -> None:
+    folder, report = artefacts[name]
+    (parity,) = report.parities
+    layers, directions = CONFIGS[name].get("encoder_layers", 1), 1 if "one direction" in name else 2
+    graphs = [*(f"encode_{layer}" for layer in range(layers)), "start", "decode_step"]
+    assert list(parity.operators) == graphs
+    for graph in graphs:
+        counts = parity.operators[graph]
+        assert not set(UNPLACED) & set(counts)
+        fused = counts.get("UNIDIRECTIONAL_SEQUENCE_LSTM", 0)
+        assert fused == (directions if graph.startswith("encode") else 0)
+    assert ("BATCH_MATMUL" in parity.operators["decode_step"]) == (name != "none")
+    backend = runtime.Npu(folder, runtime.read_manifest(folder), 1)
+    for runner in backend.runners.values():
+        details = {**runner.get_input_details(), **runner.get_output_details()}
+        assert {detail["dtype"] for detail in details.values()} == {np.int8}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_vela_places_all_of_it(artefacts: dict[str, tuple[pathlib.Path, Any]], name: str) -> None:
+    _, report = artefacts[name]
+    placements = report.parities[0].placements
+    assert {one.accelerator for one in placements} == set(vela.ACCELERATORS[: 3 if name == "general" else 1])
+    for one in placements:
+        assert one.on_cpu == 0
+        assert one.on_npu > 0
+        assert one.cycles > 0
+        assert one.sram + one.other > 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_numbers_are_those_of_keras_within_int8(artefacts: dict[str, tuple[pathlib.Path, Any]], name: str) -> None:
+    """Of values between -1 and 1: a step of int8 is 1/127, and a few of them add up through layers and steps."""
+    folder, _ = artefacts[name]
+    net = EncoderDecoder(tiny_model(spread=0.4, **CONFIGS[name]))
+    backend = runtime.Npu(folder, runtime.read_manifest(folder), 1)
+    source = np.zeros((6, LENGTH), np.int32)
+    for line, row in zip(source, rows(6), strict=True):
+        line[: len(row)] = row
+    encoded = backend.run("encode", {"source_ids": source})
+    state, memory = net.encode(source)
+    expected = {f"state_{k}": v for k, v in state.items()} | {f"memory_{k}": v for k, v in memory.items()}
+    assert set(encoded) == set(expected)
+    for key, value in encoded.items():
+        wanted = np.asarray(expected[key], np.float32)
+        assert value.shape == wanted.shape
+        np.testing.assert_allclose(value, wanted, atol=0.06 * max(1.0, float(np.abs(wanted).max())), err_msg=key)
+    tokens = np.full((6,), 1, np.int32)
+    found = backend.run("decode_step", {"token_ids": tokens, **encoded})
+    log_probs, _, alignment = net.step(tokens, state, memory)
+    np.testing.assert_allclose(np.exp(found["log_probs"]), np.exp(np.asarray(log_probs)), atol=0.05)
+    np.testing.assert_allclose(found["alignment"], np.asarray(alignment), atol=0.05)
+    assert not found["alignment"][source == 0].any()
+
+
+def test_the_state_of_the_fused_lstm_is_reset(artefacts: dict[str, tuple[pathlib.Path, Any]]) -> None:
+    folder, _ = artefacts["general"]
+    backend = runtime.Npu(folder, runtime.read_manifest(folder), 1)
+    first, second = (np.asarray([row], np.int32) for row in rows(6)[:2])
+    once, _, again = (backend.run("encode", {"source_ids": one}) for one in (first, second, first))
+    for name, value in once.items():
+        np.testing.assert_array_equal(value, again[name])
+    row = np.ones((1, LENGTH, 5), np.float32)
+    given = backend.quantised("encode_0", {"forward": row, "backward": row})
+    backend.interpreters["encode_0"].reset_all_variables()
+    found = [backend.runners["encode_0"](**given)["forward_states"] for _ in range(2)]
+    assert (found[0] != found[1]).any()  # what the reset is for
+
+
+def test_padding_gets_no_attention_however_long(artefacts: dict[str, tuple[pathlib.Path, Any]]) -> None:
+    folder, _ = artefacts["general"]
+    artefact = runtime.Artefact(folder)
+    row = rows(6)[0]
+    wide = np.zeros((1, LENGTH), np.int32)
+    wide[0, : len(row)] = row
+    narrow, padded = artefact.search(np.asarray([row])), artefact.search(wide)
+    np.testing.assert_array_equal(narrow["ids"], padded["ids"])
+    np.testing.assert_array_equal(narrow["scores"], padded["scores"])
+
+
+@pytest.mark.skipif(not micro.installed(), reason="tflite-micro has development releases alone, so no lock holds it")
+def test_tensorflow_lite_micro_runs_the_files(artefacts: dict[str, tuple[pathlib.Path, Any]]) -> None:
+    for _, report in artefacts.values():
+        (parity,) = report.parities
+        assert set(parity.micro) == set(parity.operators)
+        for one in parity.micro.values():
+            assert 0 < one.arena < 100_000
+            assert one.steps <= 3  # kernels that round otherwise
+
+
+def test_the_artefact_says_what_it_is(artefacts: dict[str, tuple[pathlib.Path, Any]]) -> None:
+    folder, report = artefacts["general"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = manifest["formats"]["npu"]
+    assert (entry["source_length"], manifest["max_source_length"], manifest["precision"]) == (LENGTH, LENGTH, "int8")
+    assert entry["mask_bias"] <= -8
+    text = (folder / "report.md").read_text()
+    assert "| ethos-u85-256 | decode_step |" in text
+    assert report.parities[0].sentences == report.parities[0].host_loop_sentences == 6
+    (parity,) = verify(folder)
+    assert parity.identical == report.parities[0].identical
+
+
+def test_it_translates_text(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vela, "installed", lambda: False)
+    tokenizers = train_tokenizer("word", LINES), train_tokenizer("char", LINES)
+    source, target = (tokenizer.vocabulary_size for tokenizer in tokenizers)
+    model = tiny_model(source_vocabulary=source, target_vocabulary=target)
+    words = " ".join(LINES).split()
+    generator = np.random.default_rng(0)
+    text = [" ".join(generator.choice(words, count)) for count in generator.integers(1, LENGTH, SEQUENCES)]
+    folder = tmp_path / "artefact"
+    options: dict[str, Any] = {"source_length": LENGTH, "max_length": 7, "beam_size": 2, "no_repeat_ngram": 2}
+    report = export(model, folder, target="npu", tokenizers=tokenizers, samples=LINES, calibration=text, **options)
+    assert any("Vela is not installed: pip install 'keras-luong[npu]'" in warning for warning in report.warnings)
+    artefact = runtime.Artefact(folder)
+    assert artefact.backend.name == "npu"
+    found = list(artefact.translate(LINES, n_best=2, max_length=5))
+    assert [len(hypotheses) for hypotheses in found] == [2] * len(LINES)
+    assert all(len(one.ids) <= 5 for hypotheses in found for one in hypotheses)
+    with pytest.raises(runtime.ArtefactError, match=f"Expected: at most {LENGTH} tokens with EOS. Received: 11"):
+        list(artefact.translate(["cat " * 10]))
+    with pytest.raises(runtime.ArtefactError, match="holds no file for litert"):
+        runtime.Artefact(folder, "litert")
+    (folder / "npu" / "start.tflite").write_bytes(b"cut")
+    with pytest.raises(runtime.ArtefactError, match=r"start.tflite is not the exported file"):
+        runtime.Artefact(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"cell": "gru"}, "cell='gru'. Expected: lstm, which has a fused operator"),
+        ({"bridge": "copy", "decoder_units": 14}, "bridge='copy'. Expected: dense"),
+        ({"attention": "cosine", "decoder_units": 14}, "attention='cosine'. Expected: one of none, dot"),
+        ({"window": "local_m"}, "window='local_m'. Expected: None"),
+        ({"alignment": "sparsemax"}, "alignment='sparsemax'. Expected: softmax"),
+        ({"attention": "additive", "use_coverage": True}, "use_coverage=True. Expected: False"),
+        ({"attention": "additive", "style": "bahdanau"}, "style='bahdanau'. Expected: luong"),
+        ({"source_vocabulary": 19, "copy_words": 3}, "copy_words=3. Expected: None"),
+        ({"source_vocabulary": 0, "source_features": 3}, "source_features=3. Expected: None"),
+    ],
+)
+def test_models_that_it_cannot_hold(tmp_path: pathlib.Path, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"The npu target cannot hold {message}"):
+        export_tiny(tmp_path / "artefact", config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "sample"}, "knows no method='sample'"),
+        ({"groups": 3}, "knows no groups=3"),
+        ({"phrases": (1, 2)}, r"knows no phrases=\(1, 2\)"),
+        ({"calibration": rows(SEQUENCES - 1)}, "at least 100 of them"),
+        ({"calibration": None}, "at least 100 of them"),
+        (
+            {"calibration": [[5] * LENGTH + [2]] * SEQUENCES},
+            f"Too few sentences to calibrate with fit into {LENGTH} tok",
+        ),
+        ({"source_length": 1}, "Every sample is longer than the model can read. Expected: at most 1"),
+        ({"to": "tflite"}, "no --to, --text or --precision"),
+        ({"precision": "float16"}, "no --to, --text or --precision"),
+        ({"target": "fpga"}, "Unknown target. Expected: one of mobile, npu. Received: 'fpga'"),
+    ],
+)
+def test_mistakes(tmp_path: pathlib.Path, cheap: None, options: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"target": "npu", "source_length": LENGTH, "max_length": 8, "beam_size": 3}
+    arguments |= {"samples": rows(6), "calibration": rows(SEQUENCES)} | options
+    with pytest.raises(UserError, match=message):
+        export(tiny_model(), tmp_path / "artefact", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_translator_alone(tmp_path: pathlib.Path) -> None:
+    import keras
+
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    with pytest.raises(UserError, match="The npu target is for translators"):
+        export(model, tmp_path / "artefact", target="npu")
+
+
+def test_a_loss_above_the_limit_leaves_nothing(tmp_path: pathlib.Path, cheap: None) -> None:
+    """Tokens of a model that was never trained turn on little; that its int8 form says the same is not to be had."""
+    tokenizers = train_tokenizer("word", LINES), train_tokenizer("char", LINES)
+    source, target = (tokenizer.vocabulary_size for tokenizer in tokenizers)
+    model = tiny_model(source_vocabulary=source, target_vocabulary=target)
+    keras_texts = [""] * len(LINES)
+    net = EncoderDecoder(model)
+    for number, line in enumerate(LINES):
+        ids = np.asarray([[*tokenizers[0].encode(line), 2]], np.int32)
+        result = net.search(ids, beam_size=2, max_length=7)
+        keras_texts[number] = tokenizers[1].decode(np.asarray(result["ids"])[0, 0].tolist())
+    calibration = LINES * 17
+    options: dict[str, Any] = {"source_length": LENGTH, "max_length": 7, "beam_size": 2, "task": "exact"}
+    options |= {"references": keras_texts, "loss_limit": 0.0, "calibration": calibration, "samples": LINES}
+    output = tmp_path / "artefact"
+    with pytest.MonkeyPatch.context() as patch:
+        # Whatever int8 finds, something else than Keras.
+        patch.setattr(runtime.Npu, "quantised", lambda self, graph, inputs: _shuffled(self, graph, inputs))
+        with pytest.raises(UserError, match=r"int8 loses too much\. Expected: at most 0 points of exact_match"):
+            export(model, output, target="npu", tokenizers=tokenizers, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def _shuffled(backend: Any, graph: str, inputs: Any) -> dict[str, np.ndarray]:
+    details = backend.runners[graph].get_input_details()
+    return {name: np.full(detail["shape"], 100, np.int8) for name, detail in details.items()}
+
+
+def test_a_converter_that_crashes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "crash.py"
+    program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    run = conversion.run_converter
+    monkeypatch.setattr(conversion, "run_converter", lambda name, _, *rest: run(name, str(program), *rest))
+    with pytest.raises(ConversionError, match=r"The TFLite converter crashed \(SIGSEGV\)"):
+        export_tiny(tmp_path / "artefact", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["crash.py"]
+
+
+def test_vela_and_micro_say_what_they_cannot_read(tmp_path: pathlib.Path) -> None:
+    wrong = tmp_path / "wrong.tflite"
+    wrong.write_bytes(b"no model")
+    with pytest.raises(ConversionError, match="Vela refused broken for ethos-u55-128: "):
+        vela.place({"broken": wrong})
+    if micro.installed():
+        with pytest.raises(ConversionError, match=r"TensorFlow Lite Micro cannot run wrong.tflite: "):
+            micro.run(wrong, [{}], 1)
+
+
+def test_the_command(toy_run: Any, tmp_path: pathlib.Path, cheap: None, capsys: pytest.CaptureFixture[str]) -> None:
+    sentences = tmp_path / "calibration.txt"
+    lines = toy_run.samples()
+    sentences.write_text("\n".join((lines * SEQUENCES)[:SEQUENCES]) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vela, "ACCELERATORS", vela.ACCELERATORS[:1])
+        folder = commands.export_run(
+            toy_run.path,
+            output=tmp_path / "artefact",
+            target="npu",
+            calibration=sentences,
+            max_length=20,
+            loss_limit=100,
+        )
+    shown = capsys.readouterr().out
+    assert "npu, int8: " in shown
+    assert "ethos-u55-128: 100 % of operators placed; encode_0 " in shown
+    assert (folder / "npu" / "decode_step.tflite").is_file()
