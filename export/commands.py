@@ -1,8 +1,10 @@
 """The command line's `export`, `verify` and `benchmark`: each prints a table, or raises `UserError`."""
 
+import dataclasses
+import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -178,6 +180,59 @@ def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, thr
     columns = ["runtime", "size", "median ms", "p90 ms", "sentences/s, one at a time", "sentences/s"]
     print_table(console, f"{directory}: {latencies[0].graph}", columns, rows)
     print(bench.as_json(latencies))
+
+
+def plan_model(
+    config: str | pathlib.Path,
+    fields: Mapping[str, Any] | None = None,
+    source_length: int = 20,
+    target_length: int = 20,
+    beam_size: int = 5,
+) -> None:
+    """Estimate what a model will cost on a device, and print it; the last line is one JSON object.
+
+    Args:
+        config: a JSON file with fields of `Seq2SeqConfig`, or a run directory.
+        fields: fields that replace those of the file.
+        source_length, target_length: tokens, EOS counted.
+        beam_size: hypotheses.
+
+    Raises:
+        UserError: if the file cannot be read, or its fields make no model.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    path = pathlib.Path(config)
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        content = None
+    model = content.get("model") if path.is_dir() and isinstance(content, dict) else content
+    if not isinstance(model, dict):
+        raise UserError(f"{file}: Expected: fields of Seq2SeqConfig as a JSON object")
+    with requirements():
+        from keras_attention.config import Seq2SeqConfig
+
+        from .estimate import estimate
+        from .report import readable_size
+
+        try:
+            built = Seq2SeqConfig(**{**model, **(fields or {})})
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{file}: {str(error).removeprefix('Seq2SeqConfig.__init__() ')}") from None
+        found = estimate(built, source_length, target_length, beam_size)
+    rows = [
+        ["weights", f"{found.weights:,}"],
+        ["MACs of a source token", f"{found.encoder_macs:,}"],
+        [f"MACs of a step, {source_length} source tokens", f"{found.step_macs:,}"],
+        [f"MACs of a sentence, beam {beam_size}, {target_length} steps", f"{found.sentence_macs:,}"],
+        *([f"TFLite, {precision}", readable_size(size)] for precision, size in found.bytes.items()),
+        ["held by the search", readable_size(found.search_bytes)],
+    ]
+    print_table(Console(), f"{config}: estimated", ["cost", "estimate"], rows)
+    print(json.dumps(dataclasses.asdict(found)))
 
 
 def read_pairs(sentences: pathlib.Path, references: pathlib.Path) -> tuple[list[str], list[list[str]]]:

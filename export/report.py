@@ -162,13 +162,13 @@ def device_lines(parity: Parity) -> list[str]:
     lines: list[str] = []
     if parity.placements:
         lines += ["", "## On the NPU", "", "Estimates of Vela, one call of each graph:", ""]
-        lines += ["| accelerator | graph | operators on the NPU | cycles | ms | SRAM KiB | other memory KiB |"]
-        lines += ["|---|---|---|---|---|---|---|"]
+        lines += ["| accelerator | graph | operators on the NPU | MACs | cycles | ms | SRAM KiB | other memory KiB |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
         for one in parity.placements:
             placed = f"{one.on_npu} of {one.on_npu + one.on_cpu} ({one.share:.0f} %)"
             lines += [
-                f"| {one.accelerator} | {one.graph} | {placed} | {one.cycles:,} | {one.milliseconds:.3f} | "
-                f"{one.sram:.1f} | {one.other:.1f} |"
+                f"| {one.accelerator} | {one.graph} | {placed} | {one.macs:,} | {one.cycles:,} "
+                f"| {one.milliseconds:.3f} | {one.sram:.1f} | {one.other:.1f} |"
             ]
     if parity.micro:
         lines += ["", "## In TensorFlow Lite Micro", "", "| graph | arena, bytes | steps of int8 beside LiteRT |"]

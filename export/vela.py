@@ -22,7 +22,7 @@ class Placement:
     Attributes:
         accelerator, graph: names.
         on_npu, on_cpu: operators placed on each, of Vela's own graph, into which a fused LSTM is unrolled.
-        cycles: of one call.
+        cycles, macs: of one call.
         milliseconds: at the clock of Vela's default system for that accelerator.
         sram, other: kibibytes of memory on the chip, and off it (weights among them).
     """
@@ -32,6 +32,7 @@ class Placement:
     on_npu: int
     on_cpu: int
     cycles: int
+    macs: int
     milliseconds: float
     sram: float
     other: float
@@ -83,6 +84,7 @@ def _place(accelerator: str, graph: str, path: pathlib.Path, folder: pathlib.Pat
         on_npu,
         on_cpu,
         int(float(row["cycles_total"])),
+        int(float(row["nn_macs"])),
         1e3 * float(row["inference_time"]),
         float(row["sram_memory_used"]),
         sum(float(row[f"{name}_memory_used"]) for name in memories),

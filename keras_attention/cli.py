@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from keras_attention.cli_export import export
+from keras_attention.cli_export import export, plan
 from keras_attention.cli_options import Combination, MoreRuns
 from keras_attention.cli_train import average, synthesize, train
 from keras_attention.cli_translate import attention, score, translate
@@ -122,6 +122,7 @@ def compare(
     )
 
 
+app.command()(plan)
 app.command()(export)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from keras_attention.cli_train import parse_fields
 from keras_attention.errors import UserError
 
 Path = pathlib.Path
@@ -98,3 +99,18 @@ def export(
         loss_limit=loss_limit,
         overwrite=overwrite,
     )
+
+
+def plan(
+    config: Annotated[Path, typer.Argument(help="JSON file with fields of Seq2SeqConfig, or a run directory.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field to replace; again for more.")
+    ] = None,
+    source_length: Annotated[int, typer.Option(help="Source tokens of a sentence, EOS counted.")] = 20,
+    target_length: Annotated[int, typer.Option(help="Target tokens, EOS counted.")] = 20,
+    beam: Annotated[int, typer.Option(help="Hypotheses kept.")] = 5,
+) -> None:
+    """Estimate weights, products, bytes at each precision and memory of a model before it is trained."""
+    from keras_attention.export.commands import plan_model
+
+    plan_model(config, parse_fields(set_ or []), source_length, target_length, beam)

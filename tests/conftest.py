@@ -27,6 +27,7 @@ ONCE = {
     "test_bad_input.py": NO_TENSORS,
     "test_benchmarks.py": SCRIPTS,
     "test_copying_task.py": EXPORT,
+    "test_estimate.py": EXPORT,
     "test_export_artefact.py": EXPORT,
     "test_export_matrix.py": EXPORT,
     "test_export_model.py": EXPORT,
