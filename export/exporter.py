@@ -302,7 +302,8 @@ def convert(
     manifest = begin_manifest(plan, formats, precision, stage)
     net = plan.net
     if "onnx" in formats and net is not None and net.source_features is None and net.config.copy_words is None:
-        shutil.copyfile(pathlib.Path(runtime.__file__).with_name("runtime.mjs"), stage / "runtime.mjs")
+        for name in ("runtime.mjs", "page.mjs", "index.html"):
+            shutil.copyfile(pathlib.Path(runtime.__file__).with_name(name), stage / name)
     if "saved_model" in formats:
         say("writing the SavedModel")
         for graph, _ in text:

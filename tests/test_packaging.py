@@ -83,7 +83,8 @@ def test_wheel_holds_one_package(wheel: pathlib.Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.partition("/")[0] for name in names}
     assert top == {"keras_attention", f"keras_luong-{PROJECT['project']['version']}.dist-info"}
-    expected = {"keras_attention/py.typed", "keras_attention/export/runtime.mjs"}
+    pages = {f"keras_attention/export/{name}" for name in ("runtime.mjs", "page.mjs", "index.html")}
+    expected = {"keras_attention/py.typed", *pages}
     for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items():
         for path in (ROOT / folder).rglob("*.py"):
             expected.add(f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}")

