@@ -4,6 +4,9 @@ import dataclasses
 import functools
 import json
 import pathlib
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Set
 from typing import Any
@@ -36,6 +39,8 @@ class Latency:
     p90_ms: float
     batch_size: int
     per_second: float
+    peak_bytes: int | None = None
+    """Resident memory of a process that opens the format and runs one row, interpreter and all; None: not measured."""
 
 
 def measure(
@@ -44,6 +49,7 @@ def measure(
     cases: Reference,
     seconds: float = 3.0,
     threads: int | None = None,
+    memory: bool = False,
 ) -> list[Latency]:
     """Time the whole graph (`translate`, or `call`) of every format on the inputs of the cases.
 
@@ -52,6 +58,7 @@ def measure(
         cases: where the inputs come from, one row at a time, and in one larger batch.
         seconds: time spent on each of the two measurements, for each format.
         threads: of LiteRT and ONNX Runtime; their own choice if `None`.
+        memory: whether the peak of a process of its own is measured too, for what `runtime.py` runs.
     """
     graph = "translate" if manifest["kind"] == "translator" else "call"
     chosen = list(cases.of(graph))
@@ -76,9 +83,48 @@ def measure(
                 float(np.quantile(times, 0.9)) * 1e3,
                 rows(larger),
                 rows(larger) / float(np.median(batch_times)),
+                peak_memory(directory, manifest, format_, graph, singles[0]) if memory else None,
             )
         )
     return results
+
+
+PEAK = """
+import importlib.util, json, pathlib, resource, sys
+import numpy as np
+path, folder, backend, graph, work = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("runtime", path)
+runtime = sys.modules["runtime"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(runtime)
+manifest = json.loads((pathlib.Path(work) / "manifest.json").read_text())
+inputs = dict(np.load(pathlib.Path(work) / "inputs.npz"))
+opened = runtime.BACKENDS[backend](pathlib.Path(folder), manifest, None)
+if backend == "npu":
+    knobs = {name: inputs[name] for name in manifest["knobs"]}
+    runtime.search_on_host(opened, manifest, inputs["source_ids"], manifest["beam_size"], knobs)
+else:
+    opened.run(graph, inputs)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+status = pathlib.Path("/proc/self/status")
+if status.exists():  # the former counts the parent's pages, too
+    peak = 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
+print(peak)
+"""
+
+
+def peak_memory(
+    directory: pathlib.Path, manifest: Mapping[str, Any], format_: str, graph: str, inputs: Mapping[str, np.ndarray]
+) -> int | None:
+    """Peak of resident memory, in bytes, of a process with `runtime.py` that runs one row."""
+    names = [name for name, kind in runtime.BACKENDS.items() if kind.format == format_]
+    if not names:
+        return None
+    with tempfile.TemporaryDirectory() as work:
+        (pathlib.Path(work) / "manifest.json").write_text(json.dumps(dict(manifest)), encoding="utf-8")
+        np.savez(pathlib.Path(work) / "inputs.npz", allow_pickle=False, **inputs)
+        arguments = [runtime.__file__, str(directory), names[0], graph, work]
+        command = [sys.executable, "-P", "-c", PEAK, *arguments]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def search(backend: Any, manifest: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> Any:
@@ -138,7 +184,7 @@ def benchmark(directory: str | pathlib.Path, seconds: float = 3.0, threads: int 
     try:
         manifest = runtime.read_manifest(directory)
         runtime.check_file(directory, manifest, REFERENCE_FILE)
-        return measure(directory, manifest, reference.load(directory / REFERENCE_FILE), seconds, threads)
+        return measure(directory, manifest, reference.load(directory / REFERENCE_FILE), seconds, threads, True)
     except runtime.ArtefactError as error:
         raise UserError(str(error)) from None
 

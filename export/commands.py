@@ -174,10 +174,11 @@ def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, thr
             f"{latency.p90_ms:.2f}",
             f"{1e3 / latency.median_ms:.1f}",
             f"{latency.per_second:.1f} (batch {latency.batch_size})",
+            readable_size(latency.peak_bytes) if latency.peak_bytes else "",
         ]
         for latency in latencies
     ]
-    columns = ["runtime", "size", "median ms", "p90 ms", "sentences/s, one at a time", "sentences/s"]
+    columns = ["runtime", "size", "median ms", "p90 ms", "sentences/s, one at a time", "sentences/s", "peak memory"]
     print_table(console, f"{directory}: {latencies[0].graph}", columns, rows)
     print(bench.as_json(latencies))
 

@@ -56,7 +56,12 @@ def estimate(config: Seq2SeqConfig, source_length: int = 20, target_length: int 
     for name, value in (("source", source_length), ("target", target_length), ("beam", beam_size)):
         if value < 1:
             raise UserError(f"The {name} is out of range. Expected: at least 1. Received: {value}")
-    net = EncoderDecoder(build_seq2seq(config))
+    return of_net(EncoderDecoder(build_seq2seq(config)), source_length, target_length, beam_size)
+
+
+def of_net(net: EncoderDecoder, source_length: int, target_length: int, beam_size: int) -> Estimate:
+    """`estimate` of a model that is there."""
+    config = net.config
     shapes = {weight.path: tuple(weight.shape) for weight in net.model.weights}
     kernels = {path: int(np.prod(shape)) for path, shape in shapes.items() if len(shape) > 1}
     encoder = sum(size for path, size in kernels.items() if path.startswith("encoder/"))

@@ -6,10 +6,18 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .bench import Latency
+from .estimate import of_net
 from .parity import Parity
+from .planning import Plan
 from .structure import QUANTISED_LSTM
 from .tolerances import NEAR_TIE
+
+SHOWN_LENGTH = 20
+"""Tokens of a sentence that products are counted for."""
+SHOWN_WEIGHTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +29,10 @@ class Report:
     versions: dict[str, str]
     parities: list[Parity]
     latencies: list[Latency]
+    macs: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Multiply-accumulates of a translator, by what they are spent on; see `estimate`."""
+    weights: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Bytes of each of the model's weights in float32, largest first."""
 
     @property
     def warnings(self) -> list[str]:
@@ -30,11 +42,26 @@ class Report:
         return dataclasses.asdict(self) | {"warnings": self.warnings}
 
 
-def build(
-    directory: pathlib.Path, manifest: Mapping[str, Any], parities: Sequence[Parity], latencies: Sequence[Latency]
-) -> Report:
+def build(manifest: Mapping[str, Any], parities: Sequence[Parity], latencies: Sequence[Latency], plan: Plan) -> Report:
     """The report of a verified artefact."""
-    return Report(manifest["kind"], manifest["precision"], dict(manifest["versions"]), list(parities), list(latencies))
+    macs = {}
+    if plan.net is not None:
+        costs = of_net(plan.net, SHOWN_LENGTH, SHOWN_LENGTH, plan.settings.beam_size)
+        macs = {
+            "a source token": costs.encoder_macs,
+            f"a step of one hypothesis, {SHOWN_LENGTH} source tokens": costs.step_macs,
+            f"a sentence, {SHOWN_LENGTH} tokens on each side": costs.sentence_macs,
+        }
+    sizes = {weight.path: 4 * int(np.prod(weight.shape)) for weight in plan.model.weights}
+    return Report(
+        manifest["kind"],
+        manifest["precision"],
+        dict(manifest["versions"]),
+        list(parities),
+        list(latencies),
+        macs,
+        dict(sorted(sizes.items(), key=lambda item: -item[1])),
+    )
 
 
 def write(report: Report, directory: pathlib.Path) -> None:
@@ -139,8 +166,25 @@ def markdown(report: Report) -> str:
             lines += [f"- {parity.format} {name}: {count_list(counts)}" for name, counts in parity.operators.items()]
     for parity in report.parities:
         lines += device_lines(parity)
+    lines += cost_lines(report)
     lines += ["", "## Made with", "", ", ".join(f"{name} {version}" for name, version in report.versions.items()), ""]
     return "\n".join(lines)
+
+
+def cost_lines(report: Report) -> list[str]:
+    """Multiply-accumulates, memory, and bytes by tensor."""
+    lines = []
+    if report.macs:
+        lines += ["", "## Multiply-accumulates", "", *(f"- {what}: {count:,}" for what, count in report.macs.items())]
+    peaks = [one for one in report.latencies if one.peak_bytes is not None]
+    if peaks:
+        lines += ["", "## Peak memory", "", "Resident, of a Python process that opens the files and runs one row:", ""]
+        lines += [f"- {one.runtime}: {readable_size(one.peak_bytes or 0)}" for one in peaks]
+    lines += ["", "## Weights", "", "In float32, largest first:", "", "| weight | bytes |", "|---|---|"]
+    shown = list(report.weights.items())
+    lines += [f"| {path} | {count:,} |" for path, count in shown[:SHOWN_WEIGHTS]]
+    rest = sum(count for _, count in shown[SHOWN_WEIGHTS:])
+    return lines + ([f"| {len(shown) - SHOWN_WEIGHTS} more | {rest:,} |"] if rest else [])
 
 
 def placed(parity: Parity) -> list[str]:

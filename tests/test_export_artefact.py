@@ -14,9 +14,20 @@ import numpy as np
 import pytest
 
 from keras_attention import EncoderDecoder, UserError
-from keras_attention.export import benchmark, commands, conversion, errors, export, exporter, reference, verify
+from keras_attention.export import (
+    bench,
+    benchmark,
+    commands,
+    conversion,
+    errors,
+    export,
+    exporter,
+    reference,
+    runtime,
+    verify,
+)
 from keras_attention.export.parity import Parity
-from keras_attention.export.verification import compare_tokens, compare_values
+from keras_attention.export.verification import REFERENCE_FILE, compare_tokens, compare_values
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import train_tokenizer
 from tests.export_models import LINES, UNUSUAL, cheap, tiny_model
@@ -85,7 +96,7 @@ def test_what_an_artefact_holds(exported: pathlib.Path) -> None:
     assert list(exported.parent.glob(".*")) == []
 
 
-def test_the_report(exported: pathlib.Path) -> None:
+def test_the_report(exported: pathlib.Path, run: pathlib.Path) -> None:
     report = json.loads((exported / "report.json").read_text(encoding="utf-8"))
     sentences = len(LINES) + len([text for text in UNUSUAL if text.strip()])
     for parity in report["parities"]:
@@ -95,7 +106,20 @@ def test_the_report(exported: pathlib.Path) -> None:
     assert report["parities"][1]["operators"]["custom"] == {}
     assert report["parities"][2]["operators"]["encode"]["LSTM"] == 2
     assert {entry["format"] for entry in report["latencies"]} == {"saved_model", "tflite", "onnx"}
-    assert "| saved_model |" in (exported / "report.md").read_text(encoding="utf-8")
+    page = (exported / "report.md").read_text(encoding="utf-8")
+    assert "| saved_model |" in page
+    assert len(report["macs"]) == 3
+    assert all(f"{count:,}" in page for count in report["macs"].values())
+    assert sum(report["weights"].values()) == 4 * RunDirectory.open(run).load_model().count_params()
+
+
+def test_peak_memory_of_a_process_of_its_own(exported: pathlib.Path) -> None:
+    """Python, numpy and an interpreter take tens of megabytes; TensorFlow would take hundreds."""
+    manifest = runtime.read_manifest(exported)
+    row = next(reference.load(exported / REFERENCE_FILE).of("translate")).inputs
+    for name in ("tflite", "onnx"):
+        assert 2e7 < (bench.peak_memory(exported, manifest, name, "translate", row) or 0) < 3e8
+    assert bench.peak_memory(exported, manifest, "saved_model", "translate", row) is None
 
 
 def test_the_default_signature_takes_and_gives_text(exported: pathlib.Path, run: pathlib.Path) -> None:
