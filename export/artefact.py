@@ -6,13 +6,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.ensemble import Ensemble
 from keras_attention.text import Tokenizer
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 from . import runtime
 from .graphs import Graph, state_updates
-from .search_settings import SearchSettings
+from .search_settings import Net, SearchSettings
 
 SPECIAL_IDS = {"pad": PAD_ID, "bos": BOS_ID, "eos": EOS_ID, "unk": UNK_ID}
 PACKAGES = ("keras-luong", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "tensorflow-text")
@@ -41,7 +41,7 @@ def describe_formats(formats: Sequence[str], graphs: Sequence[Graph], text: bool
 
 
 def describe_translator(
-    net: EncoderDecoder,
+    net: Net,
     graphs: Sequence[Graph],
     settings: SearchSettings,
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
@@ -54,8 +54,11 @@ def describe_translator(
         for side, tokenizer in zip(("source", "target"), tokenizers, strict=True):
             files = tokenizer_files[side]
             described[side] = {"kind": tokenizer.kind, "file": files[0], "files": files}
+    members = [member.config for member in net.members] if isinstance(net, Ensemble) else [config]
+    limits = [member.max_source_length for member in members if member.max_source_length is not None]
     return {
         "model": config.to_dict(),
+        "members": [member.to_dict() for member in members],
         "beam_size": settings.hypotheses,
         "search": settings.describe(),
         "max_length_factor": settings.max_length_factor,
@@ -67,7 +70,7 @@ def describe_translator(
         "target_vocabulary": config.target_vocabulary,
         "copy_words": config.copy_words or 0,
         "source_features": config.source_features,
-        "max_source_length": config.max_source_length,
+        "max_source_length": min(limits, default=None),
         "tokenizers": described,
     }
 

@@ -34,6 +34,8 @@ def export_run(
     source_length: int = 40,
     calibration: str | pathlib.Path | None = None,
     overwrite: bool = False,
+    ensemble: Sequence[str | pathlib.Path] = (),
+    combination: str = "probabilities",
     max_length: int = 200,
     **search: Any,
 ) -> pathlib.Path:
@@ -54,6 +56,8 @@ def export_run(
         calibration: of the NPU target: a text file of sentences to take ranges from, one per line; if `None`, the last
             128 of the run's own samples, which are not verified with.
         overwrite: whether an artefact that is already there is replaced.
+        ensemble: more run directories, which answer with it in one artefact.
+        combination: of their answers: mean of `probabilities` or of `logits`.
         max_length: longest translation, EOS counted.
         **search: more fields of `SearchSettings`, as `beam_size`.
 
@@ -77,14 +81,16 @@ def export_run(
         from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET
 
         from . import report
-        from .exporter import check_formats, export
+        from .checks import check_formats
+        from .exporter import export
         from .staging import check_output
 
         if target != "npu":
             check_formats(to, precision)
         check_output(output, overwrite)
+        opened = [RunDirectory.open(one) for one in (run, *ensemble)]
         written = export(
-            RunDirectory.open(run),
+            opened if ensemble else opened[0],
             output,
             to,
             samples=samples,
@@ -95,6 +101,7 @@ def export_run(
             target=target,
             source_length=source_length,
             calibration=ranges,
+            combination=combination,
             max_length=max_length,
             max_length_factor=LENGTH_FACTOR,
             max_length_offset=LENGTH_OFFSET,

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import os
 import pathlib
 import shutil
@@ -12,9 +11,9 @@ from typing import Any
 import keras
 
 from keras_attention.errors import UserError
-from keras_attention.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import Tokenizer
+from keras_attention.translator import Translator
 
 from . import (
     artefact,
@@ -29,24 +28,15 @@ from . import (
     report,
     runtime,
 )
-from .planning import Plan, plan_export, source_rows
-from .quality import LOSS_LIMIT, Task
+from .checks import TARGETS, check_backend, check_formats, check_references, check_task
+from .planning import Members, Plan, plan_export, source_rows
+from .quality import LOSS_LIMIT
 from .saved_model import write_saved_model
 from .search_settings import SearchSettings
 from .staging import check_output, publish, staging
 from .text_inside import check_text, text_graphs, write_litert_text, write_onnx_text
 from .verification import REFERENCE_FILE, compare
 
-FORMATS = ("saved_model", "tflite", "onnx")
-HELD = {
-    "saved_model": ("float32",),
-    "tflite": ("float32", "float16", "dynamic_int8"),
-    "onnx": ("float32", "float16", "dynamic_int8"),
-}
-"""The precisions that each format can hold."""
-PRECISIONS = HELD["tflite"]
-TARGETS = ("mobile", "npu")
-ALIASES = {"litert": "tflite", "savedmodel": "saved_model"}
 Progress = Callable[[str], None]
 TIMING_SECONDS = 1.0
 """Spent on each of the two measurements of a format: enough for the report; `benchmark` takes longer."""
@@ -74,6 +64,7 @@ def export(
     target: str = "mobile",
     source_length: int = 40,
     calibration: Sequence[Any] | None = None,
+    combination: str = "probabilities",
     overwrite: bool = False,
     progress: Progress | None = None,
     **search: Any,
@@ -85,7 +76,8 @@ def export(
     verified.
 
     Args:
-        model: an encoder-decoder, any functional Keras model, a run directory, or the path of one.
+        model: an encoder-decoder, any functional Keras model, a run directory, or the path of one; several of the same
+            vocabularies, in a list, become one artefact that answers as their `Ensemble`.
         output: directory to write.
         to: `saved_model`, `tflite` (or `litert`), `onnx`: one or several; all that can hold the precision if `None`.
         samples: what to verify on. Of a translator: sentences, or rows of source ids where there are no tokenizers; a
@@ -111,6 +103,7 @@ def export(
         source_length: of the NPU target: most source tokens, EOS counted.
         calibration: of the NPU target: at least 100 sentences (or rows of ids) that int8 takes its ranges from; the
             last 128 of a run's samples if `None`, which are then not verified with.
+        combination: of several models: mean of `"probabilities"` or of `"logits"`.
         overwrite: whether an artefact that is already there is replaced, once the new one is verified.
         progress: told what is being done.
         **search: more fields of `SearchSettings`: another method than a beam, repetition, phrases, groups.
@@ -155,6 +148,9 @@ def export(
     )
     if isinstance(model, (str, os.PathLike)):
         model = RunDirectory.open(os.fspath(model))
+    several = list(model) if isinstance(model, (list, tuple)) else None
+    if several:
+        model, ensemble = open_members(several, combination)
     if isinstance(model, RunDirectory):
         tokenizers = (model.source_tokenizer, model.target_tokenizer)
         if samples is None:
@@ -163,6 +159,8 @@ def export(
                 references = model.references()
         scored = dataclasses.replace(scored, name=model.task, tokenize=model.tokenization)
         model = model.load_model()
+    if several:
+        model = ensemble
     accepted = check_references(references, samples)
     if on_npu:
         npu.check(model, settings)
@@ -187,65 +185,18 @@ def export(
     return written
 
 
-def check_formats(to: str | Sequence[str] | None, precision: str = "float32") -> list[str]:
-    """The formats asked for, without repetition, under their own names; all that can hold the precision for `None`.
+def open_members(models: Sequence[Any], combination: str) -> tuple[Any, Members]:
+    """The first of several runs or models, and all of them as one.
 
     Raises:
-        UserError: if one is unknown or cannot hold the precision, there is none, or the precision is unknown.
+        UserError: for runs and models side by side, and vocabularies that differ.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"Unknown precision. Expected: one of {', '.join(PRECISIONS)}. Received: {precision!r}")
-    if to is None:
-        return [name for name in FORMATS if precision in HELD[name]]
-    names = [to] if isinstance(to, str) else list(to)
-    formats = list(dict.fromkeys(ALIASES.get(name, name) for name in names))
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise UserError(
-            f"Unknown export format. Expected: one or several of {', '.join(FORMATS)} (litert is tflite). "
-            f"Received: {', '.join(unknown) or 'none'}"
-        )
-    unable = [name for name in formats if precision not in HELD[name]]
-    if unable:
-        able = [name for name in FORMATS if precision in HELD[name]]
-        raise UserError(f"{unable[0]} cannot hold {precision}. Expected: --to {' '.join(able)}")
-    return formats
-
-
-def check_task(task: str, limit: float) -> Task:
-    """What outputs are scored by. Raises UserError for an unknown task, and a limit that is no number."""
-    if task not in TASK_METRIC:
-        raise UserError(f"Unknown task. Expected: one of {', '.join(TASK_METRIC)}. Received: {task!r}")
-    if not limit >= 0:
-        raise UserError(f"The loss limit is out of range. Expected: at least 0. Received: {limit}")
-    return Task(task, limit=limit)
-
-
-def check_references(
-    references: Sequence[str | Sequence[str]] | None, samples: Sequence[Any] | None
-) -> list[list[str]]:
-    """A list of texts for each sample; none without references. Raises UserError for another number of them."""
-    accepted = [[one] if isinstance(one, str) else list(one) for one in references or ()]
-    if accepted and len(accepted) != len(samples or ()):
-        raise UserError(
-            f"References do not fit the samples. Expected: {len(samples or ())}, one line each. "
-            f"Received: {len(accepted)}"
-        )
-    if accepted and not all(accepted):
-        raise UserError("A sample has no reference. Expected: at least one each")
-    return accepted
-
-
-def check_backend() -> None:
-    """Raises UserError unless Keras runs on TensorFlow and the converters are installed."""
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(
-            "Export runs on the TensorFlow backend of Keras; a model trained on another one loads there as it is. "
-            f"Expected: KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}"
-        )
-    for module in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "tensorflow_text"):
-        if importlib.util.find_spec(module) is None:
-            raise UserError(f"Export needs {module}, which is not installed. Run: pip install 'keras-luong[export]'")
+    if all(isinstance(one, keras.Model) for one in models):
+        return models[0], Members(models, combination)
+    if any(isinstance(one, keras.Model) for one in models):
+        raise UserError("Expected: run directories, or models. Received: both in one list")
+    runs = [one if isinstance(one, RunDirectory) else RunDirectory.open(os.fspath(one)) for one in models]
+    return runs[0], Members(Translator.load(*runs, combination=combination).models, combination)
 
 
 def begin_manifest(plan: Plan, formats: Sequence[str], precision: str, stage: pathlib.Path) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_attention.seq2seq import EncoderDecoder
+from keras_attention.ensemble import Ensemble
 from keras_attention.types import Tensor, TensorDict
 
 from .ports import Axis, Port
-from .search_settings import SearchSettings
+from .search_settings import Net, SearchSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Graph:
         }
 
 
-def source_port(net: EncoderDecoder) -> Port:
+def source_port(net: Net) -> Port:
     """The source: ids, or features."""
     if net.source_features is None:
         return Port("source_ids", "int32", ("batch", "source_length"))
     return Port("source_features", "float32", ("batch", "source_length", net.source_features))
 
 
-def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence: str = "layer") -> tuple[Graph, ...]:
-    """`encode`, `decode_step` and `translate` of an encoder-decoder.
+def translator_graphs(net: Net, settings: SearchSettings, recurrence: str = "layer") -> tuple[Graph, ...]:
+    """`encode`, `decode_step` and `translate` of an encoder-decoder, or of an ensemble of them.
 
     - `encode(source_ids) -> state_..., memory_...`: the decoder's first state, and what every step reads of the source.
     - `decode_step(token_ids, state_..., memory_...) -> log_probs, next_state_..., alignment`: one step, without a loop.
@@ -60,12 +60,13 @@ def translator_graphs(net: EncoderDecoder, settings: SearchSettings, recurrence:
         state, memory = net.encode(source_tensor, recurrence=recurrence, capacity=settings.max_length)
         return {**_prefixed("state_", state), **_prefixed("memory_", memory)}
 
+    members = len(net.members) if isinstance(net, Ensemble) else None
     source = source_port(net)
     encoded = probe_ports(encode, (source,))
 
     def decode_step(token_ids: Tensor, *tensors: Tensor) -> TensorDict:
         given = dict(zip((port.name for port in encoded), tensors, strict=True))
-        state, memory = _unprefixed("state_", given), _unprefixed("memory_", given)
+        state, memory = (_unprefixed(prefix, given, members) for prefix in ("state_", "memory_"))
         log_probs, state, alignment = net.step(token_ids, state, memory)
         return {"log_probs": log_probs, **_prefixed("next_state_", state), "alignment": alignment}
 
@@ -135,9 +136,15 @@ def probe_ports(function: Callable[..., TensorDict], inputs: tuple[Port, ...]) -
     return tuple(ports)
 
 
-def _prefixed(prefix: str, tensors: TensorDict) -> TensorDict:
+def _prefixed(prefix: str, tensors: Any) -> TensorDict:
+    """A flat dict of names with the prefix; of an ensemble's dicts each with the member's number, too."""
+    if isinstance(tensors, list):
+        parts = [_prefixed(f"{prefix}{number}_", member) for number, member in enumerate(tensors)]
+        return {name: value for part in parts for name, value in part.items()}
     return {prefix + name: tensors[name] for name in sorted(tensors)}
 
 
-def _unprefixed(prefix: str, tensors: TensorDict) -> TensorDict:
+def _unprefixed(prefix: str, tensors: TensorDict, members: int | None = None) -> Any:
+    if members is not None:
+        return [_unprefixed(f"{prefix}{number}_", tensors) for number in range(members)]
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -47,13 +47,13 @@ def check(model: Any, settings: SearchSettings) -> None:
     try:
         net = EncoderDecoder(model)
     except ValueError:
-        raise UserError("The npu target is for translators. Expected: a model of build_seq2seq") from None
+        raise UserError("The npu target is for one translator. Expected: a model of build_seq2seq") from None
     npu_graphs.check_model(net, settings)
 
 
 def describe(plan: Plan, source_length: int) -> dict[str, Any]:
     """The manifest's entry; `mask_bias` is known after the calibration."""
-    assert plan.net is not None
+    assert isinstance(plan.net, EncoderDecoder)
     config = plan.net.config
     names = [graph.name for graph in npu_graphs.npu_graphs(plan.net, source_length)]
     attends = config.attention != "none"
@@ -87,7 +87,7 @@ def write(
         VerificationError: if the host part over float graphs does not find what Keras finds.
         ConversionError: if the converter fails.
     """
-    assert plan.net is not None
+    assert isinstance(plan.net, EncoderDecoder)
     entry = manifest["formats"]["npu"]
     if len(rows) < SEQUENCES:
         raise UserError(
@@ -121,7 +121,7 @@ def tables(embeddings: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def check_host_part(plan: Plan, rows: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> None:
     """The float rule for the graphs before they became int8: the tokens of greedy search are those of Keras."""
-    assert plan.net is not None
+    assert isinstance(plan.net, EncoderDecoder)
     greedy = dataclasses.replace(plan.settings, beam_size=1)
     source = reference.padded(rows)
     knobs = {knob.port.name: knob.filled(len(rows)) for knob in greedy.knobs(plan.net)}

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_attention.copying import of_text
+from keras_attention.ensemble import Ensemble
 from keras_attention.errors import UserError
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
@@ -19,7 +20,7 @@ from .graphs import Graph, translator_graphs
 from .loops import all_layers
 from .quality import Task
 from .reference import Reference
-from .search_settings import SearchSettings
+from .search_settings import Net, SearchSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Plan:
     stepped_graphs: tuple[Graph, ...]
     """The same graphs in the form that TFLite's built-in operators can express."""
     cases: Reference
-    net: EncoderDecoder | None = None
+    net: Net | None = None
     settings: SearchSettings = dataclasses.field(default_factory=SearchSettings)
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None
 
@@ -50,7 +51,7 @@ def plan_export(
         raise UserError(f"Expected: a Keras model, or a run directory. Received: {type(model).__name__}")
     check_precision(model)
     try:
-        net = EncoderDecoder(model)
+        net: Net = model.ensemble if isinstance(model, Members) else EncoderDecoder(model)
     except ValueError:
         graph = model_graph(model)
         inputs = [as_inputs(graph, sample) for sample in samples] if samples is not None else None
@@ -61,6 +62,26 @@ def plan_export(
     accepted = [list(references[number]) for number in kept] if references else []
     cases = Reference(reference.translator_cases(net, graphs, rows, settings), sentences, accepted, task or Task())
     return Plan(model, graphs, translator_graphs(net, settings, "loop"), cases, net, settings, tokenizers)
+
+
+class Members(keras.Model):
+    """Several encoder-decoders, whose layers and weights are found as those of one model.
+
+    Args:
+        models: of `build_seq2seq`, with the same vocabularies.
+        combination: of `Ensemble`.
+
+    Raises:
+        UserError: if they cannot answer as one.
+    """
+
+    def __init__(self, models: Sequence[keras.Model], combination: str = "probabilities"):
+        super().__init__()
+        self.models = list(models)
+        try:
+            self.ensemble = Ensemble([EncoderDecoder(model) for model in self.models], combination)
+        except ValueError as error:
+            raise UserError(f"These models make no ensemble. {error}") from None
 
 
 def check_precision(model: keras.Model) -> None:
@@ -74,7 +95,7 @@ def check_precision(model: keras.Model) -> None:
 
 
 def source_rows(
-    net: EncoderDecoder,
+    net: Net,
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
     samples: Sequence[Any] | None,
     source_length: int | None = None,
@@ -111,7 +132,7 @@ def source_rows(
     return [rows[number] for number in kept], [sentences[number] for number in kept] if sentences else [], kept
 
 
-def frames(net: EncoderDecoder, samples: Sequence[Any]) -> list[Any]:
+def frames(net: Net, samples: Sequence[Any]) -> list[Any]:
     """Samples of features, each `(S, F)`."""
     if any(isinstance(sample, str) for sample in samples):
         raise UserError(f"Samples are sentences. Expected: features, arrays (length, {net.source_features})")

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from keras_attention.errors import UserError
-from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.types import BOS_ID, PAD_ID, UNK_ID
 
 from .graphs import Graph
 from .quality import Task
-from .search_settings import SearchSettings
+from .search_settings import Net, SearchSettings
 
 BATCH_SIZES = (1, 3, 16, 32)
 """Sentences are searched in batches of these sizes, in turn."""
@@ -84,9 +83,7 @@ def batches(rows: Sequence[Any]) -> Iterator[np.ndarray]:
         start, turn = start + size, turn + 1
 
 
-def translator_cases(
-    net: EncoderDecoder, graphs: Sequence[Graph], rows: Sequence[Any], settings: SearchSettings
-) -> list[Case]:
+def translator_cases(net: Net, graphs: Sequence[Graph], rows: Sequence[Any], settings: SearchSettings) -> list[Case]:
     """The cases of an encoder-decoder: every row searched, and single graphs at two batch sizes and two lengths.
 
     Args:
@@ -116,9 +113,7 @@ def translator_cases(
     return cases
 
 
-def policies(
-    net: EncoderDecoder, settings: SearchSettings, source: np.ndarray, found: Case
-) -> Iterator[dict[str, Any]]:
+def policies(net: Net, settings: SearchSettings, source: np.ndarray, found: Case) -> Iterator[dict[str, Any]]:
     """Other values of the knobs to verify with: short and unpenalised; and all of them turned at once.
 
     The second bans the first word of some translation that the defaults found, and begins with another one, so that
@@ -152,7 +147,7 @@ def policies(
 
 
 def search_case(
-    net: EncoderDecoder,
+    net: Net,
     translate: Graph,
     source: np.ndarray,
     settings: SearchSettings,

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_attention.seq2seq import EncoderDecoder
+
 from .bench import Latency
 from .estimate import of_net
 from .parity import Parity
@@ -45,7 +47,7 @@ class Report:
 def build(manifest: Mapping[str, Any], parities: Sequence[Parity], latencies: Sequence[Latency], plan: Plan) -> Report:
     """The report of a verified artefact."""
     macs = {}
-    if plan.net is not None:
+    if isinstance(plan.net, EncoderDecoder):
         costs = of_net(plan.net, SHOWN_LENGTH, SHOWN_LENGTH, plan.settings.beam_size)
         macs = {
             "a source token": costs.encoder_macs,

@@ -318,8 +318,9 @@ export class Artefact {
       throw new ArtefactError(`The beam size is out of range. Expected: at least 1. Received: ${beams}`);
     }
     const onHost = hostLoop || beams !== manifest.beam_size;
-    const { method, groups, phrases, no_repeat_ngram: ngram, length_penalty_kind: kind } = manifest.search;
-    if (onHost && (method !== "beam" || groups > 1 || phrases || ngram || kind !== "gnmt" || "repetition_penalty" in knobs)) {
+    const { method, groups, phrases, stop, no_repeat_ngram: ngram, length_penalty_kind: kind } = manifest.search;
+    const plain = method === "beam" && groups === 1 && !phrases && stop === "all" && !ngram && kind === "gnmt";
+    if (onHost && (!plain || "repetition_penalty" in knobs)) {
       throw new ArtefactError("This search is in the graph alone. Expected: no host loop, and the exported beam size");
     }
     return onHost

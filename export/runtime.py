@@ -513,6 +513,8 @@ def only_in_graph(manifest: Mapping[str, Any]) -> str:
         return f"the method {search['method']}"
     if search["groups"] > 1:
         return "groups of a diverse beam"
+    if search["stop"] != "all":
+        return "early stop"
     return "phrases" if search["phrases"] else ""
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_attention.ensemble import Ensemble
 from keras_attention.errors import UserError
 from keras_attention.search import Constraints
+from keras_attention.search.beam import STOPS
 from keras_attention.search.common import LENGTH_PENALTIES
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.types import PAD_ID, Tensor
@@ -20,6 +22,7 @@ from keras_attention.types import PAD_ID, Tensor
 from . import runtime
 from .ports import Axis, Port
 
+Net = EncoderDecoder | Ensemble
 METHODS = ("beam", "sample", "contrastive")
 SMALL = 0.01
 """The smallest temperature and repetition penalty of an artefact: they divide and multiply."""
@@ -68,6 +71,7 @@ class SearchSettings:
         repetition_penalty: default of the input of that name; `None`: there is no such input.
         phrases: most phrases of a row, and most tokens of each: sizes of the input `phrases`; `None`: there is none.
         groups: of a diverse beam, fixed.
+        stop: `"all"`, or `"best"` to stop as soon as the best translation of each row is known, fixed.
         diversity: default of how much groups avoid each other's words.
         method: `"beam"`, `"sample"` or `"contrastive"`, fixed.
         temperature, top_p: defaults, of samples.
@@ -90,6 +94,7 @@ class SearchSettings:
     repetition_penalty: float | None = None
     phrases: tuple[int, int] | None = None
     groups: int = 1
+    stop: str = "all"
     diversity: float = 0.5
     method: str = "beam"
     temperature: float = 1.0
@@ -110,6 +115,7 @@ class SearchSettings:
             ("repetition_penalty", (self.repetition_penalty or 1.0) >= SMALL, f"at least {SMALL}"),
             ("phrases", self.phrases is None or min(self.phrases) >= 1, "two numbers, each at least 1"),
             ("groups", self.groups >= 1 and self.beam_size % self.groups == 0, f"a divisor of {self.beam_size}"),
+            ("stop", self.stop in STOPS, " or ".join(STOPS)),
             ("diversity", self.diversity >= 0, "at least 0"),
             ("method", self.method in METHODS, f"one of {', '.join(METHODS)}"),
             ("temperature", self.temperature >= SMALL, f"at least {SMALL}"),
@@ -121,7 +127,7 @@ class SearchSettings:
                 raise UserError(f"The {name} is out of range. Expected: {expected}. Received: {getattr(self, name)}")
         if self.method != "beam":
             own = {"groups": self.groups != 1, "phrases": self.phrases is not None}
-            own["coverage_penalty"] = self.coverage_penalty != 0
+            own |= {"coverage_penalty": self.coverage_penalty != 0, "stop": self.stop != "all"}
             for name in (name for name, given in own.items() if given):
                 raise UserError(f"The {name} is of beam search. Expected: method='beam'. Received: {self.method!r}")
 
@@ -137,12 +143,13 @@ class SearchSettings:
             "length_penalty_kind": self.length_penalty_kind,
             "no_repeat_ngram": self.no_repeat_ngram,
             "groups": self.groups,
+            "stop": self.stop,
             "phrases": None if self.phrases is None else list(self.phrases),
             "top_k": self.top_k,
             "candidates": self.beam_size if self.method == "contrastive" else None,
         }
 
-    def knobs(self, net: EncoderDecoder) -> tuple[Knob, ...]:
+    def knobs(self, net: Net) -> tuple[Knob, ...]:
         """The inputs of a translator's `translate` beside the source, in their order."""
         vocabulary = net.config.output_vocabulary
         found = [
@@ -171,7 +178,7 @@ class SearchSettings:
             found.append(Knob(Port("alpha", "float32", ()), self.alpha, 0.0, 1.0))
         return tuple(found)
 
-    def run(self, net: EncoderDecoder, source: Tensor, knobs: Mapping[str, Any], recurrence: str = "layer") -> Any:
+    def run(self, net: Net, source: Tensor, knobs: Mapping[str, Any], recurrence: str = "layer") -> Any:
         """The search, with values of the knobs: a `SearchResult`."""
         given = {name: value for name, value in knobs.items() if name not in CONSTRAINTS}
         limits: dict[str, Any] = {
@@ -187,5 +194,5 @@ class SearchSettings:
             return net.sample(source, recurrence, **fixed, **limits, **given)
         if self.method == "contrastive":
             return net.contrast(source, recurrence, candidates=self.beam_size, **limits, **given)
-        fixed = {"groups": self.groups} if self.groups > 1 else {}
+        fixed = {"groups": self.groups, "stop": self.stop} if self.beam_size > 1 else {}
         return net.search(source, beam_size=self.beam_size, recurrence=recurrence, **limits, **fixed, **given)

@@ -1,7 +1,7 @@
 """What is inside each format's files: names, dtypes and axes of every signature, and the operators."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,29 +119,29 @@ QUANTISED_LSTM = "com.microsoft.DynamicQuantizeLSTM"
 
 
 def onnx_operator_failures(
-    name: str, counts: Mapping[str, int], config: Mapping[str, Any] | None, precision: str = "float32"
+    name: str, counts: Mapping[str, int], configs: Sequence[Mapping[str, Any]] = (), precision: str = "float32"
 ) -> list[str]:
     """Operators of one ONNX graph that break the promise made for it.
 
     `encode` and `decode_step` hold no loop, `encode` one `LSTM` or `GRU` node per layer and direction, but for an
-    encoder that the converter can only express as a loop (`needs_loop`).
+    encoder that the converter can only express as a loop (`needs_loop`). `configs` are those of the model, or of the
+    members of an ensemble.
     """
     failures = [
         f"onnx {name}: operators. Expected: standard ones. Received: {operator}"
         for operator in counts
         if "." in operator and not (precision == "dynamic_int8" and operator == QUANTISED_LSTM)
     ]
-    if config is None:
-        return failures
-    if name == "decode_step" or (name == "encode" and not needs_loop(config)):
+    looping = any(needs_loop(config) for config in configs)
+    if configs and (name == "decode_step" or (name == "encode" and not looping)):
         loops = sum(counts.get(kind, 0) for kind in ("Loop", "Scan", "If"))
         if loops:
             failures.append(f"onnx {name}: loops. Expected: 0. Received: {loops}")
-    if name == "encode" and config["cell"] in ("lstm", "gru") and not needs_loop(config):
-        expected = config["encoder_layers"] * (2 if config["bidirectional"] else 1)
-        kind = config["cell"].upper()
+    for kind in ("LSTM", "GRU") if name == "encode" else ():
+        ours = [config for config in configs if config["cell"] == kind.lower() and not needs_loop(config)]
+        expected = sum(config["encoder_layers"] * (2 if config["bidirectional"] else 1) for config in ours)
         received = counts.get(QUANTISED_LSTM if (kind, precision) == ("LSTM", "dynamic_int8") else kind, 0)
-        if received != expected:
+        if ours and received != expected:
             failures.append(f"onnx {name}: {kind} nodes. Expected: {expected}. Received: {received}")
     return failures
 

@@ -10,7 +10,7 @@ from keras_attention.text import Tokenizer
 
 from . import litert_text, onnx_text, text_graph
 from .graphs import Graph
-from .planning import Plan
+from .planning import Members, Plan
 from .saved_model import write_saved_model
 from .search_settings import SearchSettings
 
@@ -36,7 +36,8 @@ def check_text(
     for check in chosen:
         check(tokenizers)
     try:
-        copies = EncoderDecoder(model).config.copy_words
+        net = model.ensemble if isinstance(model, Members) else EncoderDecoder(model)
+        copies = net.config.copy_words
     except ValueError:
         raise UserError("Only a translator reads text. Expected: a model of build_seq2seq, or no text inside") from None
     if copies is not None:

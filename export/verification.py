@@ -129,7 +129,7 @@ def check_npu(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Refer
 
 def check_structure(directory: pathlib.Path, manifest: Mapping[str, Any], parity: Parity) -> None:
     """Names, dtypes, axes and operators."""
-    format_, entry, config = parity.format, manifest["formats"][parity.format], manifest.get("model")
+    format_, entry, configs = parity.format, manifest["formats"][parity.format], manifest.get("members", [])
     expected = {name: ports for name, ports in manifest["signatures"].items() if name in entry["signatures"]}
     received: dict[str, Any] = {}
     if format_ == "tflite":
@@ -145,7 +145,7 @@ def check_structure(directory: pathlib.Path, manifest: Mapping[str, Any], parity
             received[name] = structure.onnx_signature(model)
             parity.operators[name] = structure.onnx_operators(model)
             parity.failures += structure.onnx_operator_failures(
-                name, parity.operators[name], config, manifest["precision"]
+                name, parity.operators[name], configs, manifest["precision"]
             )
         if parity.operators.get("encode", {}).get("Loop"):
             parity.warnings.append(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from keras_attention.cli_options import Combination, MoreRuns
 from keras_attention.cli_train import parse_fields
 from keras_attention.errors import UserError
 
@@ -20,6 +21,8 @@ def export(
         list[str] | None, typer.Option("--to", metavar="FORMAT...", help="saved_model, tflite (litert), onnx.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Artefact directory to write. [default: RUN/export]")] = None,
+    ensemble: MoreRuns = None,
+    combination: Combination = "probabilities",
     beam: Annotated[int, typer.Option(help="Hypotheses kept, fixed in the artefact.")] = 5,
     max_length: Annotated[int, typer.Option(help="Longest translation in tokens, fixed in the artefact.")] = 200,
     length_penalty: Annotated[float, typer.Option(help="Default exponent of the length penalty.")] = 1.0,
@@ -34,6 +37,7 @@ def export(
         tuple[int, int] | None,
         typer.Option(metavar="COUNT TOKENS", help="Gives it room for so many required phrases of so many tokens."),
     ] = None,
+    stop: Annotated[str, typer.Option(help="all; or best, as soon as the best translation is known, fixed.")] = "all",
     groups: Annotated[int, typer.Option(help="Diverse beam search: groups that divide the beam, fixed.")] = 1,
     diversity: Annotated[float, typer.Option(help="Default of how much groups avoid each other's words.")] = 0.5,
     sample: Annotated[bool, typer.Option("--sample", help="Draw --beam outputs in place of a beam search.")] = False,
@@ -75,6 +79,8 @@ def export(
         run,
         formats or None,
         output,
+        ensemble=ensemble or (),
+        combination=combination,
         beam_size=beam,
         max_length=max_length,
         length_penalty=length_penalty,
@@ -84,6 +90,7 @@ def export(
         no_repeat_ngram=no_repeat_ngram,
         repetition_penalty=repetition_penalty,
         phrases=phrases,
+        stop=stop,
         groups=groups,
         diversity=diversity,
         method="sample" if sample else "beam" if contrastive is None else "contrastive",

@@ -38,6 +38,12 @@ class Ensemble(Searching):
         return self.members[0].config
 
     @property
+    def source_features(self) -> int | None:
+        """F where a source is features, None where it is words."""
+        features: int | None = self.members[0].source_features
+        return features
+
+    @property
     def source_dtype(self) -> str:
         return str(self.members[0].source_dtype)
 

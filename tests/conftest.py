@@ -29,6 +29,7 @@ ONCE = {
     "test_copying_task.py": EXPORT,
     "test_estimate.py": EXPORT,
     "test_export_artefact.py": EXPORT,
+    "test_export_ensemble.py": EXPORT,
     "test_export_matrix.py": EXPORT,
     "test_export_model.py": EXPORT,
     "test_export_npu.py": EXPORT,

@@ -246,7 +246,7 @@ def test_a_translator_alone(tmp_path: pathlib.Path) -> None:
 
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
-    with pytest.raises(UserError, match="The npu target is for translators"):
+    with pytest.raises(UserError, match="The npu target is for one translator"):
         export(model, tmp_path / "artefact", target="npu")
 
 

@@ -19,7 +19,7 @@ __all__ = ["cheap"]
 SEARCHES: dict[str, dict[str, Any]] = {
     "repetition": {"no_repeat_ngram": 2, "repetition_penalty": 1.2, "length_penalty_kind": "average"},
     "phrases": {"phrases": (2, 3)},
-    "groups": {"beam_size": 4, "groups": 2, "repetition_penalty": 1.0},
+    "groups": {"beam_size": 4, "groups": 2, "repetition_penalty": 1.0, "stop": "best"},
     "sample": {"method": "sample", "top_k": 6, "top_p": 0.9, "no_repeat_ngram": 3},
     "contrastive": {"method": "contrastive", "no_repeat_ngram": 2},
 }
@@ -65,6 +65,8 @@ def test_the_manifest_says_what_is_fixed_and_what_is_an_input(folders: dict[str,
         assert set(manifest["signatures"]["translate"]["inputs"]) == {"source_ids", *expected[name]}
     assert manifests["repetition"]["search"]["no_repeat_ngram"] == 2
     assert manifests["repetition"]["search"]["length_penalty_kind"] == "average"
+    assert manifests["groups"]["search"]["groups"] == 2
+    assert manifests["groups"]["search"]["stop"] == "best"
     assert manifests["sample"]["search"]["top_k"] == 6
     assert manifests["sample"]["knobs"]["uniforms"] == {"random": True, "minimum": 0.0, "maximum": 1.0}
     assert manifests["contrastive"]["search"]["candidates"] == 3
@@ -165,6 +167,8 @@ def test_mistakes_with_knobs(
         ({"method": "sample", "coverage_penalty": 0.2}, "coverage_penalty is of beam search"),
         ({"method": "contrastive", "alpha": 1.5}, "alpha is out of range"),
         ({"length_penalty_kind": "none"}, "gnmt or average"),
+        ({"stop": "never"}, "all or best"),
+        ({"method": "sample", "stop": "best"}, "stop is of beam search"),
     ],
 )
 def test_mistakes_with_settings(fields: dict[str, Any], message: str) -> None:

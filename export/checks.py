@@ -1,0 +1,84 @@
+"""What of an export can be refused before any work: formats, precisions, tasks, references, the backend."""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_attention.errors import UserError
+from keras_attention.output_scores import TASK_METRIC
+
+from .quality import Task
+
+FORMATS = ("saved_model", "tflite", "onnx")
+HELD = {
+    "saved_model": ("float32",),
+    "tflite": ("float32", "float16", "dynamic_int8"),
+    "onnx": ("float32", "float16", "dynamic_int8"),
+}
+"""The precisions that each format can hold."""
+PRECISIONS = HELD["tflite"]
+TARGETS = ("mobile", "npu")
+ALIASES = {"litert": "tflite", "savedmodel": "saved_model"}
+
+
+def check_formats(to: str | Sequence[str] | None, precision: str = "float32") -> list[str]:
+    """The formats asked for, without repetition, under their own names; all that can hold the precision for `None`.
+
+    Raises:
+        UserError: if one is unknown or cannot hold the precision, there is none, or the precision is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"Unknown precision. Expected: one of {', '.join(PRECISIONS)}. Received: {precision!r}")
+    if to is None:
+        return [name for name in FORMATS if precision in HELD[name]]
+    names = [to] if isinstance(to, str) else list(to)
+    formats = list(dict.fromkeys(ALIASES.get(name, name) for name in names))
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise UserError(
+            f"Unknown export format. Expected: one or several of {', '.join(FORMATS)} (litert is tflite). "
+            f"Received: {', '.join(unknown) or 'none'}"
+        )
+    unable = [name for name in formats if precision not in HELD[name]]
+    if unable:
+        able = [name for name in FORMATS if precision in HELD[name]]
+        raise UserError(f"{unable[0]} cannot hold {precision}. Expected: --to {' '.join(able)}")
+    return formats
+
+
+def check_task(task: str, limit: float) -> Task:
+    """What outputs are scored by. Raises UserError for an unknown task, and a limit that is no number."""
+    if task not in TASK_METRIC:
+        raise UserError(f"Unknown task. Expected: one of {', '.join(TASK_METRIC)}. Received: {task!r}")
+    if not limit >= 0:
+        raise UserError(f"The loss limit is out of range. Expected: at least 0. Received: {limit}")
+    return Task(task, limit=limit)
+
+
+def check_references(
+    references: Sequence[str | Sequence[str]] | None, samples: Sequence[Any] | None
+) -> list[list[str]]:
+    """A list of texts for each sample; none without references. Raises UserError for another number of them."""
+    accepted = [[one] if isinstance(one, str) else list(one) for one in references or ()]
+    if accepted and len(accepted) != len(samples or ()):
+        raise UserError(
+            f"References do not fit the samples. Expected: {len(samples or ())}, one line each. "
+            f"Received: {len(accepted)}"
+        )
+    if accepted and not all(accepted):
+        raise UserError("A sample has no reference. Expected: at least one each")
+    return accepted
+
+
+def check_backend() -> None:
+    """Raises UserError unless Keras runs on TensorFlow and the converters are installed."""
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            "Export runs on the TensorFlow backend of Keras; a model trained on another one loads there as it is. "
+            f"Expected: KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}"
+        )
+    for module in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "tensorflow_text"):
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"Export needs {module}, which is not installed. Run: pip install 'keras-luong[export]'")
