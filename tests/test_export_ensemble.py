@@ -9,6 +9,7 @@ import pytest
 
 from keras_attention import EncoderDecoder, Ensemble, UserError
 from keras_attention.export import commands, export, runtime
+from keras_attention.translator import Translator
 from tests.export_models import LINES, cheap, tiny_model
 from tests.test_export_artefact import make_run
 
@@ -71,8 +72,6 @@ def test_runs_make_an_artefact_for_text(
     )
     assert "kinds, all built-in" in capsys.readouterr().out
     texts = [hypotheses[0].text for hypotheses in runtime.Artefact(folder).translate(LINES)]
-    from keras_attention import Translator
-
     expected = Translator.load(*runs, combination="logits").translate(LINES, beam_size=2, max_length=9)
     assert texts == [hypotheses[0].text for hypotheses in expected]
 
