@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import pathlib
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -84,9 +86,39 @@ def contenders(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
     return functions, bare
 
 
+def profile(functions: dict[str, Callable[[], Any]], calls: int = 3, shown: int = 12) -> str:
+    """A table of the operations of a beam search beside those of its steps alone: milliseconds of work of one search.
+
+    Work of all threads, waiting left out: more than the wall time where operations run side by side.
+    """
+    import tensorflow as tf
+    from profile_step import trace
+
+    found = {}
+    for name in ("beam", "steps of the beam"):
+        with tempfile.TemporaryDirectory() as folder:
+            tf.profiler.experimental.start(folder)
+            for _ in range(calls):
+                tf.nest.map_structure(lambda tensor: tensor.numpy(), functions[name]())
+            tf.profiler.experimental.stop()
+            found[name] = trace(pathlib.Path(folder))
+    search, steps = found["beam"], found["steps of the beam"]
+    more = {kind: search[kind] - steps[kind] for kind in search}
+    kinds = sorted(more, key=lambda kind: -more[kind])[:shown]
+    rest = sum(more.values()) - sum(more[kind] for kind in kinds)
+    lines = ["| operation | ms in a search | ms in its steps | more |", "|---|---|---|---|"]
+    for kind in kinds:
+        each = [value / 1e9 / calls for value in (search[kind], steps[kind], more[kind])]
+        lines.append(f"| {kind} | " + " | ".join(f"{value:.1f}" for value in each) + " |")
+    lines.append(f"| all others | | | {rest / 1e9 / calls:.1f} |")
+    totals = [sum(one.values()) / 1e9 / calls for one in (search, steps)]
+    return "\n".join([*lines, f"| all | {totals[0]:.1f} | {totals[1]:.1f} | {totals[0] - totals[1]:.1f} |"])
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_outputs(parser)
+    parser.add_argument("--profile", action="store_true", help="also print what the beam's time goes into")
     sizes = {"batch": 32, "beam": 5, "hidden": 512, "vocabulary": 8000, "length": 30, "source": 30}
     for name, value in {**sizes, "rounds": 7, "threads": 2}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -97,6 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
     functions, bare = contenders(options)
     for run in functions.values():
         run()
+    if options.profile:
+        print(profile(functions))
     rows: list[dict[str, Any]] = []
     for number in range(options.rounds):
         for name, run in functions.items():

@@ -253,13 +253,20 @@ def test_the_cost_of_a_search(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
     sizes = {"batch": 2, "beam": 2, "hidden": 8, "vocabulary": 11, "length": 3, "source": 4, "rounds": 1}
     options = [f"--{name}={value}" for name, value in sizes.items()]
     run = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "search.py"), *options, "--output", str(tmp_path / "search")],
+        [
+            *(sys.executable, str(ROOT / "benchmarks" / "search.py"), *options),
+            *("--profile", "--output", str(tmp_path / "search")),
+        ],
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    overheads = json.loads(run.stdout.splitlines()[-1])["overhead"]
+    lines = run.stdout.splitlines()
+    assert lines[0] == "| operation | ms in a search | ms in its steps | more |"
+    assert all(float(cell) >= 0 for cell in lines[2].split("|")[2:4])
+    assert sum(line.startswith("| all |") for line in lines) == 1
+    overheads = json.loads(lines[-1])["overhead"]
     assert set(overheads) >= {"greedy", "beam", "sampling"}
     assert all(value < 1 for value in overheads.values())
     with (tmp_path / "search.csv").open(encoding="utf-8") as file:
