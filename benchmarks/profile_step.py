@@ -16,7 +16,17 @@ import tempfile
 
 from throughput import CONTENDERS, add_sizes, make_contender
 
-WAITING = ("while", "StatefulPartitionedCall", "PartitionedCall", "While", "EagerExecute", "function", "_Recv", "_Send")
+WAITING = (
+    "while",
+    "StatefulPartitionedCall",
+    "PartitionedCall",
+    "While",
+    "EagerExecute",
+    "function",
+    "__inference",
+    "_Recv",
+    "_Send",
+)
 
 
 def trace(folder: pathlib.Path) -> collections.Counter[str]:
@@ -34,7 +44,7 @@ def trace(folder: pathlib.Path) -> collections.Counter[str]:
                     name = names[event.metadata_id]
                     # "gradient_tape/model/dense/MatMul:MatMul": an operation's name and its kind.
                     if ":" in name and "::" not in name:
-                        kind = name.rsplit(":", 1)[1].split("#")[0]
+                        kind = name.rsplit(":", 1)[1].split("#")[0].strip()
                         if kind and not kind.startswith(WAITING):
                             total[kind] += event.duration_ps
     return total
