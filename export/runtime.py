@@ -510,7 +510,7 @@ def only_in_graph(manifest: Mapping[str, Any]) -> str:
     """What `translate` does that the host loop cannot; empty if nothing."""
     search = manifest["search"]
     if search["method"] != "beam":
-        return f"the method {search['method']}"
+        return f"method {search['method']}"
     if search["groups"] > 1:
         return "groups of a diverse beam"
     if search["stop"] != "all":
