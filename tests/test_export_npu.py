@@ -224,7 +224,7 @@ def test_models_that_it_cannot_hold(tmp_path: pathlib.Path, config: dict[str, An
         ({"calibration": rows(SEQUENCES - 1)}, "at least 100 of them"),
         ({"calibration": None}, "at least 100 of them"),
         (
-            {"calibration": [[5] * LENGTH + [2]] * SEQUENCES},
+            {"calibration": rows(50) + [[5] * LENGTH + [2]] * 60},
             f"Too few sentences to calibrate with fit into {LENGTH} tok",
         ),
         ({"source_length": 1}, "Every sample is longer than the model can read. Expected: at most 1"),
