@@ -55,7 +55,6 @@ def describe_translator(
             files = tokenizer_files[side]
             described[side] = {"kind": tokenizer.kind, "file": files[0], "files": files}
     members = [member.config for member in net.members] if isinstance(net, Ensemble) else [config]
-    limits = [member.max_source_length for member in members if member.max_source_length is not None]
     return {
         "model": config.to_dict(),
         "members": [member.to_dict() for member in members],
@@ -70,7 +69,7 @@ def describe_translator(
         "target_vocabulary": config.target_vocabulary,
         "copy_words": config.copy_words or 0,
         "source_features": config.source_features,
-        "max_source_length": min(limits, default=None),
+        "max_source_length": net.max_source_length,
         "tokenizers": described,
     }
 

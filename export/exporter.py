@@ -148,9 +148,9 @@ def export(
     )
     if isinstance(model, (str, os.PathLike)):
         model = RunDirectory.open(os.fspath(model))
-    several = list(model) if isinstance(model, (list, tuple)) else None
-    if several:
-        model, ensemble = open_members(several, combination)
+    ensemble = None
+    if isinstance(model, (list, tuple)) and model:
+        model, ensemble = open_members(model, combination)
     if isinstance(model, RunDirectory):
         tokenizers = (model.source_tokenizer, model.target_tokenizer)
         if samples is None:
@@ -158,9 +158,9 @@ def export(
             if references is None and precision != "float32":
                 references = model.references()
         scored = dataclasses.replace(scored, name=model.task, tokenize=model.tokenization)
-        model = model.load_model()
-    if several:
-        model = ensemble
+        if ensemble is None:
+            model = model.load_model()
+    model = model if ensemble is None else ensemble
     accepted = check_references(references, samples)
     if on_npu:
         npu.check(model, settings)
@@ -199,7 +199,9 @@ def open_members(models: Sequence[Any], combination: str) -> tuple[Any, Members]
     return runs[0], Members(Translator.load(*runs, combination=combination).models, combination)
 
 
-def begin_manifest(plan: Plan, formats: Sequence[str], precision: str, stage: pathlib.Path) -> dict[str, Any]:
+def begin_manifest(
+    plan: Plan, formats: Sequence[str], precision: str, stage: pathlib.Path, text: bool = False
+) -> dict[str, Any]:
     """What a manifest says of every artefact; writes the tokenizers and the runtime of a translator."""
     graphs = list(plan.graphs)
     manifest: dict[str, Any] = {
@@ -207,7 +209,7 @@ def begin_manifest(plan: Plan, formats: Sequence[str], precision: str, stage: pa
         "kind": "model" if plan.net is None else "translator",
         "precision": precision,
         "versions": artefact.versions(),
-        "formats": artefact.describe_formats(formats, graphs, bool(text_graphs(plan))),
+        "formats": artefact.describe_formats(formats, graphs, text),
         "signatures": {graph.name: graph.to_dict() for graph in graphs},
     }
     if plan.net is not None:
@@ -250,7 +252,7 @@ def convert(
     """Write the files of every format, the tokenizers and the runtime; returns the manifest, complete with them."""
     graphs = list(plan.graphs)
     text = text_graphs(plan)
-    manifest = begin_manifest(plan, formats, precision, stage)
+    manifest = begin_manifest(plan, formats, precision, stage, bool(text))
     net = plan.net
     if "onnx" in formats and net is not None and net.source_features is None and net.config.copy_words is None:
         for name in ("runtime.mjs", "page.mjs", "index.html"):

@@ -107,7 +107,7 @@ def source_rows(
     Raises:
         UserError: if sentences come without tokenizers, or no sample is left.
     """
-    longest = min(net.config.max_source_length or 10**9, source_length or 10**9)
+    longest = min(net.max_source_length or 10**9, source_length or 10**9)
     samples = [] if samples is None else list(samples)
     if not samples:
         generator = np.random.default_rng(0)

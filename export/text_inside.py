@@ -49,7 +49,7 @@ def write_litert_text(plan: Plan, folder: pathlib.Path) -> None:
     assert plan.net is not None
     assert plan.tokenizers is not None
     knobs = plan.settings.knobs(plan.net)
-    graph = litert_text.text_graph(plan.stepped_graphs[-1], plan.tokenizers, knobs, plan.net.config.max_source_length)
+    graph = litert_text.text_graph(plan.stepped_graphs[-1], plan.tokenizers, knobs, plan.net.max_source_length)
     write_saved_model(folder, [graph])
 
 
@@ -71,6 +71,6 @@ def text_graphs(plan: Plan) -> list[tuple[Graph, list[Any]]]:
         return []
     source, target = (text_graph.graph_tokenizer(tokenizer) for tokenizer in plan.tokenizers)
     graph = text_graph.text_graph(
-        plan.graphs[-1], source, target, plan.settings.knobs(plan.net), plan.net.config.max_source_length
+        plan.graphs[-1], source, target, plan.settings.knobs(plan.net), plan.net.max_source_length
     )
     return [(graph, [*source.resources, *target.resources])]

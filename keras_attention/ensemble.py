@@ -38,6 +38,12 @@ class Ensemble(Searching):
         return self.members[0].config
 
     @property
+    def max_source_length(self) -> int | None:
+        """The most source positions that every member can read; None for no limit."""
+        limits = [member.config.max_source_length for member in self.members]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
     def source_features(self) -> int | None:
         """F where a source is features, None where it is words."""
         features: int | None = self.members[0].source_features

@@ -262,6 +262,11 @@ class EncoderDecoder(Searching):
         return self.source_embedding.kernel.shape[0] if dense else None
 
     @property
+    def max_source_length(self) -> int | None:
+        """The most source positions that a location score can read; None for no limit."""
+        return self.config.max_source_length
+
+    @property
     def source_dtype(self) -> str:
         return "int32" if self.source_features is None else "float32"
 
