@@ -116,13 +116,13 @@ def per_position(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]], targ
 
 
 def bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Of the TFLite file at each precision: biases stay in float32, tied tables are in an int8 file twice."""
+    """Of the TFLite file at each precision: biases stay in float32; a tied table is in the files for an NPU twice."""
     large = sum(int(np.prod(shape)) for shape in shapes.values() if len(shape) > 1)
     small = sum(int(np.prod(shape)) for shape in shapes.values()) - large
     tied = config.target_vocabulary * config.embedding_size if config.tie_embeddings != "none" else 0
     found = {}
     for precision, width in WIDTH.items():
-        twice = tied if width == 1 else 0
+        twice = tied if precision == "int8" else 0
         others = 4 if width != 2 else 2
         found[precision] = int(width * (large + twice) + others * small + OVERHEAD[precision])
     return found

@@ -20,6 +20,7 @@ from . import (
     bench,
     conversion,
     gru,
+    int8_embeddings,
     litert_text,
     loops,
     npu,
@@ -275,12 +276,17 @@ def convert(
             start(conversion.convert_to_onnx, layers, stage / "onnx", graphs, work, precision)
         if "tflite" in formats:
             say("converting to TFLite")
-            with loops.stepped(plan.model) if plan.net is None else contextlib.nullcontext():
+            with contextlib.ExitStack() as stack:
+                if plan.net is None:
+                    stack.enter_context(loops.stepped(plan.model))
+                if precision == "dynamic_int8":
+                    stack.enter_context(int8_embeddings.int8_lookups(plan.model))
                 write_saved_model(work / "loops", plan.stepped_graphs)
+                if text_inside:
+                    write_litert_text(plan, work / "text")
             names = [graph.name for graph in graphs]
             start(conversion.convert_to_tflite, work / "loops", stage / "model.tflite", names, precision)
             if text_inside:
-                write_litert_text(plan, work / "text")
                 names = ["translate_text"]
                 start(conversion.convert_to_tflite, work / "text", stage / litert_text.FILE, names, precision, True)
                 manifest["formats"]["tflite"]["text_file"] = litert_text.FILE

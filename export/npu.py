@@ -13,6 +13,7 @@ from keras_attention.seq2seq import EncoderDecoder
 from . import conversion, litert_int8, npu_graphs, reference
 from .calibration import SEQUENCES, Recorder, record
 from .errors import VerificationError
+from .int8_embeddings import quantised_rows
 from .planning import Plan
 from .saved_model import write_saved_model
 from .search_settings import SearchSettings
@@ -113,9 +114,7 @@ def tables(embeddings: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Embedding tables in int8 with a scale for each row; `source` and `target`, and the scales."""
     found = {}
     for side, table in embeddings.items():
-        scale = np.maximum(np.abs(table).max(axis=1), 1e-12).astype(np.float32) / np.float32(127)
-        found[side] = np.rint(table / scale[:, None]).astype(np.int8)
-        found[f"{side}_scale"] = scale
+        found[side], found[f"{side}_scale"] = quantised_rows(table)
     return found
 
 

@@ -4,6 +4,7 @@ import json
 import pathlib
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +13,7 @@ from keras_attention import UserError
 from keras_attention.export import commands, errors, export, litert, quality, runtime, structure, verify
 from keras_attention.output_scores import score_outputs
 from keras_attention.run_directory import RunDirectory
+from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import train_tokenizer
 from tests.export_models import LINES, cheap, tiny_model
 from tests.test_export_artefact import dense_model, make_run
@@ -86,6 +88,50 @@ def test_int8_reaches_into_the_loops(artefacts: dict[str, pathlib.Path]) -> None
     assert len(quantised) >= 4  # both products of the cell, the attentional layer, the output
     counts = structure.onnx_operators(onnx.load(str(artefacts["dynamic_int8"] / "onnx" / "encode.onnx")))
     assert counts[structure.QUANTISED_LSTM] == 2
+
+
+def tables(path: pathlib.Path, vocabulary: int) -> list[tuple[str, int, str]]:
+    """Type, buffer and reader of each int8 constant with a row for each word, in a TFLite file."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    found = []
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex]
+            for tensor in (graph.tensors[number] for number in operator.inputs if number >= 0):
+                constant = model.buffers[tensor.buffer].data is not None and tensor.type == schema.TensorType.INT8
+                if constant and len(tensor.shape) == 2 and tensor.shape[0] == vocabulary:
+                    found.append((graph.name.decode(), tensor.buffer, names[code.builtinCode]))
+    return found
+
+
+@pytest.mark.parametrize("tie", ["all", "none"])
+def test_tables_are_looked_up_in_int8(tmp_path: pathlib.Path, cheap: None, tie: str) -> None:
+    """Rows are gathered as int8, in loops too, and none becomes floats as a whole; a tied table is stored once."""
+    words = 211
+    vocabularies = {"source_vocabulary": words, "target_vocabulary": words}
+    model = tiny_model(**SIZES, **vocabularies, tie_embeddings=tie)
+    # One loud row: a scale of the whole table would leave the others 1 of 127 steps each.
+    layer = model.get_layer("embedding" if tie == "all" else "source_embedding")
+    table = keras.ops.convert_to_numpy(layer.embeddings).copy()
+    table[7] *= 100
+    layer.embeddings.assign(table)
+    former = [keras.ops.convert_to_numpy(weight).copy() for weight in model.weights]
+    export(model, tmp_path / "artefact", "tflite", precision="dynamic_int8", max_length=11)
+    for weight, value in zip(model.weights, former, strict=True):
+        assert np.array_equal(np.asarray(weight), value)
+    found = tables(tmp_path / "artefact" / "model.tflite", words)
+    readers = {name for _, _, name in found}
+    assert readers == {"GATHER", "FULLY_CONNECTED"}
+    assert len({buffer for _, buffer, _ in found}) == (1 if tie == "all" else 3)
+    assert any("body" in graph for graph, _, name in found if name == "GATHER")
+    source = np.asarray([[4, 5, 6, 2]], np.int32)
+    received = runtime.Artefact(tmp_path / "artefact").backend.run("encode", {"source_ids": source})
+    state, _ = EncoderDecoder(model).encode(source)
+    for name, value in state.items():
+        np.testing.assert_allclose(received[f"state_{name}"], np.asarray(value), atol=0.05)
 
 
 def test_files_shrink(artefacts: dict[str, pathlib.Path]) -> None:
