@@ -84,13 +84,15 @@ def describe_files(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def complete(manifest: dict[str, Any], directory: pathlib.Path) -> dict[str, Any]:
-    """The manifest with the files as they are now, and its own checksum."""
-    manifest = {**manifest, "files": describe_files(directory)}
-    manifest["checksum"] = runtime.manifest_checksum(manifest)
-    return manifest
+    """The manifest with the files as they are now."""
+    return {**manifest, "files": describe_files(directory)}
 
 
 def write_manifest(manifest: dict[str, Any], directory: pathlib.Path) -> None:
-    """Write `manifest.json`."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False)
-    (directory / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    """Write `manifest.json`, with its own checksum in its last line but one."""
+    zeros = "0" * 64
+    content = {name: value for name, value in manifest.items() if name != "checksum"} | {"checksum": zeros}
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    start, _, end = text.rpartition(zeros)
+    text = f"{start}{runtime.manifest_checksum(text, zeros)}{end}"
+    (directory / "manifest.json").write_text(text, encoding="utf-8", newline="\n")

@@ -70,8 +70,8 @@ def measure(
     for format_ in manifest["formats"]:
         backend = open_backend(directory, manifest, format_, threads)
         call = functools.partial(backend.run, graph)
-        if format_ == "npu":
-            call = functools.partial(search, backend, manifest)
+        if graph == "translate":
+            call = functools.partial(runtime.run_translate, backend, manifest)
         times, batch_times = repeat(call, singles, seconds), repeat(call, [larger], seconds)
         results.append(
             Latency(
@@ -99,9 +99,8 @@ spec.loader.exec_module(runtime)
 manifest = json.loads((pathlib.Path(work) / "manifest.json").read_text())
 inputs = dict(np.load(pathlib.Path(work) / "inputs.npz"))
 opened = runtime.BACKENDS[backend](pathlib.Path(folder), manifest, None)
-if backend == "npu":
-    knobs = {name: inputs[name] for name in manifest["knobs"]}
-    runtime.search_on_host(opened, manifest, inputs["source_ids"], manifest["beam_size"], knobs)
+if graph == "translate":
+    runtime.run_translate(opened, manifest, inputs)
 else:
     opened.run(graph, inputs)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -125,12 +124,6 @@ def peak_memory(
         arguments = [runtime.__file__, str(directory), names[0], graph, work]
         command = [sys.executable, "-P", "-c", PEAK, *arguments]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-
-def search(backend: Any, manifest: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> Any:
-    """The host loop with the inputs of `translate`."""
-    knobs = {name: inputs[name] for name in manifest["knobs"]}
-    return runtime.search_on_host(backend, manifest, inputs["source_ids"], manifest["beam_size"], knobs)
 
 
 def repeat(call: Callable[[Any], Any], inputs: list[Any], seconds: float, least: int = 3) -> list[float]:

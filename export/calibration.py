@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_attention.errors import UserError
 from keras_attention.seq2seq import EncoderDecoder
 
 from . import runtime
@@ -25,6 +26,34 @@ CLEAR = 8.0
 FIRST_BIAS = -100.0
 STEPS = 6
 """Steps of a sentence that are kept at most, chosen evenly."""
+CALIBRATED = 128
+"""Samples of a run that are taken to calibrate with, where no other text is given."""
+
+
+def split_samples(samples: Sequence[Any] | None, calibration: Sequence[Any] | None) -> tuple[list[Any], int, list[Any]]:
+    """The samples to verify with, their number, and what to calibrate with: never the same sentences.
+
+    Raises:
+        UserError: where there is too little to calibrate with.
+    """
+    known = list(samples or ())
+    if calibration is None:
+        known, calibration = known[:-CALIBRATED], known[-CALIBRATED:]
+    if len(calibration) < SEQUENCES or not known:
+        raise UserError(
+            f"int8 takes its ranges from sentences. Expected: at least {SEQUENCES} of them (--calibration FILE), and "
+            f"others to verify with. Received: {len(calibration)} and {len(known)}"
+        )
+    return known, len(known), list(calibration)
+
+
+def check_rows(rows: Sequence[Sequence[int]], most: int | None) -> None:
+    """Raises UserError where too few of the sentences are short enough to calibrate with."""
+    if len(rows) < SEQUENCES:
+        raise UserError(
+            f"Too few sentences to calibrate with fit into {most} tokens. "
+            f"Expected: at least {SEQUENCES}. Received: {len(rows)}. Give more, or a greater --source-length"
+        )
 
 
 class Recorder(runtime.Npu):
@@ -69,17 +98,19 @@ class Recorder(runtime.Npu):
         return stacked
 
 
-def record(
-    recorder: Recorder, manifest: Mapping[str, Any], rows: Sequence[Sequence[int]]
-) -> tuple[list[list[int]], dict[str, dict[str, np.ndarray]]]:
-    """Translate rows of ids, greedily and one by one: what was found, and what to calibrate with."""
+def record(recorder: Any, manifest: Mapping[str, Any], rows: Sequence[Any]) -> list[list[int]]:
+    """Translate rows of ids, or of features, greedily and one by one, and return what was found.
+
+    What goes into each graph lies in the recorder's `records` then, of the steps some of each sentence.
+    """
     found = []
     for row in rows:
-        source = np.asarray([row], np.int32)
+        source = np.asarray([row])
+        source = source.astype(np.int32 if source.ndim == 2 else np.float32)
         begin = len(recorder.records["decode_step"])
         outputs = runtime.search_on_host(recorder, manifest, source, 1, runtime.knob_values(manifest, 1, {}))
         found.append([int(i) for i in outputs["ids"][0, 0, : outputs["lengths"][0, 0]]])
         steps = recorder.records["decode_step"][begin:]
         kept = np.unique(np.linspace(0, len(steps) - 1, STEPS).round().astype(int))
         recorder.records["decode_step"][begin:] = [steps[place] for place in kept]
-    return found, recorder.calibration()
+    return found

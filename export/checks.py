@@ -9,16 +9,18 @@ import keras
 from keras_attention.errors import UserError
 from keras_attention.output_scores import TASK_METRIC
 
+from . import runtime
 from .quality import Task
+from .search_settings import SearchSettings
 
 FORMATS = ("saved_model", "tflite", "onnx")
 HELD = {
     "saved_model": ("float32",),
     "tflite": ("float32", "float16", "dynamic_int8"),
-    "onnx": ("float32", "float16", "dynamic_int8"),
+    "onnx": ("float32", "float16", "dynamic_int8", "int8"),
 }
 """The precisions that each format can hold."""
-PRECISIONS = HELD["tflite"]
+PRECISIONS = HELD["onnx"]
 TARGETS = ("mobile", "npu")
 ALIASES = {"litert": "tflite", "savedmodel": "saved_model"}
 
@@ -44,7 +46,8 @@ def check_formats(to: str | Sequence[str] | None, precision: str = "float32") ->
     unable = [name for name in formats if precision not in HELD[name]]
     if unable:
         able = [name for name in FORMATS if precision in HELD[name]]
-        raise UserError(f"{unable[0]} cannot hold {precision}. Expected: --to {' '.join(able)}")
+        other = ", or --target npu: TFLite files of static graphs" if precision == "int8" else ""
+        raise UserError(f"{unable[0]} cannot hold {precision}. Expected: --to {' '.join(able)}{other}")
     return formats
 
 
@@ -70,6 +73,13 @@ def check_references(
     if accepted and not all(accepted):
         raise UserError("A sample has no reference. Expected: at least one each")
     return accepted
+
+
+def check_host_search(settings: SearchSettings) -> None:
+    """Raises UserError unless the host loop of the artefact's runtime knows the search: int8 files hold no other."""
+    missing = runtime.only_in_graph({"search": settings.describe()})
+    if missing:
+        raise UserError(f"int8 files are searched on the host, which knows no {missing}. Expected: a plain beam search")
 
 
 def check_backend() -> None:

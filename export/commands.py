@@ -45,7 +45,7 @@ def export_run(
         run: the run directory.
         to: `saved_model`, `tflite` (or `litert`), `onnx`; all that can hold the precision if `None`.
         output: the artefact directory to write; `RUN/export` if `None`.
-        precision: `float32`, `float16` or `dynamic_int8`.
+        precision: `float32`, `float16`, `dynamic_int8`, or `int8` (ONNX).
         text: whether TFLite and ONNX get another file that reads sentences.
         sentences: a text file to verify on, one sentence per line; the run's own samples if `None`.
         references: a text file of what each of these may become, several separated by tabs; the run's own beside its

@@ -28,8 +28,10 @@ from . import (
     reference,
     report,
     runtime,
+    static_int8,
 )
-from .checks import TARGETS, check_backend, check_formats, check_references, check_task
+from .calibration import split_samples
+from .checks import TARGETS, check_backend, check_formats, check_host_search, check_references, check_task
 from .planning import Members, Plan, plan_export, source_rows
 from .quality import LOSS_LIMIT
 from .saved_model import write_saved_model
@@ -92,7 +94,8 @@ def export(
         min_length: default of the fewest tokens of a translation, EOS counted.
         coverage_penalty: default of GNMT's coverage penalty, against words left untranslated.
         precision: `"float32"`; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it, and faster
-            products. SavedModel holds float32 alone.
+            products; `"int8"`, ONNX alone: activations of fixed ranges too, with the search on the host. SavedModel
+            holds float32 alone.
         text: whether TFLite and ONNX get another file that reads sentences, see `litert_text` and `onnx_text`. These
             need subword tokenizers, and operators of tensorflow-text or onnxruntime-extensions where they run.
         references: what each sample may become, one text or several each: what a lower precision costs is measured with
@@ -102,7 +105,7 @@ def export(
         target: `"mobile"`, or `"npu"`: int8 files of static graphs in place of the formats, see `npu_graphs`, with the
             search on the host; `to` and `precision` are of no meaning there.
         source_length: of the NPU target: most source tokens, EOS counted.
-        calibration: of the NPU target: at least 100 sentences (or rows of ids) that int8 takes its ranges from; the
+        calibration: of int8 and the NPU target: at least 100 sentences (or rows of ids) that ranges are taken from; the
             last 128 of a run's samples if `None`, which are then not verified with.
         combination: of several models: mean of `"probabilities"` or of `"logits"`.
         overwrite: whether an artefact that is already there is replaced, once the new one is verified.
@@ -130,6 +133,8 @@ def export(
     if target not in TARGETS:
         raise UserError(f"Unknown target. Expected: one of {', '.join(TARGETS)}. Received: {target!r}")
     on_npu = target == "npu"
+    if text and precision == "int8":
+        raise UserError("A file that reads sentences holds `translate`, which int8 files do not. Expected: no --text")
     if on_npu and (to is not None or text or precision not in ("float32", "int8")):
         raise UserError("The npu target is int8 TFLite files for ids. Expected: no --to, --text or --precision with it")
     formats = ["npu"] if on_npu else check_formats(to, precision)
@@ -165,7 +170,9 @@ def export(
     accepted = check_references(references, samples)
     if on_npu:
         npu.check(model, settings)
-        samples, kept, calibration = npu.split_samples(samples, calibration)
+    if precision == "int8":
+        check_host_search(settings)
+        samples, kept, calibration = split_samples(samples, calibration)
         accepted = accepted[:kept]
     if text:
         check_text(formats, tokenizers, model, settings)
@@ -173,6 +180,8 @@ def export(
         plan = plan_export(model, settings, tokenizers, samples, accepted, scored, source_length if on_npu else None)
         if on_npu:
             manifest = convert_for_npu(plan, calibration or (), source_length, stage, work, say)
+        elif precision == "int8":
+            manifest = convert_to_int8(plan, calibration or (), stage, work, say)
         else:
             manifest = convert(plan, formats, stage, work, say, precision, text)
         parities = compare(stage, manifest, plan.cases, say)
@@ -241,6 +250,29 @@ def convert_for_npu(
     return artefact.complete(manifest, stage)
 
 
+def convert_to_int8(
+    plan: Plan, calibration: Sequence[Any], stage: pathlib.Path, work: pathlib.Path, say: Progress
+) -> dict[str, Any]:
+    """Write the int8 ONNX files, the tokenizers and the runtimes; returns the manifest."""
+    static_int8.check(plan)
+    manifest = begin_manifest(plan, ["onnx"], "int8", stage)
+    manifest["formats"] = artefact.describe_formats(["onnx"], static_int8.chosen(plan.graphs), False)
+    add_page(plan, stage)
+    say("converting to ONNX, and calibrating")
+    with loops.without_cudnn(plan.model), gru.recognised(plan.model):
+        write_saved_model(work / "layers", static_int8.chosen(plan.graphs))
+    static_int8.write(plan, calibration, manifest, stage, work)
+    return artefact.complete(manifest, stage)
+
+
+def add_page(plan: Plan, stage: pathlib.Path) -> None:
+    """Lay the runtime and the page in JavaScript beside ONNX files of a translator that they can run."""
+    net = plan.net
+    if net is not None and net.source_features is None and net.config.copy_words is None:
+        for name in ("runtime.mjs", "page.mjs", "index.html"):
+            shutil.copyfile(pathlib.Path(runtime.__file__).with_name(name), stage / name)
+
+
 def convert(
     plan: Plan,
     formats: Sequence[str],
@@ -254,10 +286,8 @@ def convert(
     graphs = list(plan.graphs)
     text = text_graphs(plan)
     manifest = begin_manifest(plan, formats, precision, stage, bool(text))
-    net = plan.net
-    if "onnx" in formats and net is not None and net.source_features is None and net.config.copy_words is None:
-        for name in ("runtime.mjs", "page.mjs", "index.html"):
-            shutil.copyfile(pathlib.Path(runtime.__file__).with_name(name), stage / name)
+    if "onnx" in formats:
+        add_page(plan, stage)
     if "saved_model" in formats:
         say("writing the SavedModel")
         for graph, _ in text:

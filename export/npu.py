@@ -11,7 +11,7 @@ from keras_attention.errors import UserError
 from keras_attention.seq2seq import EncoderDecoder
 
 from . import conversion, litert_int8, npu_graphs, reference
-from .calibration import SEQUENCES, Recorder, record
+from .calibration import Recorder, check_rows, record
 from .errors import VerificationError
 from .int8_embeddings import quantised_rows
 from .planning import Plan
@@ -22,25 +22,6 @@ from .verification import best
 
 FOLDER = "npu"
 EMBEDDINGS = f"{FOLDER}/embeddings.npz"
-CALIBRATED = 128
-"""Samples of a run that are taken to calibrate with, where no other text is given."""
-
-
-def split_samples(samples: Sequence[Any] | None, calibration: Sequence[Any] | None) -> tuple[list[Any], int, list[Any]]:
-    """The samples to verify with, their number, and what to calibrate with: never the same sentences.
-
-    Raises:
-        UserError: where there is too little to calibrate with.
-    """
-    known = list(samples or ())
-    if calibration is None:
-        known, calibration = known[:-CALIBRATED], known[-CALIBRATED:]
-    if len(calibration) < SEQUENCES or not known:
-        raise UserError(
-            f"int8 takes its ranges from sentences. Expected: at least {SEQUENCES} of them (--calibration FILE), and "
-            f"others to verify with. Received: {len(calibration)} and {len(known)}"
-        )
-    return known, len(known), list(calibration)
 
 
 def check(model: Any, settings: SearchSettings) -> None:
@@ -90,18 +71,13 @@ def write(
     """
     assert isinstance(plan.net, EncoderDecoder)
     entry = manifest["formats"]["npu"]
-    if len(rows) < SEQUENCES:
-        raise UserError(
-            f"Too few sentences to calibrate with fit into {entry['source_length']} tokens. "
-            f"Expected: at least {SEQUENCES}. Received: {len(rows)}. Give more, or a greater --source-length"
-        )
+    check_rows(rows, entry["source_length"])
     graphs = npu_graphs.npu_graphs(plan.net, entry["source_length"])
     recorder = Recorder(plan.net, graphs, entry)
-    found, calibration = record(recorder, manifest, rows)
-    check_host_part(plan, rows, found)
+    check_host_part(plan, rows, record(recorder, manifest, rows))
     (work / "calibration").mkdir()
     (stage / FOLDER).mkdir()
-    for name, arrays in calibration.items():
+    for name, arrays in recorder.calibration().items():
         np.savez(work / "calibration" / f"{name}.npz", allow_pickle=False, **arrays)
     write_saved_model(work / "npu", graphs)
     arguments = [work / "npu", stage / FOLDER, work / "calibration", *(graph.name for graph in graphs)]

@@ -19,6 +19,7 @@ from keras_attention.scores import unit_vectors
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.types import Tensor, TensorDict
 
+from .checks import check_host_search
 from .graphs import Graph
 from .ports import Axis, Port
 from .search_settings import SearchSettings
@@ -46,16 +47,7 @@ def check_model(net: EncoderDecoder, settings: SearchSettings) -> None:
                 f"The npu target cannot hold {name}={getattr(config, name)!r}. Expected: {expected}. "
                 "Export for --target mobile, or train another model"
             )
-    for name, good, expected in (
-        ("method", settings.method == "beam", "beam"),
-        ("groups", settings.groups == 1, "1"),
-        ("phrases", settings.phrases is None, "None"),
-    ):
-        if not good:
-            raise UserError(
-                f"The npu target searches on the host, which knows no {name}={getattr(settings, name)!r}. "
-                f"Expected: {expected}"
-            )
+    check_host_search(settings)
 
 
 def npu_graphs(net: EncoderDecoder, source_length: int) -> tuple[Graph, ...]:

@@ -12,7 +12,7 @@
 //
 // In Node, as a command: node runtime.mjs FOLDER < sentences.txt (JSON lines: text, ids, score, tokens, alignment).
 
-const FORMAT_VERSION = 3;
+const FORMAT_VERSION = 4;
 
 /** The artefact, or what was asked of it, is not right; the message says what, where and what to do. */
 export class ArtefactError extends Error {}
@@ -180,11 +180,20 @@ async function beamSearch(step, { batch, beams, sourceLengths, limits, knobs, sp
 export class Artefact {
   static async open(location, ort) {
     const read = reader(location);
-    const manifest = parsed(new TextDecoder().decode(await read("manifest.json")), "manifest.json");
+    const written = new TextDecoder().decode(await read("manifest.json"));
+    const manifest = parsed(written, "manifest.json");
     if (manifest.format_version !== FORMAT_VERSION) {
       throw new ArtefactError(
         `${location} is of another version. Expected: format_version ${FORMAT_VERSION}. ` +
           `Received: ${manifest.format_version}. Export again`,
+      );
+    }
+    // The checksum is that of the text with zeros in its place.
+    const { checksum } = manifest;
+    const zeroed = checksum ? written.replaceAll(checksum, "0".repeat(64)) : "";
+    if ((await sha256(new TextEncoder().encode(zeroed))) !== checksum) {
+      throw new ArtefactError(
+        `${location}: manifest.json was changed after the export (its checksum does not match). Export again`,
       );
     }
     if (manifest.kind !== "translator" || !manifest.formats.onnx) {
@@ -317,7 +326,8 @@ export class Artefact {
     if (!Number.isInteger(beams) || beams < 1) {
       throw new ArtefactError(`The beam size is out of range. Expected: at least 1. Received: ${beams}`);
     }
-    const onHost = hostLoop || beams !== manifest.beam_size;
+    const onHost =
+      hostLoop || beams !== manifest.beam_size || !manifest.formats.onnx.signatures.includes("translate");
     const { method, groups, phrases, stop, no_repeat_ngram: ngram, length_penalty_kind: kind } = manifest.search;
     const plain = method === "beam" && groups === 1 && !phrases && stop === "all" && !ngram && kind === "gnmt";
     if (onHost && (!plain || "repetition_penalty" in knobs)) {

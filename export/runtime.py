@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -71,10 +71,9 @@ def sha256(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def manifest_checksum(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of the manifest's own content: canonical JSON of everything but the field `checksum`."""
-    content = {key: value for key, value in manifest.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+def manifest_checksum(text: str, checksum: str) -> str:
+    """SHA-256 of a manifest's text with zeros in place of the checksum that stands in it."""
+    return hashlib.sha256(text.replace(checksum, "0" * 64).encode()).hexdigest() if checksum else ""
 
 
 def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
@@ -89,7 +88,8 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
             f"{directory} is not an artefact: it has no manifest.json. Expected a directory that `export` wrote."
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text)
     except ValueError as error:
         raise ArtefactError(f"{path} is damaged and cannot be read ({error}). Export again.") from None
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
@@ -98,7 +98,7 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
             f"{path} is of another version. Expected: format_version {FORMAT_VERSION}. Received: {received}. "
             "Export again."
         )
-    if manifest.get("checksum") != manifest_checksum(manifest):
+    if manifest.get("checksum") != manifest_checksum(text, str(manifest.get("checksum", ""))):
         raise ArtefactError(
             f"{path} was changed after the export (its checksum does not match). Export again, or restore the file."
         )
@@ -275,7 +275,11 @@ class OpenVino:
     def run(self, signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
         if signature not in self.models:
             path = check_file(self.directory, self.manifest, self.manifest["formats"]["onnx"]["files"][signature])
-            self.models[signature] = self.core.compile_model(str(path), "CPU", self.properties)
+            try:
+                self.models[signature] = self.core.compile_model(str(path), "CPU", self.properties)
+            except RuntimeError as error:  # of lower precision it knows some files
+                reason = str(error).strip().splitlines()[-1][:200]
+                raise ArtefactError(f"OpenVINO cannot read {path} ({reason}). Expected: a float32 export") from None
         outputs = self.models[signature](dict(inputs))
         names = self.manifest["signatures"][signature]["outputs"]
         return {name: np.array(outputs[number]) for number, name in enumerate(names)}
@@ -687,6 +691,24 @@ def search_on_host(
     return beam_search(step, state, shape, limits, knobs, mask, manifest["special_ids"], *rules)
 
 
+def has_translate(backend: Any, manifest: Mapping[str, Any]) -> bool:
+    """Whether the format of a backend holds the graph `translate`, or only the two that the host loop runs."""
+    return "translate" in manifest["formats"][backend.format]["signatures"]
+
+
+def run_translate(backend: Any, manifest: Mapping[str, Any], inputs: Arrays) -> dict[str, np.ndarray]:
+    """`translate` with all of its inputs, by the host loop where the format holds no such graph: the same outputs."""
+    if has_translate(backend, manifest):
+        found: dict[str, np.ndarray] = backend.run("translate", inputs)
+        return found
+    source = next(inputs[name] for name in ("source_ids", "source_features") if name in inputs)
+    knobs = {name: inputs[name] for name in manifest["knobs"]}
+    found = search_on_host(backend, manifest, source, manifest["beam_size"], knobs)
+    more = manifest["signatures"]["translate"]["outputs"]["ids"]["axes"][2] - found["ids"].shape[2]
+    padded = np.pad(found["ids"], ((0, 0), (0, 0), (0, more)), constant_values=manifest["special_ids"]["pad"])
+    return {**found, "ids": padded, "alignments": np.pad(found["alignments"], ((0, 0), (0, 0), (0, more), (0, 0)))}
+
+
 # --- the artefact ---
 
 
@@ -839,8 +861,7 @@ class Artefact:
         else:
             self._check_features(source_ids)
         values = knob_values(self.manifest, len(source_ids), knobs, np.random.default_rng(seed))
-        in_graph = "translate" in self.manifest["formats"][self.backend.format]["signatures"]
-        if host_loop or beam_size != exported or not in_graph:
+        if host_loop or beam_size != exported or not has_translate(self.backend, self.manifest):
             return search_on_host(self.backend, self.manifest, source_ids, beam_size, values)
         outputs: dict[str, np.ndarray] = self.backend.run("translate", {source_name(source_ids): source_ids, **values})
         for name in ("scores", "log_probs"):  # a float16 file cannot hold the infinity of an empty slot

@@ -53,9 +53,11 @@ def export(
     source_length: Annotated[int, typer.Option(help="Of the NPU target: most source tokens, EOS counted.")] = 40,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Of the NPU target: 100 sentences or more to take ranges from. [default: 128 of the run's]"),
+        typer.Option(
+            help="Of int8 and the NPU target: 100 sentences or more to take ranges from. [default: 128 of the run's]"
+        ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32, float16 or dynamic_int8.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, float16, dynamic_int8 or int8 (ONNX).")] = "float32",
     text: Annotated[bool, typer.Option("--text", help="TFLite and ONNX: also a file that reads sentences.")] = False,
     sentences: Annotated[Path | None, typer.Option(help="Text to verify on. [default: the run's samples]")] = None,
     references: Annotated[

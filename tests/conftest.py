@@ -30,6 +30,7 @@ ONCE = {
     "test_estimate.py": EXPORT,
     "test_export_artefact.py": EXPORT,
     "test_export_ensemble.py": EXPORT,
+    "test_export_int8.py": EXPORT,
     "test_export_matrix.py": EXPORT,
     "test_export_model.py": EXPORT,
     "test_export_npu.py": EXPORT,

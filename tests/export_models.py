@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
-from keras_attention.export import conversion, exporter, litert, litert_int8, to_onnx
+from keras_attention.export import conversion, exporter, litert, litert_int8, onnx_int8, to_onnx
 
 LINES = [
     "The cat sat, on the mat!",
@@ -54,7 +54,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Converters in this process, and no time spent on timing: for tests of what comes out, not of how it is made."""
 
     def run_here(format_name: str, program: str, arguments: list[str], output: pathlib.Path) -> None:
-        {module.__name__: module for module in (litert, litert_int8, to_onnx)}[program].main(arguments)
+        {module.__name__: module for module in (litert, litert_int8, onnx_int8, to_onnx)}[program].main(arguments)
 
     @contextlib.contextmanager
     def one_by_one() -> Iterator[Callable[..., None]]:

@@ -167,7 +167,7 @@ def test_what_is_no_artefact(tmp_path: pathlib.Path, folder: pathlib.Path) -> No
     with pytest.raises(UserError, match=r"manifest.json is damaged"):
         verify(folder)
     (folder / "manifest.json").write_text('{"format_version": 2}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"Expected: format_version 3. Received: 2"):
+    with pytest.raises(UserError, match=r"Expected: format_version 4. Received: 2"):
         benchmark(folder)
 
 

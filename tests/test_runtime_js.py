@@ -243,6 +243,22 @@ def test_a_page_without_its_model_says_so(folder: pathlib.Path, tmp_path: pathli
     assert shown["classes"] == ["error"]
 
 
+def test_int8_files_are_searched_on_the_host(folder: pathlib.Path, cheap: None) -> None:
+    """There is no `translate` among them: the same options find what the Python runtime finds."""
+    tokenizers = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
+    sizes = [tokenizer.vocabulary_size for tokenizer in tokenizers]
+    model = tiny_model(seed=5, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
+    text: dict[str, Any] = {"samples": LINES, "tokenizers": tokenizers, "calibration": LINES * 20}
+    output = folder.parent / "int8"
+    export(model, output, precision="int8", beam_size=3, max_length=17, loss_limit=100.0, **text)
+    assert not (output / "onnx" / "translate.onnx").exists()
+    finished = node(output, {}, "\n".join(LINES))
+    assert finished.returncode == 0, finished.stderr
+    lines = [json.loads(line) for line in finished.stdout.splitlines()]
+    python = runtime.Artefact(output).translate(LINES, n_best=3, batch_size=1)
+    assert [[one["ids"] for one in line] for line in lines] == [[one.ids for one in found] for found in python]
+
+
 def test_a_damaged_file_is_refused(folder: pathlib.Path) -> None:
     copy = shutil.copytree(folder, folder.parent / "damaged")
     path = copy / "onnx" / "translate.onnx"
@@ -254,5 +270,7 @@ def test_a_damaged_file_is_refused(folder: pathlib.Path) -> None:
     path.unlink()
     assert "onnx/translate.onnx cannot be read (ENOENT)" in node(copy, {}, "a").stderr
     manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"beam_size": 4}, indent=1), encoding="utf-8")
+    assert "manifest.json was changed after the export (its checksum does not match)" in node(copy, {}, "a").stderr
     (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}), encoding="utf-8")
-    assert "Expected: format_version 3. Received: 99" in node(copy, {}, "a").stderr
+    assert "Expected: format_version 4. Received: 99" in node(copy, {}, "a").stderr
