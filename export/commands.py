@@ -237,6 +237,7 @@ def plan_model(
         [f"MACs of a step, {source_length} source tokens", f"{found.step_macs:,}"],
         [f"MACs of a sentence, beam {beam_size}, {target_length} steps", f"{found.sentence_macs:,}"],
         *([f"TFLite, {precision}", readable_size(size)] for precision, size in found.bytes.items()),
+        *([f"ONNX, {precision}", readable_size(size)] for precision, size in found.onnx_bytes.items()),
         ["held by the search", readable_size(found.search_bytes)],
     ]
     print_table(Console(), f"{config}: estimated", ["cost", "estimate"], rows)

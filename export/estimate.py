@@ -15,6 +15,8 @@ from keras_attention.seq2seq import EncoderDecoder
 
 OVERHEAD = {"float32": 170e3, "float16": 190e3, "dynamic_int8": 330e3, "int8": 20e3}
 """Bytes of a file of no weights: the graphs `encode`, `decode_step` and `translate` (int8: those of the NPU target)."""
+ONNX_OVERHEAD = {"float32": 300e3, "float16": 300e3, "dynamic_int8": 480e3, "int8": 160e3}
+"""The same of the ONNX files together: `encode`, `decode_step` and, but for int8, `translate`."""
 WIDTH = {"float32": 4, "float16": 2, "dynamic_int8": 1, "int8": 1}
 ON_MEMORY = ("key_kernel",)
 """Kernels of an attention that run over the source, once for each sentence; the others run at each step."""
@@ -30,6 +32,7 @@ class Estimate:
         step_macs: of one target token of one hypothesis, at this source length.
         sentence_macs: of one sentence: all of its source, and every step of the beam.
         bytes: of the TFLite file at each precision; int8 is that of the NPU target.
+        onnx_bytes: of the ONNX files together at each precision.
         search_bytes: what the search holds between two steps, in float32.
     """
 
@@ -38,6 +41,7 @@ class Estimate:
     step_macs: int
     sentence_macs: int
     bytes: dict[str, int]
+    onnx_bytes: dict[str, int]
     search_bytes: int
 
 
@@ -85,6 +89,7 @@ def of_net(net: EncoderDecoder, source_length: int, target_length: int, beam_siz
         step,
         total,
         bytes_of(config, shapes),
+        onnx_bytes_of(config, shapes),
         search_bytes(net, source_length, target_length, beam_size),
     )
 
@@ -125,6 +130,28 @@ def bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> dict[
         twice = tied if precision == "int8" else 0
         others = 4 if width != 2 else 2
         found[precision] = int(width * (large + twice) + others * small + OVERHEAD[precision])
+    return found
+
+
+def onnx_bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """Of the ONNX files together, which share nothing: `translate` holds all weights, the other two divide them.
+
+    Both of these hold a table that both languages share. An int8 file holds a tied table twice, and stacks of kernels,
+    one for each head, in float32.
+    """
+    large = sum(int(np.prod(shape)) for shape in shapes.values() if len(shape) > 1)
+    small = sum(int(np.prod(shape)) for shape in shapes.values()) - large
+    stacks = sum(int(np.prod(shape)) for path, shape in shapes.items() if path.endswith("value_kernel"))
+    table = config.target_vocabulary * config.embedding_size
+    shared, tied = table * (config.tie_embeddings == "all"), table * (config.tie_embeddings != "none")
+    found = {}
+    for precision, width in WIDTH.items():
+        copies = 1 if precision == "int8" else 2
+        twice, floats = (copies * tied, copies * stacks) if width == 1 else (0, 0)
+        others = 4 if width != 2 else 2
+        overhead = ONNX_OVERHEAD[precision] * (2 if config.cell == "self_attention" else 1)
+        numbers = width * (copies * large - floats + shared + twice) + 4 * floats
+        found[precision] = int(numbers + copies * others * small + overhead)
     return found
 
 

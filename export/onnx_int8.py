@@ -20,7 +20,6 @@ from . import onnx_loops, onnx_weights
 
 QUANTISED = ("MatMul", "Gemm", "Gather")
 """What computes in int8: products, those of the attention too, and lookups."""
-RECURRENT = ("LSTM", "GRU")
 
 
 def convert(path: pathlib.Path, calls: Iterable[Mapping[str, np.ndarray]]) -> Any:
@@ -52,29 +51,10 @@ def convert(path: pathlib.Path, calls: Iterable[Mapping[str, np.ndarray]]) -> An
             nodes_to_exclude=onnx_weights.batched_products(model.graph),
         )
         quantised = onnx.load(file.name)
-    store_recurrent(quantised.graph)
+    onnx_weights.store_recurrent(quantised.graph)
     onnx_loops.prune(quantised.graph)
     onnx.checker.check_model(quantised, full_check=True)
     return quantised
-
-
-def store_recurrent(graph: Any) -> None:
-    """Stores the weights of LSTM and GRU nodes, in place, as int8 with a scale for each row; they become floats again
-    once, when the file is loaded."""
-    import onnx
-
-    constants = {constant.name: constant for constant in graph.initializer}
-    made: list[Any] = []
-    for name in {name for node in graph.node if node.op_type in RECURRENT for name in node.input[1:3]}:
-        weights = onnx.numpy_helper.to_array(constants.pop(name))
-        scale = np.maximum(np.abs(weights).max(axis=-1, keepdims=True), 1e-12).astype(np.float32) / np.float32(127)
-        stored, factor, floats = f"{name}/int8", f"{name}/scale", f"{name}/float32"
-        constants[stored] = onnx.numpy_helper.from_array(np.rint(weights / scale).astype(np.int8), stored)
-        constants[factor] = onnx.numpy_helper.from_array(scale, factor)
-        made.append(onnx.helper.make_node("Cast", [stored], [floats], to=onnx.TensorProto.FLOAT))
-        made.append(onnx.helper.make_node("Mul", [floats, factor], [name]))
-    onnx_loops.set_items(graph.initializer, constants.values())
-    onnx_loops.set_items(graph.node, [*made, *graph.node])
 
 
 def write_calls(path: pathlib.Path, calls: Sequence[Mapping[str, np.ndarray]]) -> None:

@@ -9,6 +9,7 @@ from . import onnx_loops
 
 SMALLEST = 256
 """Numbers that a constant must hold to be worth storing as float16."""
+RECURRENT = ("LSTM", "GRU")
 
 
 def to_float16(model: Any) -> Any:
@@ -34,6 +35,28 @@ def to_float16(model: Any) -> Any:
     return model
 
 
+def share_transposes(graph: Any) -> None:
+    """Constants that are another one transposed, in place, become its `Transpose`: runtimes fold it when they load."""
+    import onnx
+
+    matrices = [constant for constant in graph.initializer if len(constant.dims) == 2]
+    kept: dict[str, np.ndarray] = {}
+    made, dropped = [], set()
+    for constant in matrices:
+        values = onnx.numpy_helper.to_array(constant)
+        if values.size < SMALLEST:
+            continue
+        same = (name for name, other in kept.items() if other.shape == values.shape[::-1])
+        name = next((name for name in same if np.array_equal(kept[name].T, values)), None)
+        if name is None:
+            kept[constant.name] = values
+            continue
+        made.append(onnx.helper.make_node("Transpose", [name], [constant.name], perm=[1, 0]))
+        dropped.add(constant.name)
+    onnx_loops.set_items(graph.initializer, [one for one in graph.initializer if one.name not in dropped])
+    onnx_loops.set_items(graph.node, [*made, *graph.node])
+
+
 def fold_transposes(graph: Any) -> None:
     """Transposes constants here, in place, so that what they are multiplied with is seen to be constant."""
     import onnx
@@ -50,6 +73,25 @@ def fold_transposes(graph: Any) -> None:
         constants[folded.name] = folded
         graph.initializer.append(folded)
     onnx_loops.set_items(graph.node, kept)
+
+
+def store_recurrent(graph: Any) -> None:
+    """Stores the weights of LSTM and GRU nodes, in place, as int8 with a scale for each row; they become floats again
+    once, when the file is loaded."""
+    import onnx
+
+    constants = {constant.name: constant for constant in graph.initializer}
+    made: list[Any] = []
+    for name in {name for node in graph.node if node.op_type in RECURRENT for name in node.input[1:3]}:
+        weights = onnx.numpy_helper.to_array(constants.pop(name))
+        scale = np.maximum(np.abs(weights).max(axis=-1, keepdims=True), 1e-12).astype(np.float32) / np.float32(127)
+        stored, factor, floats = f"{name}/int8", f"{name}/scale", f"{name}/float32"
+        constants[stored] = onnx.numpy_helper.from_array(np.rint(weights / scale).astype(np.int8), stored)
+        constants[factor] = onnx.numpy_helper.from_array(scale, factor)
+        made.append(onnx.helper.make_node("Cast", [stored], [floats], to=onnx.TensorProto.FLOAT))
+        made.append(onnx.helper.make_node("Mul", [floats, factor], [name]))
+    onnx_loops.set_items(graph.initializer, constants.values())
+    onnx_loops.set_items(graph.node, [*made, *graph.node])
 
 
 def batched_products(graph: Any, ranks: Mapping[str, int] | None = None) -> list[str]:
@@ -86,5 +128,6 @@ def to_dynamic_int8(model: Any) -> Any:
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )
         quantised = onnx.load(file.name)
+    store_recurrent(quantised.graph)  # a GRU: it knows none
     onnx_loops.prune(quantised.graph)  # it leaves the former weights behind where loops read them
     return quantised

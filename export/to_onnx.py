@@ -54,6 +54,7 @@ def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any], prec
     model.graph.name = name
     del model.graph.value_info[:]
     onnx_loops.hoist(model.graph)
+    onnx_weights.share_transposes(model.graph)
     if precision == "float16":
         model = onnx_weights.to_float16(model)
     elif precision == "dynamic_int8":

@@ -96,6 +96,11 @@ def test_products_and_bytes(exported: dict[str, pathlib.Path], name: str) -> Non
     assert found.sentence_macs == pytest.approx(encode + BEAM * TARGET * measured, rel=0.1)
     file = exported[name] / "model.tflite"
     assert found.bytes["float32"] == pytest.approx(file.stat().st_size, rel=0.1)
+    assert found.onnx_bytes["float32"] == pytest.approx(bytes_in(exported[name] / "onnx"), rel=0.1)
+
+
+def bytes_in(folder: pathlib.Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -111,13 +116,17 @@ def test_bytes_of_lower_precision(tmp_path: pathlib.Path, cheap: None, name: str
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(vela, "ACCELERATORS", vela.ACCELERATORS[:1])
             export(model, output, target="npu", source_length=SOURCE, samples=rows[:1], calibration=rows, **limits)
-        size = sum(path.stat().st_size for path in (output / "npu").iterdir())
+        size = bytes_in(output / "npu")
+        ranges: dict[str, Any] = {"samples": rows[:1], "calibration": rows}
+        export(model, tmp_path / "onnx", precision="int8", **ranges, **limits)
+        assert found.onnx_bytes["int8"] == pytest.approx(bytes_in(tmp_path / "onnx" / "onnx"), rel=0.1)
         placements = json.loads((output / "report.json").read_text())["parities"][0]["placements"]
         (step,) = [one for one in placements if one["graph"] == "decode_step"]
         assert found.step_macs == pytest.approx(step["macs"], rel=0.1)  # as Vela counts them
     else:
-        export(model, output, "tflite", precision=precision, **limits)
+        export(model, output, ["tflite", "onnx"], precision=precision, **limits)
         size = (output / "model.tflite").stat().st_size
+        assert found.onnx_bytes[precision] == pytest.approx(bytes_in(output / "onnx"), rel=0.1)
     assert found.bytes[precision] == pytest.approx(size, rel=0.1)
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from keras_attention import UserError
-from keras_attention.export import export, onnx_int8, runtime, static_int8, verify
+from keras_attention.export import export, onnx_int8, onnx_weights, runtime, static_int8, verify
 from keras_attention.export.calibration import SEQUENCES, STEPS
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import train_tokenizer
@@ -143,7 +143,7 @@ def test_weights_of_recurrent_nodes() -> None:
     ]
     node = helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=3, direction="bidirectional")
     graph = helper.make_graph([node], "one", [], [], constants)
-    onnx_int8.store_recurrent(graph)
+    onnx_weights.store_recurrent(graph)
     stored = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
     assert {constant.data_type for constant in graph.initializer} == {TensorProto.INT8, TensorProto.FLOAT}
     assert stored["W/int8"].dtype == np.int8

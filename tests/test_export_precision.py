@@ -10,7 +10,17 @@ import onnx
 import pytest
 
 from keras_attention import UserError
-from keras_attention.export import commands, errors, export, litert, quality, runtime, structure, verify
+from keras_attention.export import (
+    commands,
+    errors,
+    export,
+    litert,
+    onnx_weights,
+    quality,
+    runtime,
+    structure,
+    verify,
+)
 from keras_attention.output_scores import score_outputs
 from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import EncoderDecoder
@@ -134,6 +144,42 @@ def test_tables_are_looked_up_in_int8(tmp_path: pathlib.Path, cheap: None, tie: 
         np.testing.assert_allclose(received[f"state_{name}"], np.asarray(value), atol=0.05)
 
 
+def test_a_transposed_constant_is_stored_once() -> None:
+    """A table, its transpose, and another of the same shape: two are kept, and the numbers stay."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(0)
+    table, other = generator.normal(size=(2, 40, 9)).astype(np.float32)
+    constants = {"table": table, "turned": np.ascontiguousarray(table.T), "other": np.ascontiguousarray(other.T)}
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["rows"])]
+    nodes += [helper.make_node("MatMul", ["rows", name], [f"{name}_logits"]) for name in ("turned", "other")]
+    graph = helper.make_graph(
+        nodes,
+        "tied",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [3])],
+        [helper.make_tensor_value_info(f"{name}_logits", TensorProto.FLOAT, [3, 40]) for name in ("turned", "other")],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx_weights.share_transposes(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    assert [constant.name for constant in model.graph.initializer] == ["table", "other"]
+    ids = np.asarray([7, 0, 39])
+    found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"ids": ids})
+    for logits, value in zip(found, (table, other), strict=True):
+        np.testing.assert_allclose(logits, table[ids] @ value.T, rtol=1e-5, atol=1e-5)  # float32 sums of nine products
+
+
+def test_a_gru_is_stored_in_int8(tmp_path: pathlib.Path, cheap: None) -> None:
+    model = tiny_model(**SIZES, cell="gru")
+    export(model, tmp_path / "artefact", "onnx", precision="dynamic_int8", max_length=8, loss_limit=100.0)
+    for name in ("encode", "translate"):
+        graph = onnx.load(str(tmp_path / "artefact" / "onnx" / f"{name}.onnx")).graph
+        assert sum(node.op_type == "GRU" for node in graph.node) == 2
+        assert set(large_constants(graph)) <= {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+
+
 def test_files_shrink(artefacts: dict[str, pathlib.Path]) -> None:
     sizes = {name: (path / "onnx" / "decode_step.onnx").stat().st_size for name, path in artefacts.items()}
     assert sizes["float16"] < 0.65 * sizes["float32"]
@@ -166,8 +212,6 @@ def test_a_loss_above_the_limit_fails(tmp_path: pathlib.Path, cheap: None, monke
     arguments: dict[str, Any] = {"samples": LINES, "tokenizers": TOKENIZERS, "max_length": 11, "task": "exact"}
     first = export(model, tmp_path / "first", "onnx", precision="float16", **arguments)
     assert any("no references were given" in warning for warning in first.warnings)
-    from keras_attention.export import onnx_weights
-
     best = [found[0].text for found in runtime.Artefact(tmp_path / "first").translate(LINES)]
     export(model, tmp_path / "second", "onnx", precision="float16", references=best, loss_limit=0.0, **arguments)
     spoil = onnx_weights.to_float16
