@@ -40,6 +40,7 @@ def check_model(net: EncoderDecoder, settings: SearchSettings) -> None:
         ("attention_heads", config.attention_heads == 1, "1"),
         ("use_coverage", not config.use_coverage, "False"),
         ("copy_words", config.copy_words is None, "None"),
+        ("shortlist", config.shortlist is None, "None"),
         ("source_features", config.source_features is None, "None"),
     ):
         if not good:

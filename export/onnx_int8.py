@@ -48,7 +48,7 @@ def convert(path: pathlib.Path, calls: Iterable[Mapping[str, np.ndarray]]) -> An
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QInt8,
             op_types_to_quantize=list(QUANTISED),
-            nodes_to_exclude=onnx_weights.batched_products(model.graph),
+            nodes_to_exclude=onnx_weights.batched_products(model.graph) + onnx_weights.vector_lookups(model.graph),
         )
         quantised = onnx.load(file.name)
     onnx_weights.store_recurrent(quantised.graph)

@@ -106,6 +106,29 @@ def batched_products(graph: Any, ranks: Mapping[str, int] | None = None) -> list
     return found
 
 
+def vector_lookups(graph: Any) -> list[str]:
+    """Names of the lookups in a constant vector, a bias for example: too small to be worth the loss."""
+    vectors = {constant.name for constant in graph.initializer if len(constant.dims) == 1}
+    return [node.name for node in graph.node if node.op_type == "Gather" and node.input[0] in vectors]
+
+
+def hand_over(graph: Any) -> None:
+    """Puts an `Identity` behind each lookup, or part of one, that a loop reads from around it, in place.
+
+    ONNX Runtime's quantiser does not see that reader, and would leave it without what it reads.
+    """
+    import onnx
+
+    inner = {name for node in graph.node for body in onnx_loops.subgraphs(node) for name in onnx_loops.read_by(body)}
+    nodes: list[Any] = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type in ("Gather", "Transpose", "Reshape") and node.output[0] in inner:
+            name, node.output[0] = node.output[0], f"{node.output[0]}/handed over"
+            nodes.append(onnx.helper.make_node("Identity", [node.output[0]], [name]))
+    onnx_loops.set_items(graph.node, nodes)
+
+
 def to_dynamic_int8(model: Any) -> Any:
     """A model whose products and LSTMs have int8 weights, one scale for each output, and quantise what they multiply.
 
@@ -118,13 +141,14 @@ def to_dynamic_int8(model: Any) -> Any:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     fold_transposes(model.graph)
+    hand_over(model.graph)
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         quantize_dynamic(
             model,
             file.name,
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=batched_products(model.graph),
+            nodes_to_exclude=batched_products(model.graph) + vector_lookups(model.graph),
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )
         quantised = onnx.load(file.name)

@@ -28,6 +28,7 @@ from keras_attention.search import (
 )
 from keras_attention.self_attention import AttentionDecoder, AttentionEncoder
 from keras_attention.seq2seq import EncoderDecoder, build_seq2seq
+from keras_attention.shortlist import VocabularyShortlist
 from keras_attention.tfa_weights import load_tfa_attention_layer, load_tfa_bahdanau, load_tfa_luong
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ __all__ = [
     "SearchResult",
     "Seq2SeqConfig",
     "UserError",
+    "VocabularyShortlist",
     "allow_words",
     "beam_search",
     "build_seq2seq",

@@ -16,7 +16,7 @@ import typer
 
 from keras_attention.cli_export import export, plan
 from keras_attention.cli_options import Combination, MoreRuns
-from keras_attention.cli_train import average, synthesize, train
+from keras_attention.cli_train import average, shortlist, synthesize, train
 from keras_attention.cli_translate import attention, score, translate
 from keras_attention.errors import UserError
 
@@ -36,7 +36,7 @@ def root() -> None:
     """Luong attention, from parallel text to verified SavedModel, TFLite and ONNX artefacts."""
 
 
-for command in (train, average, synthesize, translate, score, attention):
+for command in (train, average, synthesize, shortlist, translate, score, attention):
     app.command()(command)
 
 

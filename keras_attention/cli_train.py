@@ -201,6 +201,22 @@ def average(
     print(f"wrote {run_average(runs, output, last).model_path}, the mean of {len(runs)} runs")
 
 
+def shortlist(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    output: Annotated[Path, typer.Option(help="Run directory to write.")],
+    source: Annotated[Path | None, typer.Option(help="Source text that it was trained on.")] = None,
+    target: Annotated[Path | None, typer.Option(help="Its target text.")] = None,
+    tsv: Annotated[Path | None, typer.Option(help="SOURCE<TAB>TARGET lines in place of two files.")] = None,
+    candidates: Annotated[int, typer.Option(help="Most target words for each source word.")] = 40,
+    frequent: Annotated[int, typer.Option(help="Frequent target words that are always possible.")] = 100,
+) -> None:
+    """Give a run a vocabulary shortlist, learnt from its attention: faster steps where the vocabulary is large."""
+    from keras_attention.training.shortlist import shortlist_and_print
+
+    text = {"source": source, "target": target, "tsv": tsv}
+    shortlist_and_print(run, output, **text, candidates=candidates, frequent=frequent)
+
+
 def synthesize(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     source: Annotated[Path, typer.Option(help="Text in the language that the run reads, one sentence per line.")],

@@ -17,6 +17,7 @@ from keras_attention.bridge import BRIDGE_INPUTS, BRIDGES
 from keras_attention.cells import STYLES
 from keras_attention.multi_head import HEAD_SCORES
 from keras_attention.recurrent import CELLS
+from keras_attention.shortlist import check_shortlist
 
 CELL_KINDS = (*CELLS, "self_attention")
 TIES = ("none", "target", "all")
@@ -88,6 +89,7 @@ class Seq2SeqConfig:
             speech, patches of an image), which a dense layer projects to `embedding_size`.
         copy_words: where given, words of the source can be copied into the output, among them so many that the
             vocabulary does not hold, see `PointerGenerator`. It needs attention and one vocabulary for both sides.
+        shortlist: where given, most candidates of a source word, see `VocabularyShortlist`.
 
     Raises:
         ValueError: where values are out of range or do not fit together.
@@ -128,6 +130,7 @@ class Seq2SeqConfig:
     variational_dropout: bool = False
     copy_words: int | None = None
     source_features: int | None = None
+    shortlist: int | None = None
 
     def __post_init__(self) -> None:
         if self.bridge is None:
@@ -172,6 +175,7 @@ class Seq2SeqConfig:
         self._check_attention()
         self._check_depths()
         self._check_copies()
+        check_shortlist(self)
         if self.source_features is not None and self.source_vocabulary != 0:
             raise ValueError(
                 "A source of features has no words. Expected: source_vocabulary=0 with source_features. "

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_attention.search.common import Step
 from keras_attention.search.ensembles import combine, ensemble_step
 from keras_attention.searching import Searching
 from keras_attention.types import Tensor, TensorDict
@@ -63,6 +64,11 @@ class Ensemble(Searching):
         """The states and memories of all members."""
         encoded = [member.encode(source, recurrence, capacity) for member in self.members]
         return [state for state, _ in encoded], [memory for _, memory in encoded]
+
+    def stepper(self, memory: list[TensorDict]) -> Step:
+        """`step` for a search through one memory, see `EncoderDecoder.stepper`."""
+        steps = [member.stepper(own) for member, own in zip(self.members, memory, strict=True)]
+        return ensemble_step(steps, self.combination)
 
     def log_probs(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher-forced pass of all members, combined: `(B, T, V)`, and the mean alignments `(B, T, S)`."""

@@ -18,7 +18,7 @@ from keras_attention.types import PAD_ID, Tensor
 
 
 class Searching:
-    """Searches, for a class with `encode`, `step`, `log_probs`, `source_mask`, `representation`, `covers_source` and
+    """Searches, for a class with `encode`, `stepper`, `log_probs`, `source_mask`, `representation`, `covers_source` and
     `source_dtype`.
 
     Limits of length, the same in all: `max_length`, most words of a hypothesis, EOS counted; where `max_length_factor`
@@ -27,7 +27,7 @@ class Searching:
     """
 
     encode: Any
-    step: Any
+    stepper: Any
     log_probs: Any
     source_mask: Any
     representation: Any
@@ -82,13 +82,13 @@ class Searching:
         }
         if beam_size == 1 and (constraints is None or constraints.phrases is None):
             kind = {name: options[name] for name in ("length_penalty_kind",) if name in options}
-            return greedy_search(self.step, state, memory, **arguments, **kind)
-        return beam_search(self.step, state, memory, beam_size=beam_size, **arguments, **options)
+            return greedy_search(self.stepper(memory), state, memory, **arguments, **kind)
+        return beam_search(self.stepper(memory), state, memory, beam_size=beam_size, **arguments, **options)
 
     def sample(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
         """Draws outputs for source ids `(B, S)`: `sample_search` with its `options`, and the limits above."""
         source, state, memory, options = self._begin_with(source, recurrence, options)
-        return sample_search(self.step, state, memory, source_length=ops.shape(source)[1], **options)
+        return sample_search(self.stepper(memory), state, memory, source_length=ops.shape(source)[1], **options)
 
     def contrast(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
         """Searches source ids `(B, S)` with `contrastive_search`: its `options`, and the limits above.
@@ -96,7 +96,7 @@ class Searching:
         What it compares are the decoder's states.
         """
         _, state, memory, options = self._begin_with(source, recurrence, options)
-        return contrastive_search(self.step, state, memory, self.representation, **options)
+        return contrastive_search(self.stepper(memory), state, memory, self.representation, **options)
 
     def score(self, source: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probability of given outputs.

@@ -1,5 +1,7 @@
 """The functional encoder-decoder, and the view on it that searches and exports step through."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,6 +14,7 @@ from keras_attention.encoder import Encoder
 from keras_attention.masking import real_positions
 from keras_attention.searching import Searching
 from keras_attention.self_attention import AttentionDecoder, AttentionEncoder
+from keras_attention.shortlist import Among, VocabularyShortlist, among, masked_log_softmax
 from keras_attention.types import Tensor, TensorDict
 
 
@@ -24,7 +27,7 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
     With `source_features` F the source is float32 `(B, S, F)`, padded on the right with zeros (see `real_positions`).
     With `copy_words` all three may hold ids from `target_vocabulary` on, which stand for words of the source (see
     `CopiedWords`), and the output is log-probabilities `(B, T, target_vocabulary + copy_words)`: their own log-softmax,
-    so that losses on logits take them as they are.
+    so that losses on logits take them as they are. The same holds for a model with a `shortlist`.
 
     Example:
 
@@ -62,6 +65,10 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
         attentional, alignments = decoder(target_embedding(written), encoded, return_attention_scores=True)
         logits = _logits(attentional, output, target_embedding, tied)
         logits = PointerGenerator(config.copy_words, name="pointer")(logits, attentional, alignments, source)
+    if config.shortlist is not None:
+        vocabularies = config.source_vocabulary, config.target_vocabulary
+        candidates = VocabularyShortlist(*vocabularies, config.shortlist, name="shortlist")(source)
+        logits = masked_log_softmax(logits, ops.expand_dims(candidates, 1))
     return keras.Model({"source": source, "target": target}, logits, name="seq2seq")
 
 
@@ -119,6 +126,8 @@ def _logits(attentional: Tensor, output: keras.Layer, embedding: keras.Layer, ti
 
 COPIES = "copies"
 """The source ids among the memory of a model that copies them."""
+CANDIDATES = "candidates"
+"""bool `(B, V)` among the memory of a model with a shortlist: the words that may be written."""
 
 
 class EncoderDecoder(Searching):
@@ -149,6 +158,7 @@ class EncoderDecoder(Searching):
         self.decoder: Decoder | AttentionDecoder = layers["decoder"]
         self.output = layers["output"]
         self.pointer: PointerGenerator | None = layers.get("pointer")
+        self.shortlist: VocabularyShortlist | None = layers.get("shortlist")
         self.source_embedding = shared or layers["source_embedding"]
         self.target_embedding = shared or layers["target_embedding"]
         self.tied = isinstance(self.target_embedding, keras.layers.ReversibleEmbedding)
@@ -172,6 +182,7 @@ class EncoderDecoder(Searching):
             "dropout": decoder["dropout"],
             "word_dropout": decoder["word_dropout"],
             "copy_words": self.pointer and self.pointer.copy_words,
+            "shortlist": self.shortlist and self.shortlist.candidates,
         }
         if isinstance(self.decoder, AttentionDecoder):
             return Seq2SeqConfig(**common, cell="self_attention", feed_forward_units=decoder["feed_forward_units"])
@@ -202,22 +213,29 @@ class EncoderDecoder(Searching):
         mask = real_positions(source)
         encoded = self.encoder(self._embed_source(source), mask, recurrence=recurrence, training=False)
         state, memory = self.decoder.start(encoded, capacity)
+        if self.shortlist is not None:
+            memory = {**memory, CANDIDATES: self.shortlist(source)}
         return state, memory if self.pointer is None else {**memory, COPIES: source}
 
-    def step(self, token: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, TensorDict, Tensor]:
+    def step(
+        self, token: Tensor, state: TensorDict, memory: TensorDict, chosen: Among | None = None
+    ) -> tuple[Tensor, TensorDict, Tensor]:
         """One step of the decoder: every search and every exported graph runs this.
 
         Args:
             token: int32 `(B,)`, the word before; BOS at first.
             state: from `encode` or the step before.
             memory: from `encode`.
+            chosen: of a model with a shortlist, what `stepper` makes once.
 
         Returns:
             float32 log-probabilities `(B, V)` of the next word, the new state, and the alignment `(B, S)`, which is
             zero for the plain encoder-decoder.
         """
-        read = {name: tensor for name, tensor in memory.items() if name != COPIES}
+        read = {name: tensor for name, tensor in memory.items() if name not in (COPIES, CANDIDATES)}
         attentional, new_state, alignment = self.decoder.step(self._embed_target(token), state, read)
+        if self.shortlist is not None:
+            return self._among_candidates(attentional, memory, chosen), new_state, alignment
         logits = self.logits(attentional)
         if self.pointer is not None:
             logits, attentional, rows = (ops.expand_dims(tensor, 1) for tensor in (logits, attentional, alignment))
@@ -227,6 +245,27 @@ class EncoderDecoder(Searching):
     def logits(self, attentional: Tensor) -> Tensor:
         """The decoder's outputs `(..., A)` to scores of words, float32 `(..., V)`, without copies."""
         return _logits(attentional, self.output, self.target_embedding, self.tied)
+
+    def stepper(self, memory: TensorDict) -> Callable[..., tuple[Tensor, TensorDict, Tensor]]:
+        """`step` for a search through one memory: what no step changes is computed once."""
+        if self.shortlist is None or keras.backend.backend() == "jax":
+            return self.step
+        return functools.partial(self.step, chosen=among(memory[CANDIDATES], self._words))
+
+    def _words(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows `(C, E)` and bias `(C,)` of the product that gives the logits of some words."""
+        if self.tied:
+            rows = self.target_embedding(ids)
+            return rows, ops.zeros_like(rows[:, 0])
+        table = ops.transpose(self.output.kernel)  # a constant of exported graphs: its rows are looked up like words
+        return ops.take(table, ids, axis=0), ops.take(self.output.bias, ids, axis=0)
+
+    def _among_candidates(self, attentional: Tensor, memory: TensorDict, chosen: Among | None) -> Tensor:
+        """Log-probabilities `(B, V)` of a step. JAX, whose shapes are static, makes the product for all words."""
+        if keras.backend.backend() == "jax":
+            return masked_log_softmax(self.logits(attentional), memory[CANDIDATES])
+        chosen = chosen or among(memory[CANDIDATES], self._words)
+        return chosen.log_probs(self.output(attentional) if self.tied else attentional, memory[CANDIDATES])
 
     def align(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher-forced pass without dropout: the model's output `(B, T, V)` and alignments `(B, T, S)`."""
@@ -240,6 +279,8 @@ class EncoderDecoder(Searching):
         logits = self.logits(attentional)
         if self.pointer is not None:
             logits = self.pointer(logits, attentional, alignments, source)
+        if self.shortlist is not None:
+            logits = masked_log_softmax(logits, ops.expand_dims(self.shortlist(source), 1))
         return logits, alignments
 
     def log_probs(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

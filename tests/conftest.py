@@ -36,6 +36,7 @@ ONCE = {
     "test_export_npu.py": EXPORT,
     "test_export_precision.py": EXPORT,
     "test_export_search.py": EXPORT,
+    "test_export_shortlist.py": EXPORT,
     "test_export_text.py": EXPORT,
     "test_onnx_loops.py": EXPORT,
     "test_packaging.py": NO_TENSORS,

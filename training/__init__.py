@@ -3,6 +3,7 @@
 from .averaging import average
 from .evaluate import evaluate
 from .fit import train
+from .shortlist import shortlist
 from .synthesis import synthesize
 
-__all__ = ["average", "evaluate", "synthesize", "train"]
+__all__ = ["average", "evaluate", "shortlist", "synthesize", "train"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -46,17 +47,13 @@ def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path, last
 
     Example: `average(["runs/seed-1", "runs/seed-2"], "runs/mean")`.
     """
-    output = pathlib.Path(output)
     opened = [RunDirectory.open(run) for run in runs]
     if len(opened) < 2 and not last:
         raise UserError(
             f"A mean is one of several. Expected two runs or more. Received: {len(opened)} (of one run, --last "
             "gives the weights that it had at its end)"
         )
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: is there. Expected a new or empty folder")
-    first = opened[0]
-    files = _tokenizer_files(first)
+    output, first = check_new_folder(output), opened[0]
     names = [name.removesuffix(".tok.json") for name in _tokenizers(first)]
     for other in opened[1:]:
         same_words = _tokenizers(other) == _tokenizers(first) and vocabulary_fingerprint(
@@ -76,13 +73,34 @@ def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path, last
             total += keras.ops.convert_to_numpy(variable)
     for variable, total in zip(model.trainable_variables, sums, strict=True):
         variable.assign((total / len(opened)).astype("float32"))
+    return derive(first, output, model, first.metadata, {"mean_of": [str(run.path) for run in opened]})
+
+
+def check_new_folder(output: str | pathlib.Path) -> pathlib.Path:
+    """The path of a folder to write. Raises UserError where something is in it."""
+    path = pathlib.Path(output)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: is there. Expected a new or empty folder")
+    return path
+
+
+def derive(
+    run: RunDirectory, output: pathlib.Path, model: keras.Model, metadata: dict[str, Any], origin: dict[str, Any]
+) -> RunDirectory:
+    """Write a run directory with another model and the tokenizers and samples of `run`.
+
+    Args:
+        metadata: of the new run; `origin` is added to what it says of the training.
+
+    Raises:
+        UserError: for a full disk.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for path in files:
+        for path in _tokenizer_files(run):
             write_bytes(output / path.name, path.read_bytes())
         write_atomically(output / "model.keras", lambda temporary: model.save(temporary))
-        training = {**first.metadata.get("training", {}), "mean_of": [str(run.path) for run in opened]}
-        return RunDirectory.create(output, {**first.metadata, "training": training})
+        return RunDirectory.create(output, {**metadata, "training": {**metadata.get("training", {}), **origin}})
     except OSError as error:
         raise UserError(storage_message(output, error)) from error
 

@@ -226,6 +226,10 @@ def make_config(model: Mapping[str, Any], tokenizers: Mapping[str, Tokenizer]) -
         raise UserError(
             "A training of this command reads text. Expected no source_features; fit such a model by itself"
         )
+    if model.get("shortlist") is not None:
+        raise UserError(
+            "A shortlist is learnt from a trained model. Expected no shortlist here; then keras-attention shortlist RUN"
+        )
     fields = {
         **model,
         "source_vocabulary": source.vocabulary_size,
