@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from tables import add_outputs, report
 
-PRECISIONS = ("float32", "float16", "dynamic_int8")
-NAMES = {"saved_model": "SavedModel", "tflite": "LiteRT", "onnx": "ONNX Runtime"}
+PRECISIONS = ("float32", "float16", "dynamic_int8", "int8")
+NPU = "int8 for an NPU"
+NAMES = {"saved_model": "SavedModel", "tflite": "LiteRT", "onnx": "ONNX Runtime", "npu": "LiteRT, host loop"}
 BATCHES = (1, 32)
 Translate = Callable[[np.ndarray], Any]
 
@@ -43,7 +44,7 @@ def load_runtime(artefact: str) -> Any:
 
 
 def of_artefact(artefact: str, format_: str, threads: int) -> Translate:
-    backend = {"tflite": "litert", "onnx": "onnx"}[format_]
+    backend = {"tflite": "litert", "onnx": "onnx", "npu": "npu"}[format_]
     opened = load_runtime(artefact).Artefact(artefact, backend, threads)
     return lambda source: opened.search(source)
 
@@ -188,8 +189,9 @@ def work(task: dict[str, Any]) -> None:
 def export_all(options: argparse.Namespace, work: pathlib.Path) -> dict[tuple[str, int], pathlib.Path]:
     """Artefacts by precision and beam; those of the wide beam are verified on all sentences."""
     from keras_attention.export import export
-    from keras_attention.export.commands import read_pairs
+    from keras_attention.export.commands import read_pairs, read_sentences
 
+    ranges = None if options.calibration is None else read_sentences(options.calibration)
     sentences, references = read_pairs(options.sentences, options.references)
     folders = {}
     for precision in options.precisions:
@@ -202,7 +204,7 @@ def export_all(options: argparse.Namespace, work: pathlib.Path) -> dict[tuple[st
                 samples=sentences if many else sentences[:8],
                 references=references if many else references[:8],
                 loss_limit=100.0,
-                precision=precision,
+                **kind_of(precision, options, ranges),
                 beam_size=beam,
                 max_length=options.max_length,
                 length_penalty=options.length_penalty,
@@ -210,6 +212,13 @@ def export_all(options: argparse.Namespace, work: pathlib.Path) -> dict[tuple[st
             )
             folders[precision, beam] = folder
     return folders
+
+
+def kind_of(precision: str, options: argparse.Namespace, ranges: list[str] | None) -> dict[str, Any]:
+    """The arguments of `export` that make a precision, or the files for an NPU."""
+    if precision == NPU:
+        return {"target": "npu", "source_length": options.source_length, "calibration": ranges}
+    return {"precision": precision, **({"calibration": ranges} if precision == "int8" else {})}
 
 
 def contenders(folders: dict[tuple[str, int], pathlib.Path], options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -291,7 +300,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--references", type=pathlib.Path, help="what they may become, separated by tabs")
     parser.add_argument("--name", default="export", help="of the table in --into")
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
-    kinds = ("keras", "stock", "saved_model", "tflite", "onnx")
+    parser.add_argument("--calibration", type=pathlib.Path, help="other text, that int8 takes its ranges from")
+    parser.add_argument("--source-length", type=int, default=40, help="of the files for an NPU: most source tokens")
+    kinds = ("keras", "stock", "saved_model", "tflite", "onnx", "npu")
     parser.add_argument("--contenders", nargs="+", default=list(kinds), choices=kinds)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--max-length", type=int, default=100)
@@ -306,6 +317,10 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if None in (options.run, options.sentences, options.references):
         parser.error("expected RUN, --sentences and --references")
+    if "int8" in options.precisions and options.calibration is None:
+        parser.error("int8 takes its ranges from text: expected --calibration, or --precisions without int8")
+    if "int8" in options.precisions and "npu" in options.contenders:
+        options.precisions.append(NPU)
     from keras_attention.export.commands import read_sentences
 
     rows: list[dict[str, Any]] = []

@@ -11,6 +11,11 @@ from types import ModuleType
 
 import pytest
 
+from keras_attention.export import vela
+from tests.export_models import cheap
+
+__all__ = ["cheap"]
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -274,24 +279,32 @@ def test_the_cost_of_a_search(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
 
 
 def test_an_export_beside_the_stock_route(
-    scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    scripts: None,
+    cheap: None,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each contender in its own process, on a tiny run; the table shows the score and what is the same."""
     from tests.test_export_artefact import make_run
 
     run = make_run(tmp_path / "run")
-    text = tmp_path / "text"
+    text, ranges = tmp_path / "text", tmp_path / "ranges"
     text.write_text("".join(f"{line}\n" for line in run.samples()), encoding="utf-8")
+    ranges.write_text(text.read_text(encoding="utf-8") * 40, encoding="utf-8")
+    monkeypatch.setattr(vela, "installed", lambda: False)
     script = load("export")
-    arguments = ["--precisions", "dynamic_int8", "--contenders", "stock", "tflite", "--beam", "2", "--max-length", "9"]
+    arguments = ["--precisions", "int8", "--contenders", "stock", "onnx", "npu"]
+    arguments += ["--beam", "2", "--max-length", "9", "--source-length", "30", "--calibration", str(ranges)]
     arguments += ["--rounds", "1", "--seconds", "0.01", "--sentences", str(text), "--references", str(text)]
     script.main([str(run.path), *arguments, "--output", str(tmp_path / "figures")])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| sentences a second | precision | beam 2, 1 thread |")
     names = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines[2:]]
-    assert names == [("stock Keras, loop in Python", "float32"), ("LiteRT", "dynamic_int8")]
+    int8 = [("ONNX Runtime", "int8"), ("LiteRT, host loop", "int8 for an NPU")]
+    assert names == [("stock Keras, loop in Python", "float32"), *int8]
     with (tmp_path / "figures.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(names) * 2 * 2
     assert all(float(row["batch_1_ms"]) > 0 and float(row["peak_megabytes"]) > 10 for row in rows)
-    assert {row["metric"] for row in rows if row["name"] == "LiteRT"} == {"bleu"}
+    assert {row["metric"] for row in rows if row["precision"] != "float32"} == {"bleu"}
