@@ -11,11 +11,6 @@ from types import ModuleType
 
 import pytest
 
-from keras_attention.export import vela
-from tests.export_models import cheap
-
-__all__ = ["cheap"]
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -279,20 +274,17 @@ def test_the_cost_of_a_search(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
 
 
 def test_an_export_beside_the_stock_route(
-    scripts: None,
-    cheap: None,
-    tmp_path: pathlib.Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each contender in its own process, on a tiny run; the table shows the score and what is the same."""
-    from tests.test_export_artefact import make_run
+    from tests.test_export_artefact import cheap, make_run
 
+    cheap.__wrapped__(monkeypatch)
     run = make_run(tmp_path / "run")
     text, ranges = tmp_path / "text", tmp_path / "ranges"
     text.write_text("".join(f"{line}\n" for line in run.samples()), encoding="utf-8")
     ranges.write_text(text.read_text(encoding="utf-8") * 40, encoding="utf-8")
-    monkeypatch.setattr(vela, "installed", lambda: False)
+    monkeypatch.setattr("keras_attention.export.vela.installed", lambda: False)
     script = load("export")
     arguments = ["--precisions", "int8", "--contenders", "stock", "onnx", "npu"]
     arguments += ["--beam", "2", "--max-length", "9", "--source-length", "30", "--calibration", str(ranges)]
