@@ -217,6 +217,7 @@ def test_public_names() -> None:
         "SearchResult",
         "Seq2SeqConfig",
         "UserError",
+        "VocabularyShortlist",
         "allow_words",
         "beam_search",
         "build_seq2seq",
