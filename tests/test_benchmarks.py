@@ -300,3 +300,15 @@ def test_an_export_beside_the_stock_route(
     assert len(rows) == len(names) * 2 * 2
     assert all(float(row["batch_1_ms"]) > 0 and float(row["peak_megabytes"]) > 10 for row in rows)
     assert {row["metric"] for row in rows if row["precision"] != "float32"} == {"bleu"}
+
+
+def test_a_shortlist(scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = load("shortlist")
+    arguments = ["--vocabularies", "300", "--precisions", "float32", "--units", "32", "--rounds", "2"]
+    script.main([*arguments, "--output", str(tmp_path / "shortlist")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["LiteRT, float32", "ONNX Runtime, float32"]
+    with (tmp_path / "shortlist.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    assert all(float(row["without_ms"]) > 0 and float(row["with_ms"]) > 0 for row in rows)

@@ -81,7 +81,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path
         cheap.__wrapped__(patch)
         for name in EXPORTED:
             model = build_seq2seq(config_of(name))
-            export(model, home / name, ["tflite", "onnx"], beam_size=BEAM, max_length=TARGET)
+            export(model, home / name, ["tflite", "onnx"], beam_size=BEAM, max_length=TARGET, samples=[[4, 5, 2]])
     return {name: home / name for name in EXPORTED}
 
 
@@ -111,8 +111,8 @@ def test_bytes_of_lower_precision(tmp_path: pathlib.Path, cheap: None, name: str
     found = estimates.estimate(config_of(name), SOURCE, TARGET, BEAM)
     model, output = build_seq2seq(config_of(name)), tmp_path / "artefact"
     limits: dict[str, Any] = {"beam_size": BEAM, "max_length": TARGET}
+    rows = [[4 + number % 7, 5, 2] for number in range(100)]
     if precision == "int8":
-        rows = [[4 + number % 7, 5, 2] for number in range(100)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(vela, "ACCELERATORS", vela.ACCELERATORS[:1])
             export(model, output, target="npu", source_length=SOURCE, samples=rows[:1], calibration=rows, **limits)
@@ -124,7 +124,7 @@ def test_bytes_of_lower_precision(tmp_path: pathlib.Path, cheap: None, name: str
         (step,) = [one for one in placements if one["graph"] == "decode_step"]
         assert found.step_macs == pytest.approx(step["macs"], rel=0.1)  # as Vela counts them
     else:
-        export(model, output, ["tflite", "onnx"], precision=precision, **limits)
+        export(model, output, ["tflite", "onnx"], precision=precision, samples=rows[:1], **limits)
         size = (output / "model.tflite").stat().st_size
         assert found.onnx_bytes[precision] == pytest.approx(bytes_in(output / "onnx"), rel=0.1)
     assert found.bytes[precision] == pytest.approx(size, rel=0.1)
