@@ -299,7 +299,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sentences", type=pathlib.Path, help="text to translate, one sentence per line")
     parser.add_argument("--references", type=pathlib.Path, help="what they may become, separated by tabs")
     parser.add_argument("--name", default="export", help="of the table in --into")
-    parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="all; int8 with --calibration alone")
     parser.add_argument("--calibration", type=pathlib.Path, help="other text, that int8 takes its ranges from")
     parser.add_argument("--source-length", type=int, default=40, help="of the files for an NPU: most source tokens")
     kinds = ("keras", "stock", "saved_model", "tflite", "onnx", "npu")
@@ -317,6 +317,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if None in (options.run, options.sentences, options.references):
         parser.error("expected RUN, --sentences and --references")
+    if options.precisions is None:
+        options.precisions = [one for one in PRECISIONS if one != "int8" or options.calibration is not None]
     if "int8" in options.precisions and options.calibration is None:
         parser.error("int8 takes its ranges from text: expected --calibration, or --precisions without int8")
     if "int8" in options.precisions and "npu" in options.contenders:

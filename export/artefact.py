@@ -89,10 +89,8 @@ def complete(manifest: dict[str, Any], directory: pathlib.Path) -> dict[str, Any
 
 
 def write_manifest(manifest: dict[str, Any], directory: pathlib.Path) -> None:
-    """Write `manifest.json`, with its own checksum in its last line but one."""
+    """Write `manifest.json`, with its own checksum: that of the text with zeros in its place."""
     zeros = "0" * 64
-    content = {name: value for name, value in manifest.items() if name != "checksum"} | {"checksum": zeros}
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    start, _, end = text.rpartition(zeros)
-    text = f"{start}{runtime.manifest_checksum(text, zeros)}{end}"
+    text = json.dumps({**manifest, "checksum": zeros}, indent=1, ensure_ascii=False) + "\n"
+    text = text.replace(zeros, runtime.manifest_checksum(text, zeros))
     (directory / "manifest.json").write_text(text, encoding="utf-8", newline="\n")

@@ -47,12 +47,12 @@ def split_samples(samples: Sequence[Any] | None, calibration: Sequence[Any] | No
     return known, len(known), list(calibration)
 
 
-def check_rows(rows: Sequence[Sequence[int]], most: int | None) -> None:
-    """Raises UserError where too few of the sentences are short enough to calibrate with."""
+def check_rows(rows: Sequence[Sequence[int]], most: int | None, remedy: str = "Give more") -> None:
+    """Raises UserError, with what helps, where too few of the sentences are short enough to calibrate with."""
     if len(rows) < SEQUENCES:
         raise UserError(
             f"Too few sentences to calibrate with fit into {most} tokens. "
-            f"Expected: at least {SEQUENCES}. Received: {len(rows)}. Give more, or a greater --source-length"
+            f"Expected: at least {SEQUENCES}. Received: {len(rows)}. {remedy}"
         )
 
 

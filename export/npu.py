@@ -71,7 +71,7 @@ def write(
     """
     assert isinstance(plan.net, EncoderDecoder)
     entry = manifest["formats"]["npu"]
-    check_rows(rows, entry["source_length"])
+    check_rows(rows, entry["source_length"], "Give more, or a greater --source-length")
     graphs = npu_graphs.npu_graphs(plan.net, entry["source_length"])
     recorder = Recorder(plan.net, graphs, entry)
     check_host_part(plan, rows, record(recorder, manifest, rows))

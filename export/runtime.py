@@ -73,7 +73,7 @@ def sha256(path: pathlib.Path) -> str:
 
 def manifest_checksum(text: str, checksum: str) -> str:
     """SHA-256 of a manifest's text with zeros in place of the checksum that stands in it."""
-    return hashlib.sha256(text.replace(checksum, "0" * 64).encode()).hexdigest() if checksum else ""
+    return hashlib.sha256(text.replace(checksum, "0" * 64).encode()).hexdigest()
 
 
 def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
             f"{path} is of another version. Expected: format_version {FORMAT_VERSION}. Received: {received}. "
             "Export again."
         )
-    if manifest.get("checksum") != manifest_checksum(text, str(manifest.get("checksum", ""))):
+    checksum = manifest.get("checksum")
+    if not checksum or checksum != manifest_checksum(text, str(checksum)):
         raise ArtefactError(
             f"{path} was changed after the export (its checksum does not match). Export again, or restore the file."
         )

@@ -158,6 +158,15 @@ def test_an_edited_file_is_refused(folder: pathlib.Path, name: str) -> None:
         verify(folder)
 
 
+@pytest.mark.parametrize("checksum", ["", "0" * 64, None])
+def test_an_edited_manifest_is_refused(folder: pathlib.Path, checksum: str | None) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(manifest | {"checksum": checksum}, indent=1), encoding="utf-8")
+    with pytest.raises(UserError, match="was changed after the export"):
+        verify(folder)
+
+
 def test_what_is_no_artefact(tmp_path: pathlib.Path, folder: pathlib.Path) -> None:
     with pytest.raises(UserError, match="is not an artefact"):
         verify(tmp_path)
