@@ -15,13 +15,8 @@ import tensorflow as tf
 
 from keras_attention.types import Tensor
 
+from .int8_rows import quantised_rows
 from .loops import all_layers
-
-
-def quantised_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`q = round(x / s)` in int8 and `s = max |x| / 127` for each row, `(V, D)` and `(V,)`: `x` is about `s q`."""
-    scale = np.maximum(np.abs(table).max(axis=1), 1e-12).astype(np.float32) / np.float32(127)
-    return np.rint(table / scale[:, None]).astype(np.int8), scale
 
 
 @contextlib.contextmanager

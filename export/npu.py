@@ -13,7 +13,7 @@ from keras_attention.seq2seq import EncoderDecoder
 from . import conversion, litert_int8, npu_graphs, reference
 from .calibration import Recorder, check_rows, record
 from .errors import VerificationError
-from .int8_embeddings import quantised_rows
+from .int8_rows import quantised_rows
 from .planning import Plan
 from .saved_model import write_saved_model
 from .search_settings import SearchSettings

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import onnx_loops
+from .int8_rows import quantised_rows
 
 SMALLEST = 256
 """Numbers that a constant must hold to be worth storing as float16."""
@@ -84,10 +85,10 @@ def store_recurrent(graph: Any) -> None:
     made: list[Any] = []
     for name in {name for node in graph.node if node.op_type in RECURRENT for name in node.input[1:3]}:
         weights = onnx.numpy_helper.to_array(constants.pop(name))
-        scale = np.maximum(np.abs(weights).max(axis=-1, keepdims=True), 1e-12).astype(np.float32) / np.float32(127)
+        rows, scale = quantised_rows(weights)
         stored, factor, floats = f"{name}/int8", f"{name}/scale", f"{name}/float32"
-        constants[stored] = onnx.numpy_helper.from_array(np.rint(weights / scale).astype(np.int8), stored)
-        constants[factor] = onnx.numpy_helper.from_array(scale, factor)
+        constants[stored] = onnx.numpy_helper.from_array(rows, stored)
+        constants[factor] = onnx.numpy_helper.from_array(scale[..., None], factor)
         made.append(onnx.helper.make_node("Cast", [stored], [floats], to=onnx.TensorProto.FLOAT))
         made.append(onnx.helper.make_node("Mul", [floats, factor], [name]))
     onnx_loops.set_items(graph.initializer, constants.values())
