@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from export_chart import draw
 from tables import add_outputs, report
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8")
@@ -366,6 +367,8 @@ def main(arguments: list[str] | None = None) -> None:
                     )
                     print(f"round {number + 1}: {shown} {threads} thread(s)", file=sys.stderr)
     report(options, options.name, table(rows, options.beam), rows)
+    if options.output is not None:
+        draw(rows, options.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -140,9 +140,10 @@ def make_torch(options: argparse.Namespace) -> Callable[[int], None]:
             return self.output(torch.tanh(self.attentional(torch.cat([weights @ memory, hidden], -1))))
 
     torch.set_num_threads(options.threads)
-    network = Network()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = Network().to(device)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    source, target, labels = (torch.from_numpy(part).long() for part in draw_batch(options))
+    source, target, labels = (torch.from_numpy(part).long().to(device) for part in draw_batch(options))
 
     def run(number: int) -> None:
         for _ in range(number):

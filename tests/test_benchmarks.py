@@ -178,6 +178,27 @@ def test_throughput_and_its_profile_on_a_tiny_network(
     assert "MatMul" in capsys.readouterr().out
 
 
+def test_training_on_a_gpu_without_one(
+    scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JAX runs on the processor too; who cannot run (here for want of PyTorch, or of time) is named with the reason."""
+    gpu = load("gpu")
+    sizes = ["--length=3", "--vocabulary=20", "--threads=1", "--steps=1", "--rounds=2", "--peak-size=64"]
+    names = ["ours, JAX, bfloat16 products", "ours, JAX"]
+    gpu.main([*sizes, "--batches", "2", "--only", names[0], "PyTorch", "--output", str(tmp_path / "gpu")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cpu; 2 rounds of 1 steps"
+    cells = [cell.strip() for cell in lines[4].split("|")[1:-1]]
+    assert cells[:2] == [names[0], "2"]
+    assert int(cells[2].replace(",", "")) > 0
+    assert lines[5].startswith("| PyTorch | 2 | ")
+    with (tmp_path / "gpu.csv").open(encoding="utf-8") as file:
+        seconds = [float(row["seconds_per_step"]) for row in csv.DictReader(file) if row["contender"] == names[0]]
+    assert len(seconds) == 2
+    with pytest.raises(SystemExit, match="took more than 0.01 seconds"):
+        gpu.main([*sizes, "--only", names[1], "--limit", "0.01"])
+
+
 def test_memory_and_scale_on_tiny_sizes(scripts: None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load("memory").main(
         ["--vocabulary=30", "--batch=2", "--length=4", "--rounds=1", "--output", str(tmp_path / "memory")]
@@ -300,6 +321,9 @@ def test_an_export_beside_the_stock_route(
     assert len(rows) == len(names) * 2 * 2
     assert all(float(row["batch_1_ms"]) > 0 and float(row["peak_megabytes"]) > 10 for row in rows)
     assert {row["metric"] for row in rows if row["precision"] != "float32"} == {"bleu"}
+    picture = (tmp_path / "figures.png").read_bytes()
+    load("export_chart").main([str(tmp_path / "figures.csv")])  # the same from the log
+    assert (tmp_path / "figures.png").read_bytes() == picture
 
 
 def test_a_shortlist(scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

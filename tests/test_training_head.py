@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
-from keras_attention.training.consistency import consistent_partition
+from keras_attention.training.consistency import consistent_partition, exponentiate
 from keras_attention.training.head import fuse_loss, log_partition
 from keras_attention.training.losses import TokenCrossEntropy
 from tests.gradients import gradients
@@ -52,6 +52,19 @@ def test_great_logits_do_not_overflow() -> None:
     hidden, weights, bias = arrays()
     value = log_partition(*map(ops.convert_to_tensor, (1e4 * hidden, weights, bias, SCALE)), 2)
     assert float(value) == pytest.approx(float(partition(1e4 * hidden, weights, bias)), rel=1e-6)
+
+
+@pytest.mark.parametrize("rows", [0, ROWS])
+def test_sums_of_exponentials_are_where_their_logits_are(rows) -> None:
+    """With rows and without; under PyTorch also on another device than the one that tensors are made on by default."""
+    logits = ops.convert_to_tensor(draw(rows, WORDS))
+    expected = np.log(np.sum(np.exp(draw(rows, WORDS)), axis=-1, keepdims=True))
+    exponentials, sums, partition = map(ops.convert_to_numpy, exponentiate(logits))
+    assert (exponentials.shape, sums.shape) == ((rows, WORDS), (rows, 1))
+    np.testing.assert_allclose(partition, expected, rtol=1e-6)  # float32, 11 terms
+    if keras.backend.backend() == "torch":
+        with keras.device("meta"):
+            assert {str(found.device) for found in exponentiate(logits.to("meta"))} == {"meta"}
 
 
 @pytest.mark.parametrize("tie", ["all", "target", "none"])

@@ -23,8 +23,9 @@ from keras_attention.types import Tensor
 
 def exponentiate(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`exp(z - max z)` `(N, V)`, its sums `(N, 1)` and `log sum exp z` `(N, 1)`, without overflow."""
-    # With an initial value Keras does not insist on rows: the last chunks of a tiny batch have none.
-    top = ops.max(logits, axis=-1, keepdims=True, initial=float("-inf"))
+    # The last chunks of a tiny batch have no rows, which Keras refuses; what it takes as an initial value instead lies
+    # on the processor under PyTorch, wherever the rows are.
+    top = logits[:, :1] if logits.shape[0] == 0 else ops.max(logits, axis=-1, keepdims=True)
     exponentials = ops.exp(logits - top)
     sums = ops.sum(exponentials, axis=-1, keepdims=True)
     return exponentials, sums, ops.log(sums) + top
