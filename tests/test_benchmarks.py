@@ -195,7 +195,7 @@ def test_training_on_a_gpu_without_one(
     with (tmp_path / "gpu.csv").open(encoding="utf-8") as file:
         seconds = [float(row["seconds_per_step"]) for row in csv.DictReader(file) if row["contender"] == names[0]]
     assert len(seconds) == 2
-    with pytest.raises(SystemExit, match="took more than 0.01 seconds"):
+    with pytest.raises(SystemExit, match="took more than"):
         gpu.main([*sizes, "--only", names[1], "--limit", "0.01"])
 
 
