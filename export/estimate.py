@@ -136,8 +136,8 @@ def bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> dict[
 def onnx_bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
     """Of the ONNX files together, which share nothing: `translate` holds all weights, the other two divide them.
 
-    Both of these hold a table that both languages share. An int8 file holds a tied table twice, and stacks of kernels,
-    one for each head, in float32.
+    Both of these hold a table that both languages share. A file of int8 activations holds a tied table twice; stacks of
+    kernels, one for each head, are in float32 where weights are int8.
     """
     large = sum(int(np.prod(shape)) for shape in shapes.values() if len(shape) > 1)
     small = sum(int(np.prod(shape)) for shape in shapes.values()) - large
@@ -147,7 +147,8 @@ def onnx_bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> 
     found = {}
     for precision, width in WIDTH.items():
         copies = 1 if precision == "int8" else 2
-        twice, floats = (copies * tied, copies * stacks) if width == 1 else (0, 0)
+        twice = tied if precision == "int8" else 0
+        floats = copies * stacks if width == 1 else 0
         others = 4 if width != 2 else 2
         overhead = ONNX_OVERHEAD[precision] * (2 if config.cell == "self_attention" else 1)
         numbers = width * (copies * large - floats + shared + twice) + 4 * floats

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from . import onnx_loops
+from . import onnx_loops, onnx_tables
 from .int8_rows import quantised_rows
 
 SMALLEST = 256
@@ -58,12 +58,15 @@ def share_transposes(graph: Any) -> None:
     onnx_loops.set_items(graph.node, [*made, *graph.node])
 
 
-def fold_transposes(graph: Any) -> None:
-    """Transposes constants here, in place, so that what they are multiplied with is seen to be constant."""
+def fold_transposes(graph: Any) -> dict[str, str]:
+    """Transposes constants here, in place, so that what they are multiplied with is seen to be constant.
+
+    Returns for each constant that has a transpose, and for each transpose, the name of the other.
+    """
     import onnx
 
     constants = {constant.name: constant for constant in graph.initializer}
-    kept = []
+    kept, turned = [], {}
     for node in graph.node:
         if node.op_type != "Transpose" or node.input[0] not in constants:
             kept.append(node)
@@ -72,8 +75,10 @@ def fold_transposes(graph: Any) -> None:
         values = onnx.numpy_helper.to_array(constants[node.input[0]]).transpose(order)
         folded = onnx.numpy_helper.from_array(np.ascontiguousarray(values), node.output[0])
         constants[folded.name] = folded
+        turned |= {node.input[0]: folded.name, folded.name: node.input[0]}
         graph.initializer.append(folded)
     onnx_loops.set_items(graph.node, kept)
+    return turned
 
 
 def store_recurrent(graph: Any) -> None:
@@ -113,46 +118,30 @@ def vector_lookups(graph: Any) -> list[str]:
     return [node.name for node in graph.node if node.op_type == "Gather" and node.input[0] in vectors]
 
 
-def hand_over(graph: Any) -> None:
-    """Puts an `Identity` behind each lookup, or part of one, that a loop reads from around it, in place.
-
-    ONNX Runtime's quantiser does not see that reader, and would leave it without what it reads.
-    """
-    import onnx
-
-    inner = {name for node in graph.node for body in onnx_loops.subgraphs(node) for name in onnx_loops.read_by(body)}
-    nodes: list[Any] = []
-    for node in graph.node:
-        nodes.append(node)
-        if node.op_type in ("Gather", "Transpose", "Reshape") and node.output[0] in inner:
-            name, node.output[0] = node.output[0], f"{node.output[0]}/handed over"
-            nodes.append(onnx.helper.make_node("Identity", [node.output[0]], [name]))
-    onnx_loops.set_items(graph.node, nodes)
-
-
 def to_dynamic_int8(model: Any) -> Any:
     """A model whose products and LSTMs have int8 weights, one scale for each output, and quantise what they multiply.
 
     That is ONNX Runtime's dynamic quantisation, loops included. Activations have one scale for the whole batch.
-    Products with a stack of matrices, one for each head, stay in float32.
+    Products with a stack of matrices, one for each head, stay in float32. Embeddings: see `onnx_tables`.
     """
     import tempfile
 
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    fold_transposes(model.graph)
-    hand_over(model.graph)
+    turned = fold_transposes(model.graph)
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         quantize_dynamic(
             model,
             file.name,
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=batched_products(model.graph) + vector_lookups(model.graph),
+            op_types_to_quantize=["MatMul", "LSTM"],
+            nodes_to_exclude=batched_products(model.graph),
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )
         quantised = onnx.load(file.name)
     store_recurrent(quantised.graph)  # a GRU: it knows none
+    onnx_tables.store_tables(quantised.graph, turned)
     onnx_loops.prune(quantised.graph)  # it leaves the former weights behind where loops read them
     return quantised
