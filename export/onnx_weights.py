@@ -66,7 +66,8 @@ def fold_transposes(graph: Any) -> dict[str, str]:
     import onnx
 
     constants = {constant.name: constant for constant in graph.initializer}
-    kept, turned = [], {}
+    kept: list[Any] = []
+    turned: dict[str, str] = {}
     for node in graph.node:
         if node.op_type != "Transpose" or node.input[0] not in constants:
             kept.append(node)
