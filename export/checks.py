@@ -82,6 +82,17 @@ def check_host_search(settings: SearchSettings) -> None:
         raise UserError(f"int8 files are searched on the host, which knows no {missing}. Expected: a plain beam search")
 
 
+def check_ranges(precision: str, calibration: Sequence[Any] | None, source_length: int) -> None:
+    """Raises UserError for text to take ranges from where nothing has them, and for sources without room for a word."""
+    if calibration is not None and precision != "int8":
+        raise UserError(
+            "Only int8 takes ranges from calibration text. Expected it with precision int8 or target npu. "
+            f"Received: precision {precision}"
+        )
+    if source_length < 2:
+        raise UserError(f"Expected: source_length of 2 or more, EOS counted. Received: {source_length}")
+
+
 def check_backend() -> None:
     """Raises UserError unless Keras runs on TensorFlow and the converters are installed."""
     if keras.backend.backend() != "tensorflow":

@@ -61,10 +61,11 @@ def convert_to_onnx(
     graphs: Iterable[Graph],
     work: pathlib.Path,
     precision: str = "float32",
+    tell_lengths: bool = False,
 ) -> None:
     """Write one checked ONNX file per graph, `folder`/NAME.onnx, from the signatures of a SavedModel.
 
-    `work` is a folder for what the conversion needs on the way.
+    `work` is a folder for what the conversion needs on the way; `tell_lengths`: see `lstm_lengths`.
 
     Raises:
         ConversionError: if the converter or the checker fails.
@@ -72,7 +73,9 @@ def convert_to_onnx(
     """
     folder.mkdir()
     description = work / "graphs.json"
-    description.write_text(json.dumps({graph.name: graph.to_dict() for graph in graphs}), encoding="utf-8")
+    description.write_text(
+        json.dumps({graph.name: graph.to_dict() | {"tell_lengths": tell_lengths} for graph in graphs}), encoding="utf-8"
+    )
     run_converter("ONNX", to_onnx.__name__, [str(saved_model), str(folder), str(description), precision], folder)
 
 

@@ -23,6 +23,7 @@ from . import (
     int8_embeddings,
     litert_text,
     loops,
+    lstm_lengths,
     npu,
     onnx_text,
     reference,
@@ -31,7 +32,8 @@ from . import (
     static_int8,
 )
 from .calibration import split_samples
-from .checks import TARGETS, check_backend, check_formats, check_host_search, check_references, check_task
+from .checks import TARGETS, check_backend, check_formats, check_host_search, check_ranges, check_references, check_task
+from .graphs import Graph
 from .planning import Members, Plan, plan_export, source_rows
 from .quality import LOSS_LIMIT
 from .saved_model import write_saved_model
@@ -139,6 +141,7 @@ def export(
         raise UserError("The npu target is int8 TFLite files for ids. Expected: no --to, --text or --precision with it")
     formats = ["npu"] if on_npu else check_formats(to, precision)
     precision = "int8" if on_npu else precision
+    check_ranges(precision, calibration, source_length)
     scored = check_task(task, loss_limit)
     check_backend()
     output = check_output(pathlib.Path(output), overwrite)
@@ -246,7 +249,9 @@ def convert_for_npu(
     manifest["max_source_length"] = min(source_length, manifest["max_source_length"] or source_length)
     say("calibrating, and converting to int8")
     rows, _, _ = source_rows(plan.net, plan.tokenizers, calibration, source_length)
-    manifest["formats"]["npu"]["mask_bias"] = npu.write(plan, rows, manifest, stage, work)
+    entry = manifest["formats"]["npu"]
+    entry["mask_bias"] = npu.write(plan, rows, manifest, stage, work)
+    entry["graphs"] = npu.describe_graphs(entry, stage)
     return artefact.complete(manifest, stage)
 
 
@@ -259,10 +264,16 @@ def convert_to_int8(
     manifest["formats"] = artefact.describe_formats(["onnx"], static_int8.chosen(plan.graphs), False)
     add_page(plan, stage)
     say("converting to ONNX, and calibrating")
-    with loops.without_cudnn(plan.model), gru.recognised(plan.model):
-        write_saved_model(work / "layers", static_int8.chosen(plan.graphs))
+    write_layers(plan, static_int8.chosen(plan.graphs), work / "layers", lstm_lengths.needed(manifest["members"]))
     static_int8.write(plan, calibration, manifest, stage, work)
     return artefact.complete(manifest, stage)
+
+
+def write_layers(plan: Plan, graphs: Sequence[Graph], folder: pathlib.Path, unmasked: bool = False) -> None:
+    """A SavedModel whose recurrent layers ONNX has nodes for; `unmasked`: see `lstm_lengths`."""
+    masks = lstm_lengths.unmasked(plan.model) if unmasked else contextlib.nullcontext()
+    with loops.without_cudnn(plan.model), gru.recognised(plan.model), masks:
+        write_saved_model(folder, graphs)
 
 
 def add_page(plan: Plan, stage: pathlib.Path) -> None:
@@ -298,12 +309,11 @@ def convert(
     with conversion.background() as start:
         if "onnx" in formats:
             say("converting to ONNX")
-            layers = stage / "saved_model"
-            if text or "saved_model" not in formats:  # the converter knows no operators on text
+            layers, told = stage / "saved_model", lstm_lengths.needed(manifest.get("members", []))
+            if text or told or "saved_model" not in formats:  # the converter knows no operators on text
                 layers = work / "layers"
-                with loops.without_cudnn(plan.model), gru.recognised(plan.model):
-                    write_saved_model(layers, graphs)
-            start(conversion.convert_to_onnx, layers, stage / "onnx", graphs, work, precision)
+                write_layers(plan, graphs, layers, told)
+            start(conversion.convert_to_onnx, layers, stage / "onnx", graphs, work, precision, told)
         if "tflite" in formats:
             say("converting to TFLite")
             with contextlib.ExitStack() as stack:

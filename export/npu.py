@@ -22,6 +22,27 @@ from .verification import best
 
 FOLDER = "npu"
 EMBEDDINGS = f"{FOLDER}/embeddings.npz"
+PROTOCOL = (
+    "A number x goes into a graph as int8 q = round(x / scale) + zero_point, within -128 and 127, and comes out as "
+    "x = (q - zero_point) * scale; scale and zero_point of each input and output are in `graphs`.",
+    "`embeddings` holds the tables `source` and `target` in int8, and `source_scale` and `target_scale`, a number for "
+    "each row: the vector of word i is table[i] * scale[i].",
+    "S is `source_length`, n the number of source tokens, the last of which is eos. values: the vectors of the source "
+    "tokens, (S, D), zeros from n on.",
+    "For each layer L from 0 to `encoder_layers` - 1: reset all variables of encode_L, where its LSTM keeps its last "
+    "state; call it with forward = values and, if `bidirectional`, backward = values with the first n rows in reverse. "
+    "values = forward_states, and beside them backward_states with the first n rows in reverse; if `residual` and "
+    "L > 0, plus the former values; zeros from n on.",
+    "summary: if `bridge_input` is mean, the sum of values over n; if final, row n - 1 of forward_states and beside it "
+    "row n - 1 of backward_states, as they came. start(summary, values) gives the first state_... and, where the score "
+    "has them, keys. If `feeding` is not 0, state_attentional begins with so many zeros.",
+    "decode_step: embedded = the vector of the last target token, bos at first; state_...; values and keys; mask_bias, "
+    "(S): 0 before n, the number `mask_bias` from there on. What it does not list among its inputs it does not want. "
+    "next_X becomes X. log-probabilities: log softmax of logits; pad is never chosen, a hypothesis ends with eos.",
+    "A hypothesis of m tokens scores its summed log-probabilities / ((5 + m) / 6) ** length_penalty, or / m ** "
+    "length_penalty where `search` says average.",
+)
+"""What a host does around the graphs, for whom nothing but the manifest is at hand."""
 
 
 def check(model: Any, settings: SearchSettings) -> None:
@@ -45,6 +66,7 @@ def describe(plan: Plan, source_length: int) -> dict[str, Any]:
     return {
         "files": {name: f"{FOLDER}/{name}.tflite" for name in names},
         "signatures": ["encode", "decode_step"],
+        "protocol": list(PROTOCOL),
         "embeddings": EMBEDDINGS,
         "source_length": source_length,
         "encoder_layers": config.encoder_layers,
@@ -84,6 +106,24 @@ def write(
     conversion.run_converter("TFLite", litert_int8.__name__, [str(argument) for argument in arguments], stage / FOLDER)
     np.savez(stage / EMBEDDINGS, allow_pickle=False, **tables(recorder.tables))
     return recorder.mask_bias
+
+
+def describe_graphs(entry: Mapping[str, Any], stage: pathlib.Path) -> dict[str, Any]:
+    """Shape, dtype, scale and zero point of every input and output of the files, for the manifest."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    found = {}
+    for name, file in entry["files"].items():
+        runner = Interpreter(model_path=str(stage / file)).get_signature_runner(name)
+        sides = {"inputs": runner.get_input_details(), "outputs": runner.get_output_details()}
+        found[name] = {side: {port: _quantised(one) for port, one in ports.items()} for side, ports in sides.items()}
+    return found
+
+
+def _quantised(detail: Mapping[str, Any]) -> dict[str, Any]:
+    scale, zero_point = detail["quantization"]
+    shape, dtype = [int(size) for size in detail["shape"]], np.dtype(detail["dtype"]).name
+    return {"shape": shape, "dtype": dtype, "scale": float(scale), "zero_point": int(zero_point)}
 
 
 def tables(embeddings: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

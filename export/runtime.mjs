@@ -185,7 +185,8 @@ export class Artefact {
     if (manifest.format_version !== FORMAT_VERSION) {
       throw new ArtefactError(
         `${location} is of another version. Expected: format_version ${FORMAT_VERSION}. ` +
-          `Received: ${manifest.format_version}. Export again`,
+          `Received: ${manifest.format_version}. ` +
+          (manifest.format_version > FORMAT_VERSION ? "It is newer: use the runtime that lies in it" : "Export again"),
       );
     }
     // The checksum is that of the text with zeros in its place.

@@ -94,9 +94,10 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
         raise ArtefactError(f"{path} is damaged and cannot be read ({error}). Export again.") from None
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         received = manifest.get("format_version") if isinstance(manifest, dict) else type(manifest).__name__
+        newer = isinstance(received, int) and received > FORMAT_VERSION
         raise ArtefactError(
             f"{path} is of another version. Expected: format_version {FORMAT_VERSION}. Received: {received}. "
-            "Export again."
+            + ("It is newer: use the runtime that lies in it, or update this one." if newer else "Export again.")
         )
     checksum = manifest.get("checksum")
     if not checksum or checksum != manifest_checksum(text, str(checksum)):

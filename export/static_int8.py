@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_attention.errors import UserError
 
-from . import conversion, onnx_int8
+from . import conversion, lstm_lengths, onnx_int8
 from .calibration import check_rows, record
 from .graphs import Graph
 from .planning import Plan, source_rows
@@ -64,7 +64,8 @@ def write(
     assert plan.net is not None
     rows, _, _ = source_rows(plan.net, plan.tokenizers, calibration)
     check_rows(rows, plan.net.max_source_length)
-    conversion.convert_to_onnx(work / "layers", work / "float", chosen(plan.graphs), work)
+    told = lstm_lengths.needed(manifest["members"])
+    conversion.convert_to_onnx(work / "layers", work / "float", chosen(plan.graphs), work, tell_lengths=told)
     recorder = Recorder(work / "float", manifest)
     record(recorder, manifest, rows)
     (work / "calls").mkdir()

@@ -147,13 +147,13 @@ def onnx_operator_failures(
 
 
 def needs_loop(config: Mapping[str, Any]) -> bool:
-    """Whether the ONNX encoder holds a loop: for cells that have no node, and for the final cell state at each length.
+    """Whether the ONNX encoder holds a loop: for the LSTM with norms, which has no node.
 
-    The LSTM with norms is the former, the masked pass that the `copy` bridge of an LSTM needs the latter.
+    The `copy` bridge of an LSTM wants the cell state at each row's end, which a node knows (`lstm_lengths`), but for
+    rows of features, whose lengths the graph would have to find.
     """
-    if config["cell"] == "lstm":
-        return bool(config["bridge"] == "copy")
-    return bool(config["cell"] == "layer_norm_lstm")
+    copied = config["cell"] == "lstm" and config["bridge"] == "copy" and config.get("source_features")
+    return bool(copied or config["cell"] == "layer_norm_lstm")
 
 
 def tflite_operators(path: pathlib.Path) -> dict[str, dict[str, int]]:

@@ -39,6 +39,7 @@ def check_text_file(
             return
         reader = litert_text.TextInterpreter(path)
     else:
+        onnx_text.require_extensions()
         reader = onnx_text.TextSession(path)
     target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
     start = 0

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from . import onnx_loops, onnx_weights
+from . import lstm_lengths, onnx_loops, onnx_weights
 
 OPSET = 18
 """The newest operator set that tf2onnx writes."""
@@ -27,7 +27,7 @@ def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any], prec
     Args:
         saved_model: folder that `write_saved_model` wrote.
         name: the signature.
-        graph: its ports, as `Graph.to_dict` gives them.
+        graph: its ports, as `Graph.to_dict` gives them, and whether to `tell_lengths`, see `lstm_lengths`.
         precision: `"float32"`, `"float16"` or `"dynamic_int8"`, see `onnx_weights`.
 
     Raises:
@@ -54,6 +54,8 @@ def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any], prec
     model.graph.name = name
     del model.graph.value_info[:]
     onnx_loops.hoist(model.graph)
+    if graph.get("tell_lengths"):
+        lstm_lengths.tell_lengths(model.graph)
     onnx_weights.share_transposes(model.graph)
     if precision == "float16":
         model = onnx_weights.to_float16(model)

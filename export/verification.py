@@ -67,17 +67,16 @@ def verify(directory: str | pathlib.Path, progress: Callable[[str], None] | None
 
     Raises:
         VerificationError: with every difference found.
-        UserError: if the directory is no artefact, or a file of it is missing, cut or edited.
+        UserError: if the directory is no artefact, a file of it is missing, cut or edited, or a runtime not installed.
     """
     directory = pathlib.Path(directory)
     try:
         manifest = runtime.read_manifest(directory)
         for name in manifest["files"]:
             runtime.check_file(directory, manifest, name)
-    except runtime.ArtefactError as error:
+        return compare(directory, manifest, reference.load(directory / REFERENCE_FILE), progress)
+    except runtime.ArtefactError as error:  # one of its runtimes is not installed, too
         raise UserError(str(error)) from None
-    cases = reference.load(directory / REFERENCE_FILE)
-    return compare(directory, manifest, cases, progress)
 
 
 def compare(
@@ -158,8 +157,8 @@ def check_structure(directory: pathlib.Path, manifest: Mapping[str, Any], parity
             )
         if parity.operators.get("encode", {}).get("Loop"):
             parity.warnings.append(
-                "onnx: `encode` holds a Loop (an LSTM with copy bridge or layer normalisation): slow, and not every "
-                "ONNX runtime has it"
+                "onnx: `encode` holds a Loop (an LSTM with layer normalisation, or a copy bridge over features): slow, "
+                "and not every ONNX runtime has it"
             )
     else:
         received = structure.saved_model_signatures(SavedModel(directory / entry["folder"]).loaded)

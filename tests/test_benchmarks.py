@@ -326,6 +326,21 @@ def test_an_export_beside_the_stock_route(
     assert (tmp_path / "figures.png").read_bytes() == picture
 
 
+def test_exports_at_one_size(scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = load("export_speed")
+    sizes = ["--units", "8", "--embedding", "4", "--vocabulary", "30", "--steps", "4", "--beam", "2"]
+    script.main([*sizes, "--rounds", "1", "--seconds", "0.01", "--output", str(tmp_path / "speed")])
+    lines = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]]
+    artefacts = [("SavedModel", "float32"), ("LiteRT", "float32"), ("ONNX Runtime", "float32")]
+    int8 = [("LiteRT", "dynamic_int8"), ("ONNX Runtime", "dynamic_int8")]
+    keras = [(script.STOCK, "float32"), ("Keras, tf.function", "float32")]
+    assert [tuple(row[:2]) for row in cells] == keras + artefacts + int8
+    assert cells[0][5] == "1.0"
+    with (tmp_path / "speed.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 2 * len(cells)
+
+
 def test_a_shortlist(scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = load("shortlist")
     arguments = ["--vocabularies", "300", "--precisions", "float32", "--units", "32", "--rounds", "2"]

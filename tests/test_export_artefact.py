@@ -30,17 +30,18 @@ from keras_attention.export.parity import Parity
 from keras_attention.export.verification import REFERENCE_FILE, compare_tokens, compare_values
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import train_tokenizer
+from tests.command import run_command
 from tests.export_models import LINES, UNUSUAL, cheap, tiny_model
 
 __all__ = ["cheap"]
 
 
-def make_run(path: pathlib.Path) -> RunDirectory:
+def make_run(path: pathlib.Path, **changes: Any) -> RunDirectory:
     """A run directory as training writes it, with an untrained model."""
     path.mkdir()
     source, target = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
     files = [source.save(path, "source")[0], target.save(path, "target")[0]]
-    model = tiny_model(source_vocabulary=source.vocabulary_size, target_vocabulary=target.vocabulary_size)
+    model = tiny_model(source_vocabulary=source.vocabulary_size, target_vocabulary=target.vocabulary_size, **changes)
     model.save(path / "model.keras")
     (path / "samples.txt").write_text("\n".join([*LINES, *filter(str.strip, UNUSUAL)]) + "\n", encoding="utf-8")
     metadata = {
@@ -175,9 +176,57 @@ def test_what_is_no_artefact(tmp_path: pathlib.Path, folder: pathlib.Path) -> No
     (folder / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"manifest.json is damaged"):
         verify(folder)
-    (folder / "manifest.json").write_text('{"format_version": 2}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"Expected: format_version 4. Received: 2"):
-        benchmark(folder)
+    for version, advice in ((2, "Export again"), (99, "It is newer: use the runtime that lies in it")):
+        (folder / "manifest.json").write_text(f'{{"format_version": {version}}}', encoding="utf-8")
+        with pytest.raises(UserError, match=rf"Expected: format_version 4. Received: {version}. {advice}"):
+            benchmark(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--target", "watch"], ("Unknown target", "mobile, npu", "'watch'")),
+        (["--precision", "int4"], ("Unknown precision", "'int4'")),
+        (["--calibration", "FILE"], ("Only int8 takes ranges", "Received: precision float32")),
+        (["--target", "npu", "--source-length", "1"], ("source_length of 2 or more", "Received: 1")),
+        (["--target", "npu", "--calibration", "FILE"], ("100",)),
+        (["--target", "npu", "--calibration", "nowhere"], ("nowhere",)),
+        (["--precision", "int8", "--to", "onnx", "--calibration", "FILE"], ("100",)),
+    ],
+)
+def test_a_mistake_on_the_command_line(run: pathlib.Path, tmp_path: pathlib.Path, options: Any, parts: Any) -> None:
+    """One line, status 1, and nothing where the artefact should be."""
+    (tmp_path / "few.txt").write_text("a cat\n" * 99, encoding="utf-8")
+    options = [str(tmp_path / "few.txt") if option == "FILE" else option for option in options]
+    done = run_command("export", run, "--output", tmp_path / "artefact", *options)
+    assert done.status == 1
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert all(part in line for part in parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["few.txt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"), [({"cell": "gru"}, "cell='gru'"), ({"bridge": "copy", "decoder_units": 14}, "bridge='copy'")]
+)
+def test_a_model_that_an_npu_cannot_hold(tmp_path: pathlib.Path, changes: dict[str, Any], part: str) -> None:
+    run = make_run(tmp_path / "run", **changes)
+    done = run_command("export", run.path, "--target", "npu", "--output", tmp_path / "artefact")
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert (done.status, part in line) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("onnxruntime", "onnxruntime"), ("ai_edge_litert.interpreter", "ai-edge-litert")]
+)
+def test_verification_without_a_runtime(
+    exported: pathlib.Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    done = run_command("verify", exported)
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert done.status == 1
+    assert f"pip install {package}" in line or "keras-luong[export]" in line
 
 
 def test_a_wrong_artefact_fails_and_leaves_nothing(

@@ -82,8 +82,7 @@ def test_artefacts_equal_keras(name: str, tmp_path: pathlib.Path, cheap: None) -
     report = export(tiny_model(**config), tmp_path / "artefact", ["tflite", "onnx"], beam_size=3, max_length=13)
     tflite, onnx = report.parities
     assert tflite.operators["custom"] == {}
-    bridge = config.get("bridge", "copy" if name == "none" else "dense")
-    loop_free = config.get("cell") == "gru" or (config.get("cell") != "layer_norm_lstm" and bridge == "dense")
+    loop_free = config.get("cell") != "layer_norm_lstm"
     encode, step = onnx.operators["encode"], onnx.operators["decode_step"]
     assert "Loop" not in step
     if loop_free:

@@ -227,7 +227,7 @@ def test_models_that_it_cannot_hold(tmp_path: pathlib.Path, config: dict[str, An
             {"calibration": rows(50) + [[5] * LENGTH + [2]] * 60},
             f"Too few sentences to calibrate with fit into {LENGTH} tok",
         ),
-        ({"source_length": 1}, "Every sample is longer than the model can read. Expected: at most 1"),
+        ({"source_length": 1}, "Expected: source_length of 2 or more, EOS counted. Received: 1"),
         ({"to": "tflite"}, "no --to, --text or --precision"),
         ({"precision": "float16"}, "no --to, --text or --precision"),
         ({"target": "fpga"}, "Unknown target. Expected: one of mobile, npu. Received: 'fpga'"),
@@ -316,3 +316,69 @@ def test_the_command(toy_run: Any, tmp_path: pathlib.Path, cheap: None, capsys: 
     assert "npu, int8: " in shown
     assert "ethos-u55-128: 100 % of operators placed; encode_0 " in shown
     assert (folder / "npu" / "decode_step.tflite").is_file()
+
+
+def follow_the_protocol(folder: pathlib.Path, source: list[int], steps: int) -> list[int]:
+    """Greedy search by nothing but the manifest, written after its `protocol`."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    entry, special = manifest["formats"]["npu"], manifest["special_ids"]
+    tables = dict(np.load(folder / entry["embeddings"]))
+    n, room = len(source), entry["source_length"]
+    interpreters = {name: Interpreter(str(folder / file)) for name, file in entry["files"].items()}
+    for interpreter in interpreters.values():
+        interpreter.allocate_tensors()
+
+    def call(name: str, **given: np.ndarray) -> dict[str, np.ndarray]:
+        ports, numbers = entry["graphs"][name], {}
+        for port, about in ports["inputs"].items():
+            q = np.round(given[port] / np.float32(about["scale"])) + about["zero_point"]
+            numbers[port] = np.clip(q, -128, 127).astype(about["dtype"]).reshape(about["shape"])
+        interpreters[name].reset_all_variables()
+        found = interpreters[name].get_signature_runner(name)(**numbers)
+        outputs = {}
+        for port, about in ports["outputs"].items():
+            assert found[port].shape == tuple(about["shape"])
+            outputs[port] = ((found[port].astype(np.float32) - about["zero_point"]) * np.float32(about["scale"]))[0]
+        return outputs
+
+    def vector(side: str, token: int) -> np.ndarray:
+        return tables[side][token] * tables[f"{side}_scale"][token]
+
+    def turned(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([rows[:n][::-1], rows[n:]])
+
+    values = np.zeros((room, tables["source"].shape[1]), np.float32)
+    values[:n] = [vector("source", token) for token in source]
+    for layer in range(entry["encoder_layers"]):
+        found = call(f"encode_{layer}", forward=values, backward=turned(values))
+        directions = [found["forward_states"]]
+        if entry["bidirectional"]:
+            directions.append(found["backward_states"])
+        new = np.concatenate([directions[0], *(turned(rows) for rows in directions[1:])], axis=1)
+        values = new + values if entry["residual"] and layer else new
+        values[n:] = 0
+    last = np.concatenate([rows[n - 1] for rows in directions])
+    started = call("start", summary=last if entry["bridge_input"] == "final" else values.sum(0) / n, values=values)
+    state = {name: value for name, value in started.items() if name != "keys"}
+    if entry["feeding"]:
+        state["state_attentional"] = np.zeros(entry["feeding"], np.float32)
+    bias = np.where(np.arange(room) < n, 0, entry["mask_bias"]).astype(np.float32)
+    memory = {"values": values, "keys": started.get("keys"), "mask_bias": bias}
+    tokens = [special["bos"]]
+    while len(tokens) <= steps and tokens[-1] != special["eos"]:
+        found = call("decode_step", embedded=vector("target", tokens[-1]), **memory, **state)
+        state = {name: found[f"next_{name}"] for name in state}
+        found["logits"][special["pad"]] = -np.inf
+        tokens.append(int(found["logits"].argmax()))
+    return tokens[1:]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_stranger_searches_by_the_manifest_alone(artefacts: dict[str, tuple[pathlib.Path, Any]], name: str) -> None:
+    folder, _ = artefacts[name]
+    opened = runtime.Artefact(folder, "npu")
+    for source in rows(8):
+        ids = opened.search(np.asarray([source], np.int32), beam_size=1, max_length=6)["ids"][0, 0]
+        assert follow_the_protocol(folder, source, 6) == [int(token) for token in ids if token]

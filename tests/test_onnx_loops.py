@@ -1,6 +1,8 @@
 """What no iteration changes leaves an ONNX loop, and nothing else changes."""
 
+import collections
 import copy
+import json
 import pathlib
 from typing import Any
 
@@ -10,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from keras_attention.export import export, onnx_loops
+from keras_attention.export import export, onnx_loops, runtime
 from tests.export_models import cheap, tiny_model
 
 __all__ = ["cheap"]
@@ -206,3 +208,24 @@ def test_the_search_carries_no_weights(attention: str, tmp_path: pathlib.Path, c
 
 def _alone(node: onnx.NodeProto) -> onnx.GraphProto:
     return helper.make_graph([node], "alone", [], [])
+
+
+@pytest.mark.parametrize("shortest", [1, 23], ids=["ends at once", "held back"])
+def test_the_search_ends_with_its_last_hypothesis(shortest: int, tmp_path: pathlib.Path, cheap: None) -> None:
+    """Steps counted by ONNX Runtime's own profile: as many as the longest hypothesis, not as many as there is room."""
+    model = tiny_model(spread=0.1)
+    projection = model.get_layer("output")
+    bias = np.zeros(projection.bias.shape, np.float32)
+    bias[2] = 30.0  # EOS: every hypothesis but those that are forbidden to ends at its first word
+    projection.bias.assign(bias)
+    export(model, tmp_path / "artefact", "onnx", beam_size=2, max_length=41)
+    manifest = runtime.read_manifest(tmp_path / "artefact")
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    session = onnxruntime.InferenceSession(str(tmp_path / "artefact" / "onnx" / "translate.onnx"), options)
+    knobs = runtime.knob_values(manifest, 1, {"min_length": shortest})
+    outputs = session.run(["lengths"], {"source_ids": np.asarray([[4, 5, 6, 2]], np.int32), **knobs})
+    events = json.loads(pathlib.Path(session.end_profiling()).read_text(encoding="utf-8"))
+    runs = collections.Counter(event["name"] for event in events if event["name"].endswith("_kernel_time"))
+    assert outputs[0][0, 0] == shortest
+    assert max(runs.values()) == outputs[0].max() < 41

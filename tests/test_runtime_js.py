@@ -273,4 +273,4 @@ def test_a_damaged_file_is_refused(folder: pathlib.Path) -> None:
     (copy / "manifest.json").write_text(json.dumps(manifest | {"beam_size": 4}, indent=1), encoding="utf-8")
     assert "manifest.json was changed after the export (its checksum does not match)" in node(copy, {}, "a").stderr
     (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}), encoding="utf-8")
-    assert "Expected: format_version 4. Received: 99" in node(copy, {}, "a").stderr
+    assert "Expected: format_version 4. Received: 99. It is newer" in node(copy, {}, "a").stderr
