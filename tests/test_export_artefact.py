@@ -182,6 +182,23 @@ def test_what_is_no_artefact(tmp_path: pathlib.Path, folder: pathlib.Path) -> No
             benchmark(folder)
 
 
+def test_what_tensorflow_s_own_tool_says_of_the_saved_model(exported: pathlib.Path) -> None:
+    """`saved_model_cli show`, by which people look at what they serve: every signature, by Serving's conventions."""
+    tool = pathlib.Path(sys.executable).with_name("saved_model_cli")
+    done = subprocess.run(
+        [str(tool), "show", "--dir", str(exported / "saved_model"), "--all"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "Error" not in done.stdout
+    told = {part.split("'")[1]: part for part in done.stdout.split("signature_def[")[1:]}
+    manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
+    assert set(told) == {*manifest["signatures"], "serving_default", "__saved_model_init_op"}
+    for name, signature in manifest["signatures"].items():
+        assert "Method name is: tensorflow/serving/predict" in told[name]
+        for port in (*signature["inputs"], *signature["outputs"]):
+            assert f"['{port}'] tensor_info:" in told[name]
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
