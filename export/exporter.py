@@ -280,7 +280,7 @@ def add_page(plan: Plan, stage: pathlib.Path) -> None:
     """Lay the runtime and the page in JavaScript beside ONNX files of a translator that they can run."""
     net = plan.net
     if net is not None and net.source_features is None and net.config.copy_words is None:
-        for name in ("runtime.mjs", "page.mjs", "index.html"):
+        for name in ("runtime.mjs", "subwords.mjs", "page.mjs", "index.html"):
             shutil.copyfile(pathlib.Path(runtime.__file__).with_name(name), stage / name)
 
 

@@ -7,8 +7,9 @@
 //   console.log(hypotheses[0].text, hypotheses[0].alignment);
 //
 // It reads what an ONNX export wrote, as `runtime.py` does, and finds the same tokens: by the graph `translate`, or by a
-// host loop over `encode` and `decode_step` with any beam size. Text goes through character and word tokenizers; where
-// the vocabulary is made of subwords, `search` takes rows of ids. Each file is compared with its SHA-256 in the manifest.
+// host loop over `encode` and `decode_step` with any beam size. Text goes through tokenizers of characters, words or, by
+// `subwords.mjs` beside this file, subwords; `search` takes rows of ids. Each file is compared with its SHA-256 in the
+// manifest.
 //
 // In Node, as a command: node runtime.mjs FOLDER < sentences.txt (JSON lines: text, ids, score, tokens, alignment).
 
@@ -208,13 +209,23 @@ export class Artefact {
       const entry = manifest.tokenizers[side];
       if (!entry) continue;
       const content = JSON.parse(new TextDecoder().decode(await artefact.file(entry.file)));
-      if (content.kind !== "subword") artefact[side] = new Tokenizer(content, manifest.special_ids);
+      if (content.kind === "subword") {
+        const model = await artefact.file(content.model);
+        const { SubwordTokenizer } = await import("./subwords.mjs");
+        try {
+          artefact[side] = new SubwordTokenizer(model, manifest.special_ids);
+        } catch (error) {
+          artefact.noText = ` (${content.model}: ${error.message})`; // rows of ids will do
+        }
+      } else {
+        artefact[side] = new Tokenizer(content, manifest.special_ids);
+      }
     }
     return artefact;
   }
 
   constructor(manifest, read, ort) {
-    Object.assign(this, { manifest, read, ort, sessions: {}, source: null, target: null });
+    Object.assign(this, { manifest, read, ort, sessions: {}, source: null, target: null, noText: "" });
   }
 
   /** One file, after its size and SHA-256 were compared with the manifest. */
@@ -425,7 +436,7 @@ export class Artefact {
    */
   async translate(sentences, { prefix = "", banned = [], ...options } = {}) {
     if (!this.source || !this.target) {
-      throw new ArtefactError("Text needs character or word tokenizers. Use search with rows of ids");
+      throw new ArtefactError(`No tokenizers that read text here${this.noText}. Use search with rows of ids`);
     }
     const rows = sentences.map((text, number) => {
       const ids = this.source.encode(text);
