@@ -20,6 +20,7 @@ from .tolerances import NEAR_TIE
 SHOWN_LENGTH = 20
 """Tokens of a sentence that products are counted for."""
 SHOWN_WEIGHTS = 20
+FUSED_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,8 @@ def table(report: Report) -> list[list[str]]:
 def operator_summary(parity: Parity) -> str:
     """Few words on the operators of one format."""
     if parity.format == "tflite":
-        return f"{len(parity.operators['builtin'])} kinds, all built-in"
+        fused = parity.operators["builtin"].get(FUSED_LSTM, 0)
+        return f"{len(parity.operators['builtin'])} kinds, all built-in, no Flex, {fused or 'no'} fused LSTM"
     if parity.format == "onnx":
         return "; ".join(
             f"{name}: {counts.get('LSTM', 0) + counts.get(QUANTISED_LSTM, 0)} LSTM, {counts.get('GRU', 0)} GRU, "
@@ -115,7 +117,8 @@ def operator_summary(parity: Parity) -> str:
             for name, counts in parity.operators.items()
         )
     if parity.format == "npu":
-        return f"{len(parity.operators)} graphs in int8"
+        fused = sum(counts.get(FUSED_LSTM, 0) for counts in parity.operators.values())
+        return f"{len(parity.operators)} graphs in int8, no Flex, {fused} fused LSTM"
     return "TensorFlow"
 
 

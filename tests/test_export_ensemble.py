@@ -70,7 +70,7 @@ def test_runs_make_an_artefact_for_text(
     folder = commands.export_run(
         runs[0], ["tflite"], tmp_path / "artefact", ensemble=runs[1:], combination="logits", beam_size=2, max_length=9
     )
-    assert "kinds, all built-in" in capsys.readouterr().out
+    assert "kinds, all built-in, no Flex, no fused LSTM" in capsys.readouterr().out
     texts = [hypotheses[0].text for hypotheses in runtime.Artefact(folder).translate(LINES)]
     expected = Translator.load(*runs, combination="logits").translate(LINES, beam_size=2, max_length=9)
     assert texts == [hypotheses[0].text for hypotheses in expected]
