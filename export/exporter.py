@@ -188,6 +188,10 @@ def export(
         else:
             manifest = convert(plan, formats, stage, work, say, precision, text)
         parities = compare(stage, manifest, plan.cases, say)
+        if plan.left_out:
+            parities[0].warnings.append(
+                f"{plan.left_out} samples are longer than the sources may be: they were left out"
+            )
         say("timing")
         latencies = bench.measure(stage, manifest, plan.cases, TIMING_SECONDS, memory=TIMING_SECONDS > 0)
         written = report.build(manifest, parities, latencies, plan)

@@ -35,6 +35,8 @@ class Plan:
     net: Net | None = None
     settings: SearchSettings = dataclasses.field(default_factory=SearchSettings)
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None
+    left_out: int = 0
+    """Samples that are too long."""
 
 
 def plan_export(
@@ -61,7 +63,8 @@ def plan_export(
     rows, sentences, kept = source_rows(net, tokenizers, samples, source_length)
     accepted = [list(references[number]) for number in kept] if references else []
     cases = Reference(reference.translator_cases(net, graphs, rows, settings), sentences, accepted, task or Task())
-    return Plan(model, graphs, translator_graphs(net, settings, "loop"), cases, net, settings, tokenizers)
+    left_out = len(samples) - len(kept) if samples else 0
+    return Plan(model, graphs, translator_graphs(net, settings, "loop"), cases, net, settings, tokenizers, left_out)
 
 
 class Members(keras.Model):

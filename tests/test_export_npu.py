@@ -375,6 +375,13 @@ def follow_the_protocol(folder: pathlib.Path, source: list[int], steps: int) -> 
     return tokens[1:]
 
 
+def test_samples_that_are_too_long_are_counted(tmp_path: pathlib.Path, cheap: None, monkeypatch: Any) -> None:
+    monkeypatch.setattr(vela, "installed", lambda: False)
+    report = export_tiny(tmp_path / "artefact", {}, samples=[*rows(3), [4] * LENGTH + [2], [5] * 30 + [2]])
+    assert "2 samples are longer than the sources may be: they were left out" in report.warnings
+    assert "2 samples are longer" in (tmp_path / "artefact" / "report.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_stranger_searches_by_the_manifest_alone(artefacts: dict[str, tuple[pathlib.Path, Any]], name: str) -> None:
     folder, _ = artefacts[name]
