@@ -14,19 +14,26 @@ from . import onnx_loops
 from .int8_rows import quantised_rows
 
 
-def lookups(graph: Any, outer: Mapping[str, int] | None = None) -> Iterator[tuple[Any, str]]:
-    """Each `Gather` of rows of a constant matrix, loops included, and the matrix' name."""
-    ranks = {**(outer or {}), **{constant.name: len(constant.dims) for constant in graph.initializer}}
+def lookups(graph: Any, outer: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The float matrices, by name, of whose rows a `Gather` takes some, loops included."""
+    import onnx
+
+    floats = [one for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
+    matrices = outer | {one.name for one in floats if len(one.dims) == 2}
     for node in graph.node:
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-        if node.op_type == "Gather" and axis == 0 and ranks.get(node.input[0]) == 2:
-            yield node, node.input[0]
+        if takes_rows(node) and node.input[0] in matrices:
+            yield node.input[0]
         for body in onnx_loops.subgraphs(node):
-            yield from lookups(body, ranks)
+            yield from lookups(body, matrices)
+
+
+def takes_rows(node: Any) -> bool:
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+    return bool(node.op_type == "Gather" and axis == 0)
 
 
 def store_tables(graph: Any, turned: Mapping[str, str]) -> None:
-    """Store every matrix that is looked up in as int8 with a scale for each row, in place.
+    """Store every float matrix that is looked up in as int8 with a scale for each row, in place.
 
     Args:
         graph: quantised but for its lookups, all of whose constants are its own, not those of its loops.
@@ -35,7 +42,7 @@ def store_tables(graph: Any, turned: Mapping[str, str]) -> None:
     import onnx
 
     constants = {constant.name: constant for constant in graph.initializer}
-    names = dict.fromkeys(name for _, name in lookups(graph) if name in constants)
+    names = dict.fromkeys(name for name in lookups(graph) if name in constants)
     made: list[Any] = []
     for name in names:
         product = f"{turned.get(name)}_quantized"
@@ -69,7 +76,7 @@ def _look_up(graph: Any, name: str, stored: str, scales: str) -> None:
     for node in graph.node:
         for body in onnx_loops.subgraphs(node):
             _look_up(body, name, stored, scales)
-        if node.op_type != "Gather" or node.input[0] != name:
+        if not takes_rows(node) or node.input[0] != name:
             nodes.append(node)
             continue
         ids, found = node.input[1], node.output[0]
