@@ -120,7 +120,9 @@ def policies(net: Net, settings: SearchSettings, source: np.ndarray, found: Case
     what it finds differs.
     """
     names = {knob.port.name for knob in settings.knobs(net)}
-    yield {"max_length": max(settings.max_length // 2, 1), "length_penalty": 0.0}
+    short = max(settings.max_length // 2, 1)
+    least = {"min_length": min(settings.min_length, short)} if "min_length" in names else {}
+    yield {"max_length": short, "length_penalty": 0.0, **least}
     words = [int(i) for i in np.unique(found.outputs["ids"]) if i > UNK_ID] or [UNK_ID]
     allowed = np.ones((net.config.output_vocabulary,), bool)
     allowed[words[0]] = len(words) == 1

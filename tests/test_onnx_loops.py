@@ -218,7 +218,7 @@ def test_the_search_ends_with_its_last_hypothesis(shortest: int, tmp_path: pathl
     bias = np.zeros(projection.bias.shape, np.float32)
     bias[2] = 30.0  # EOS: every hypothesis but those that are forbidden to ends at its first word
     projection.bias.assign(bias)
-    export(model, tmp_path / "artefact", "onnx", beam_size=2, max_length=41)
+    export(model, tmp_path / "artefact", "onnx", beam_size=2, max_length=41, min_length=41)
     manifest = runtime.read_manifest(tmp_path / "artefact")
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
