@@ -86,7 +86,16 @@ def test_what_an_artefact_holds(exported: pathlib.Path) -> None:
     assert set(manifest["formats"]) == {"saved_model", "tflite", "onnx"}
     assert {path.name for path in exported.iterdir()} == {
         *("manifest.json", "model.tflite", "onnx", "saved_model", "source.tok.json", "target.tok.json"),
-        *("report.md", "report.json", "runtime.mjs", "page.mjs", "index.html", "runtime.py", "verification.npz"),
+        *(
+            "report.md",
+            "report.json",
+            "runtime.mjs",
+            "subwords.mjs",
+            "page.mjs",
+            "index.html",
+            "runtime.py",
+            "verification.npz",
+        ),
     }
     step = manifest["signatures"]["decode_step"]
     assert step["inputs"]["memory_values"] == {"dtype": "float32", "axes": ["batch", "source_length", 14]}

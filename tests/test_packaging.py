@@ -85,7 +85,7 @@ def test_wheel_holds_one_package(wheel: pathlib.Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.partition("/")[0] for name in names}
     assert top == {"keras_attention", f"keras_luong-{PROJECT['project']['version']}.dist-info"}
-    pages = {f"keras_attention/export/{name}" for name in ("runtime.mjs", "page.mjs", "index.html")}
+    pages = {f"keras_attention/export/{name}" for name in ("runtime.mjs", "subwords.mjs", "page.mjs", "index.html")}
     expected = {"keras_attention/py.typed", *pages}
     for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items():
         for path in (ROOT / folder).rglob("*.py"):
