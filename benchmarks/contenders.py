@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 
 BATCHES = (1, 32)
+NAMES = {"saved_model": "SavedModel", "tflite": "LiteRT", "onnx": "ONNX Runtime", "npu": "LiteRT, host loop"}
+KERAS, STOCK = "Keras, tf.function", "stock Keras, loop in Python"
 Translate = Callable[[np.ndarray], Any]
 
 

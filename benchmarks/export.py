@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from contenders import load_runtime, run_alone
+from contenders import KERAS, NAMES, STOCK, load_runtime, run_alone
 from export_chart import draw
 from tables import add_outputs, report
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8")
 NPU = "int8 for an NPU"
-NAMES = {"saved_model": "SavedModel", "tflite": "LiteRT", "onnx": "ONNX Runtime", "npu": "LiteRT, host loop"}
 
 
 def export_all(options: argparse.Namespace, work: pathlib.Path) -> dict[tuple[str, int], pathlib.Path]:
@@ -66,7 +65,7 @@ def contenders(folders: dict[tuple[str, int], pathlib.Path], options: argparse.N
     found = []
     for beam in (options.beam, 1):
         plain = str(folders[options.precisions[0], beam])
-        for name, kind in (("Keras, tf.function", "keras"), ("stock Keras, loop in Python", "stock")):
+        for name, kind in ((KERAS, "keras"), (STOCK, "stock")):
             found.append({"name": name, "kind": kind, "artefact": plain, "beam": beam, "precision": "float32"})
         for (precision, width), folder in folders.items():
             formats = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["formats"]

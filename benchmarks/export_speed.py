@@ -16,22 +16,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from contenders import run_alone
+from contenders import KERAS, NAMES, STOCK, run_alone
 from tables import add_outputs, report
 
 PRECISIONS = ("float32", "dynamic_int8")
-STOCK = "stock Keras, loop in Python"
-WORDS = ("<pad>", "<s>", "</s>", "<unk>")
 
 
 def make_run(path: pathlib.Path, options: argparse.Namespace) -> str:
     """A run directory of an untrained model, as training would have written it."""
     from keras_attention import Seq2SeqConfig, build_seq2seq
     from keras_attention.run_directory import RunDirectory
-    from keras_attention.text import WordTokenizer
+    from keras_attention.text import SPECIAL_TOKENS, WordTokenizer
 
     path.mkdir()
-    tokenizer = WordTokenizer([*WORDS, *(f"w{number}" for number in range(len(WORDS), options.vocabulary))])
+    tokenizer = WordTokenizer([*SPECIAL_TOKENS, *(f"w{number}" for number in range(4, options.vocabulary))])
     files = [tokenizer.save(path, side)[0] for side in ("source", "target")]
     config = Seq2SeqConfig(
         options.vocabulary,
@@ -63,14 +61,13 @@ def export_all(run: str, folder: pathlib.Path, options: argparse.Namespace) -> l
         formats = ["tflite", "onnx"] if precision != "float32" else ["saved_model", "tflite", "onnx"]
         path, limits = folder / precision, {"max_length": options.steps, "min_length": options.steps}
         export(run, path, formats, precision=precision, beam_size=options.beam, loss_limit=100.0, **limits)
-        names = {"saved_model": "SavedModel", "tflite": "LiteRT", "onnx": "ONNX Runtime"}
         found += [
-            {"name": names[kind], "kind": kind, "artefact": str(path)} | {"precision": precision} for kind in formats
+            {"name": NAMES[kind], "kind": kind, "artefact": str(path)} | {"precision": precision} for kind in formats
         ]
     plain = {"artefact": found[0]["artefact"], "precision": "float32"}
     return [
         {"name": STOCK, "kind": "stock"} | plain,
-        {"name": "Keras, tf.function", "kind": "keras"} | plain,
+        {"name": KERAS, "kind": "keras"} | plain,
         *found,
     ]
 
@@ -104,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="for each timing")
     options = parser.parse_args(arguments)
     generator = np.random.default_rng(0)
-    source = [*generator.integers(len(WORDS), options.vocabulary, options.steps - 1).tolist(), 2]
+    source = [*generator.integers(4, options.vocabulary, options.steps - 1).tolist(), 2]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         run = make_run(pathlib.Path(temporary) / "run", options)

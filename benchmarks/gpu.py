@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tables import add_outputs, report
-from throughput import add_sizes, make_ours, make_torch, step_flops
+from tables import report
+from throughput import add_options, make_ours, make_torch, step_flops
 
 CONTENDERS = {
     # name: backend, products, input feeding
@@ -135,14 +135,10 @@ def measure(options: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Training throughput on a GPU.")
-    add_outputs(parser)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="contenders")
+    add_options(parser, CONTENDERS, rounds=5)
     parser.add_argument("--batches", nargs="+", type=int, default=[64, 512], help="sentences of a batch")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that a contender may take")
     parser.add_argument("--peak-size", type=int, default=8192, help="rows of the matrices that the peak is measured by")
-    add_sizes(parser)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
         work(options)

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -164,6 +164,15 @@ def make_contender(name: str, options: argparse.Namespace) -> Callable[[int], No
     return make_ours(options, "feeding" in name, "bfloat16" if "bfloat16" in name else "float32")
 
 
+def add_options(parser: argparse.ArgumentParser, contenders: Iterable[str], rounds: int) -> None:
+    """Options of a comparison of contenders, each of which is a process with `--worker`."""
+    add_outputs(parser)
+    parser.add_argument("--only", nargs="+", choices=list(contenders), help="contenders")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    add_sizes(parser)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+
+
 def add_sizes(parser: argparse.ArgumentParser) -> None:
     """Options of one contender."""
     defaults = {"steps": 8, "batch": 64, "length": 16, "vocabulary": 8000, "threads": 2}
@@ -233,11 +242,7 @@ def summary(rows: list[dict[str, Any]], options: argparse.Namespace, peak: float
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Training throughput against stock Keras and PyTorch.")
     parser.add_argument("--torch", help="a Python interpreter that has PyTorch; without it PyTorch is left out")
-    add_outputs(parser)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="contenders")
-    parser.add_argument("--rounds", type=int, default=7)
-    add_sizes(parser)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    add_options(parser, CONTENDERS, rounds=7)
     options = parser.parse_args(arguments)
     if options.worker:
         work(options)

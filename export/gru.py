@@ -5,7 +5,6 @@ Keras reads them inside.
 """
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -13,20 +12,12 @@ import tensorflow as tf
 
 from keras_attention.types import Tensor
 
-from .loops import recurrent_layers
+from .loops import looping, recurrent_layers
 
 
-@contextlib.contextmanager
-def recognised(model: keras.Model) -> Iterator[None]:
+def recognised(model: keras.Model) -> contextlib.AbstractContextManager[None]:
     """Within this context the GRU layers that ONNX has a node for run as loops that the converter recognises."""
-    layers = [layer for layer in recurrent_layers(model) if is_standard(layer)]
-    for layer in layers:
-        layer.inner_loop = _Loop(layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.inner_loop
+    return looping([layer for layer in recurrent_layers(model) if is_standard(layer)], _Loop)
 
 
 def is_standard(layer: Any) -> bool:

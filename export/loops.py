@@ -5,7 +5,7 @@ cells, stepped by a loop that writes into a buffer of fixed size, do.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -33,18 +33,27 @@ def stepping_layers(model: keras.Layer) -> list[Any]:
 
 
 @contextlib.contextmanager
-def stepped(model: keras.Model) -> Iterator[None]:
-    """Within this context the model's recurrent layers run as loops over their cells."""
-    layers, steppers = recurrent_layers(model), stepping_layers(model)
+def looping(layers: Sequence[Any], loop: Callable[[Any], Any]) -> Iterator[None]:
+    """Within this context each of these recurrent layers runs as `loop(layer)`, its `inner_loop`, says."""
     for layer in layers:
-        layer.inner_loop = _Loop(layer)
-    for layer in steppers:
-        layer.recurrence = "loop"
+        layer.inner_loop = loop(layer)
     try:
         yield
     finally:
         for layer in layers:
             del layer.inner_loop
+
+
+@contextlib.contextmanager
+def stepped(model: keras.Model) -> Iterator[None]:
+    """Within this context the model's recurrent layers run as loops over their cells."""
+    steppers = stepping_layers(model)
+    for layer in steppers:
+        layer.recurrence = "loop"
+    try:
+        with looping(recurrent_layers(model), _Loop):
+            yield
+    finally:
         for layer in steppers:
             del layer.recurrence
 

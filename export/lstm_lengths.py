@@ -6,37 +6,34 @@ states stop there.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_attention.types import PAD_ID, Tensor
 
-from .loops import recurrent_layers
+from . import onnx_loops
+from .loops import looping, recurrent_layers
 
 SOURCE = "source_ids"
 """The input that says how long rows are."""
 LENGTHS = "encoder/lengths"
 
 
+def wants_cell_states(config: Mapping[str, Any]) -> bool:
+    """Whether a model's encoder hands over cell states at the ends of rows."""
+    return bool(config["cell"] == "lstm" and config["bridge"] == "copy")
+
+
 def needed(configs: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether one of these models hands over cell states at the ends of rows of ids."""
-    wanted = [config["cell"] == "lstm" and config["bridge"] == "copy" for config in configs]
-    return any(wanted) and not any(config.get("source_features") for config in configs)
+    """Whether one of these models does, and rows are of ids: of features the graph would have to find the lengths."""
+    return any(map(wants_cell_states, configs)) and not any(config.get("source_features") for config in configs)
 
 
-@contextlib.contextmanager
-def unmasked(model: keras.Model) -> Iterator[None]:
+def unmasked(model: keras.Model) -> contextlib.AbstractContextManager[None]:
     """Within this context the model's LSTM layers run over padding as over anything else."""
-    layers = [layer for layer in recurrent_layers(model) if type(layer) is keras.layers.LSTM]
-    for layer in layers:
-        layer.inner_loop = _Unmasked(layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.inner_loop
+    return looping([layer for layer in recurrent_layers(model) if type(layer) is keras.layers.LSTM], _Unmasked)
 
 
 class _Unmasked:
@@ -62,18 +59,14 @@ def tell_lengths(graph: Any) -> None:
     for node in nodes:
         node.input.extend([""] * (5 - len(node.input)))
         node.input[4] = LENGTHS
-    make, own = (
-        onnx.helper.make_node,
-        {name: f"{LENGTHS}/{name}" for name in ("pad", "axis", "padding", "real", "ones")},
-    )
-    constants = {own["pad"]: np.asarray(PAD_ID, np.int32), own["axis"]: np.asarray([1], np.int64)}
+    make = onnx.helper.make_node
+    pad, axis, padding, real, ones = (f"{LENGTHS}/{part}" for part in ("pad", "axis", "padding", "real", "ones"))
+    constants = {pad: np.asarray(PAD_ID, np.int32), axis: np.asarray([1], np.int64)}
     graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
     counted = [
-        make("Equal", [SOURCE, own["pad"]], [own["padding"]]),
-        make("Not", [own["padding"]], [own["real"]]),
-        make("Cast", [own["real"]], [own["ones"]], to=onnx.TensorProto.INT32),
-        make("ReduceSum", [own["ones"], own["axis"]], [LENGTHS], keepdims=0),
+        make("Equal", [SOURCE, pad], [padding]),
+        make("Not", [padding], [real]),
+        make("Cast", [real], [ones], to=onnx.TensorProto.INT32),
+        make("ReduceSum", [ones, axis], [LENGTHS], keepdims=0),
     ]
-    counted += graph.node
-    del graph.node[:]
-    graph.node.extend(counted)
+    onnx_loops.set_items(graph.node, [*counted, *graph.node])

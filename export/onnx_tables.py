@@ -13,6 +13,8 @@ import numpy as np
 from . import onnx_loops
 from .int8_rows import quantised_rows
 
+LAST_AXIS = "int8/last_axis"
+
 
 def lookups(graph: Any, outer: frozenset[str] = frozenset()) -> Iterator[str]:
     """The float matrices, by name, of whose rows a `Gather` takes some, loops included."""
@@ -59,13 +61,9 @@ def store_tables(graph: Any, turned: Mapping[str, str]) -> None:
         constants[stored] = onnx.numpy_helper.from_array(np.ascontiguousarray(rows), stored)
         _look_up(graph, name, stored, scales)
     if names:
-        last = onnx.numpy_helper.from_array(np.asarray([-1], np.int64), LAST_AXIS)
-        constants[LAST_AXIS] = last
+        constants[LAST_AXIS] = onnx.numpy_helper.from_array(np.asarray([-1], np.int64), LAST_AXIS)
     onnx_loops.set_items(graph.initializer, constants.values())
     onnx_loops.set_items(graph.node, [*made, *graph.node])
-
-
-LAST_AXIS = "int8/last_axis"
 
 
 def _look_up(graph: Any, name: str, stored: str, scales: str) -> None:

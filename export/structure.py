@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import litert, to_onnx
+from . import litert, lstm_lengths, to_onnx
 
 Ports = Mapping[str, Mapping[str, Any]]
 """A signature as the manifest describes it: `{"inputs": {name: {"dtype", "axes"}}, "outputs": {...}}`."""
@@ -147,13 +147,10 @@ def onnx_operator_failures(
 
 
 def needs_loop(config: Mapping[str, Any]) -> bool:
-    """Whether the ONNX encoder holds a loop: for the LSTM with norms, which has no node.
-
-    The `copy` bridge of an LSTM wants the cell state at each row's end, which a node knows (`lstm_lengths`), but for
-    rows of features, whose lengths the graph would have to find.
-    """
-    copied = config["cell"] == "lstm" and config["bridge"] == "copy" and config.get("source_features")
-    return bool(copied or config["cell"] == "layer_norm_lstm")
+    """Whether the ONNX encoder holds a loop: for the LSTM with norms, which has no node, and where cell states are
+    wanted at ends of rows that `lstm_lengths` does not know."""
+    copied = lstm_lengths.wants_cell_states(config) and not lstm_lengths.needed([config])
+    return copied or bool(config["cell"] == "layer_norm_lstm")
 
 
 def tflite_operators(path: pathlib.Path) -> dict[str, dict[str, int]]:

@@ -32,6 +32,7 @@ ONCE = {
     "test_export_ensemble.py": EXPORT,
     "test_export_int8.py": EXPORT,
     "test_export_matrix.py": EXPORT,
+    "test_export_mistakes.py": EXPORT,
     "test_export_model.py": EXPORT,
     "test_export_npu.py": EXPORT,
     "test_export_precision.py": EXPORT,
@@ -43,6 +44,7 @@ ONCE = {
     "test_readme.py": EXPORT,
     "test_runtime.py": EXPORT,
     "test_runtime_js.py": EXPORT,
+    "test_subwords_js.py": EXPORT,
     "test_text_inside.py": EXPORT,
 }
 """Files that run once, on TensorFlow, and why. Every other one runs on every backend; `test_backends.py` holds this."""

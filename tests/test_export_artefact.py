@@ -209,40 +209,6 @@ def test_what_tensorflow_s_own_tool_says_of_the_saved_model(exported: pathlib.Pa
 
 
 @pytest.mark.parametrize(
-    ("options", "parts"),
-    [
-        (["--target", "watch"], ("Unknown target", "mobile, npu", "'watch'")),
-        (["--precision", "int4"], ("Unknown precision", "'int4'")),
-        (["--calibration", "FILE"], ("Only int8 takes ranges", "Received: precision float32")),
-        (["--target", "npu", "--source-length", "1"], ("source_length of 2 or more", "Received: 1")),
-        (["--target", "npu", "--calibration", "FILE"], ("100",)),
-        (["--target", "npu", "--calibration", "nowhere"], ("nowhere",)),
-        (["--precision", "int8", "--to", "onnx", "--calibration", "FILE"], ("100",)),
-    ],
-)
-def test_a_mistake_on_the_command_line(run: pathlib.Path, tmp_path: pathlib.Path, options: Any, parts: Any) -> None:
-    """One line, status 1, and nothing where the artefact should be."""
-    (tmp_path / "few.txt").write_text("a cat\n" * 99, encoding="utf-8")
-    options = [str(tmp_path / "few.txt") if option == "FILE" else option for option in options]
-    done = run_command("export", run, "--output", tmp_path / "artefact", *options)
-    assert done.status == 1
-    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
-    assert all(part in line for part in parts)
-    assert [path.name for path in tmp_path.iterdir()] == ["few.txt"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "part"), [({"cell": "gru"}, "cell='gru'"), ({"bridge": "copy", "decoder_units": 14}, "bridge='copy'")]
-)
-def test_a_model_that_an_npu_cannot_hold(tmp_path: pathlib.Path, changes: dict[str, Any], part: str) -> None:
-    run = make_run(tmp_path / "run", **changes)
-    done = run_command("export", run.path, "--target", "npu", "--output", tmp_path / "artefact")
-    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
-    assert (done.status, part in line) == (1, True)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-@pytest.mark.parametrize(
     ("module", "package"), [("onnxruntime", "onnxruntime"), ("ai_edge_litert.interpreter", "ai-edge-litert")]
 )
 def test_verification_without_a_runtime(
