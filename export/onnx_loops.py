@@ -5,6 +5,7 @@ included. A runtime then copies them in each iteration, cannot see that they are
 quantises them. The body of an ONNX `Loop` may read the tensors around it by name, so that none of this is needed.
 """
 
+import graphlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -41,6 +42,23 @@ def set_items(items: Any, chosen: Iterable[Any]) -> None:
     held = list(chosen)
     del items[:]
     items.extend(held)
+
+
+def put_in_order(graph: Any) -> None:
+    """Put the nodes of a graph, and of its loops, behind those that they read from, in place.
+
+    ONNX Runtime's quantiser does not look into loops when it sorts: it may leave one before what its body reads.
+    """
+    nodes = list(graph.node)
+    makers = {name: number for number, node in enumerate(nodes) for name in node.output}
+    order: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter()
+    for number, node in enumerate(nodes):
+        bodies = list(subgraphs(node))
+        for body in bodies:
+            put_in_order(body)
+        read = set(node.input).union(*(read_by(body) for body in bodies))
+        order.add(number, *sorted(makers[name] for name in read if name in makers))
+    set_items(graph.node, [nodes[number] for number in order.static_order()])
 
 
 def prune(graph: Any) -> None:

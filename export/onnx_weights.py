@@ -142,6 +142,7 @@ def to_dynamic_int8(model: Any) -> Any:
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )
         quantised = onnx.load(file.name)
+    onnx_loops.put_in_order(quantised.graph)
     store_recurrent(quantised.graph)  # a GRU: it knows none
     onnx_tables.store_tables(quantised.graph, turned)
     onnx_loops.prune(quantised.graph)  # it leaves the former weights behind where loops read them
