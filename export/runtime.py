@@ -262,7 +262,11 @@ class Onnx:
 
 
 class OpenVino:
-    """The ONNX files in OpenVINO, in float32 on the CPU: one compiled model per graph."""
+    """The ONNX files in OpenVINO, in float32 on the CPU: one compiled model per graph.
+
+    Its LSTM does not stop a row's cell state where `sequence_lens` says: rows whose decoder begins with that state (an
+    LSTM with the copy bridge) run beside rows of their own length alone.
+    """
 
     name, format = "openvino", "onnx"
 
@@ -273,8 +277,31 @@ class OpenVino:
         if threads:
             self.properties["INFERENCE_NUM_THREADS"] = str(threads)
         self.models: dict[str, Any] = {}
+        members = manifest.get("members", [])
+        self.one_length = any(member["cell"] == "lstm" and member["bridge"] == "copy" for member in members)
 
     def run(self, signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
+        source = inputs.get("source_ids")
+        if not self.one_length or source is None:
+            return self._run(signature, inputs)
+        lengths, found = source_lengths(source), {}
+        ports = self.manifest["signatures"][signature]
+        by_row = [name for name, port in ports["inputs"].items() if port["axes"][:1] == ["batch"]]
+        for length in np.unique(lengths):
+            rows = np.flatnonzero(lengths == length)
+            given = {**inputs, **{name: inputs[name][rows] for name in by_row}}
+            part = self._run(signature, {**given, "source_ids": source[rows, : max(length, 1)]})
+            for name, value in part.items():
+                if name not in found:
+                    shape = [len(source), *value.shape[1:]]
+                    axes = ports["outputs"][name]["axes"]
+                    if "source_length" in axes:
+                        shape[axes.index("source_length")] = source.shape[1]
+                    found[name] = np.zeros(shape, value.dtype)
+                found[name][(rows, *(slice(size) for size in value.shape[1:]))] = value
+        return found
+
+    def _run(self, signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
         if signature not in self.models:
             path = check_file(self.directory, self.manifest, self.manifest["formats"]["onnx"]["files"][signature])
             try:

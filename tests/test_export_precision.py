@@ -189,6 +189,22 @@ def test_a_gru_is_stored_in_int8(tmp_path: pathlib.Path, cheap: None) -> None:
         assert set(large_constants(graph)) == {onnx.TensorProto.INT8}
 
 
+@pytest.mark.parametrize("precision", ["dynamic_int8", "int8"])
+def test_cell_states_are_handed_over_in_int8(tmp_path: pathlib.Path, cheap: None, precision: str) -> None:
+    """LSTM nodes that know where rows end, and a loop that reads what stands around it, in whichever order."""
+    model = tiny_model(**SIZES, bridge="copy")
+    rows = [[4 + number % 9, *[5] * (number % 7), 2] for number in range(100)]
+    ranges = {"calibration": rows} if precision == "int8" else {}
+    options: dict[str, Any] = {"samples": rows[:9], "max_length": 8, "beam_size": 2, "loss_limit": 100.0}
+    export(model, tmp_path / "artefact", "onnx", precision=precision, **options, **ranges)
+    opened = runtime.Artefact(tmp_path / "artefact", "onnx")
+    source = opened.pad(rows[:9])
+    found, (state, _) = opened.backend.run("encode", {"source_ids": source}), EncoderDecoder(model).encode(source)
+    for name in ("c_0", "h_0"):
+        largest = np.abs(np.asarray(state[name])).max()
+        np.testing.assert_allclose(found[f"state_{name}"], np.asarray(state[name]), atol=0.1 * largest)
+
+
 def test_files_shrink(artefacts: dict[str, pathlib.Path]) -> None:
     sizes = {name: (path / "onnx" / "decode_step.onnx").stat().st_size for name, path in artefacts.items()}
     assert sizes["float16"] < 0.65 * sizes["float32"]

@@ -93,6 +93,21 @@ def test_the_tokens_are_those_of_keras(
             np.testing.assert_allclose(hypothesis.alignment, attention, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["general", "none"])
+def test_cell_states_at_the_ends_of_rows(tmp_path: pathlib.Path, attention: str) -> None:
+    """Rows of many lengths whose decoder begins with the encoder's cell states. OpenVINO takes each length alone."""
+    model = tiny_model(attention=attention, bridge="copy", decoder_units=14)
+    export(model, tmp_path / "artefact", "onnx", beam_size=2, max_length=7)
+    source = np.array([[4, 5, 6, 7, 2], [8, 2, 0, 0, 0], [9, 4, 2, 0, 0], [5, 2, 0, 0, 0]], np.int32)
+    prefix = np.array([[4], [5], [0], [6]], np.int32)
+    found = [
+        runtime.Artefact(tmp_path / "artefact", name).search(source, prefix=prefix) for name in ("onnx", "openvino")
+    ]
+    assert len({tuple(row) for row in found[0]["ids"][:, 0].tolist()}) == 4
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, atol=1e-5, err_msg=name)  # float32 in another order
+
+
 KNOBS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "no length penalty": {"length_penalty": 0.0},
