@@ -298,7 +298,8 @@ class OpenVino:
                     if "source_length" in axes:
                         shape[axes.index("source_length")] = source.shape[1]
                     found[name] = np.zeros(shape, value.dtype)
-                found[name][(rows, *(slice(size) for size in value.shape[1:]))] = value
+                place: Any = (rows, *map(slice, value.shape[1:]))
+                found[name][place] = value
         return found
 
     def _run(self, signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
