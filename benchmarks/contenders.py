@@ -11,6 +11,7 @@ drawn at random, and makes as many steps as the source has tokens.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import pathlib
@@ -198,4 +199,5 @@ def run_alone(task: dict[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     work(json.load(sys.stdin))

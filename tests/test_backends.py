@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests import exchange
-from tests.conftest import EXPORT, NO_TENSORS, ONCE
+from tests.conftest import EXPORT, NO_TENSORS, ONCE, SCRIPTS
 from tests.test_architecture import imports, starts_with
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -26,6 +26,8 @@ BACKENDS = {"tensorflow": ".venv", "jax": ".venv", "torch": ".venv-torch"}
 FILES = sorted((ROOT / "tests").glob("test_*.py"))
 PLAIN = ("errors.UserError", "run_directory", "arguments.SCORES", "cli", "export", "training")
 """What `keras_attention` has beside what computes: its errors, files and names. `training` is started as a command."""
+
+EXPORTING = ("keras_attention.export", "tests.export_models", "tests.test_export_artefact")
 
 
 def interpreter(backend: str) -> pathlib.Path | None:
@@ -73,7 +75,7 @@ def test_this_run_is_on_the_backend_that_was_asked_for() -> None:
 def test_what_tests_the_library_runs_on_every_backend(path: pathlib.Path) -> None:
     """A file is left out for the one reason or for the other; which one, its imports tell."""
     names = {name for name, _ in imports(path)}
-    exports = any(starts_with(name, "keras_attention.export", "tests.export_models") for name in names)
+    exports = any(starts_with(name, *EXPORTING) for name in names)
     computing = {
         name
         for name in names
@@ -82,7 +84,7 @@ def test_what_tests_the_library_runs_on_every_backend(path: pathlib.Path) -> Non
         and not starts_with(name, *(f"keras_attention.{plain}" for plain in PLAIN))
     }
     reason = ONCE.get(path.name)
-    assert (reason == EXPORT) == (exports or path.name == "test_readme.py")
+    assert (reason in (EXPORT, SCRIPTS)) == (exports or path.name == "test_readme.py")
     assert reason != NO_TENSORS or not computing
 
 

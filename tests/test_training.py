@@ -205,6 +205,7 @@ def test_fit_takes_batches_of_any_length_after_two_alike(toy_run) -> None:
 
 def test_a_text_of_one_batch_is_trained_on(toy_folder, tmp_path) -> None:
     run = train_toy(tmp_path / "run", toy_folder, batch_size=128)
-    losses = [float(line["loss"]) for line in csv.DictReader((run.path / "history.csv").open())]
+    with (run.path / "history.csv").open(encoding="utf-8") as lines:
+        losses = [float(line["loss"]) for line in csv.DictReader(lines)]
     assert len(losses) == 2
     assert losses[1] < losses[0]
