@@ -35,6 +35,7 @@ ONCE = {
     "test_export_mistakes.py": EXPORT,
     "test_export_model.py": EXPORT,
     "test_export_npu.py": EXPORT,
+    "test_export_operators.py": EXPORT,
     "test_export_precision.py": EXPORT,
     "test_export_search.py": EXPORT,
     "test_export_shortlist.py": EXPORT,
