@@ -46,6 +46,7 @@ def work(folder: str, steps: int) -> None:
     import keras
 
     from keras_attention import Seq2SeqConfig, build_seq2seq
+    from keras_attention.training.feeding import feed
     from keras_attention.training.head import fuse_loss
     from keras_attention.training.shards import ShardedDataset
 
@@ -74,8 +75,7 @@ def work(folder: str, steps: int) -> None:
                 self.model.stop_training = True
 
     timer = Timer()
-    dataset.probe_shapes()
-    model.fit(dataset, shuffle=False, verbose=0, callbacks=[timer])
+    model.fit(feed(dataset), shuffle=False, verbose=0, callbacks=[timer])
     print(timer.seconds, timer.tokens, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 

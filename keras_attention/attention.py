@@ -1,5 +1,6 @@
 """Attention layers over a memory of encoder states."""
 
+import math
 from typing import Any
 
 import keras
@@ -188,6 +189,15 @@ class LuongAttention(AttentionMechanism):
         if self.score == "cosine":
             return score_functions.unit_vectors(value)
         return None
+
+    def keys_of_dot(self, value: Tensor, key: Tensor | None = None) -> Tensor:
+        """Keys whose dot product with a query is the score: for `"dot"`, `"scaled_dot"` and `"general"`, any scale in
+        them. `key` is what `project_keys(value)` returned."""
+        key = self.project_keys(value) if key is None else key
+        key = ops.convert_to_tensor(value, dtype=self.compute_dtype) if key is None else key
+        if self.score == "scaled_dot":
+            key = key / math.sqrt(key.shape[-1])
+        return key * self._cast(self.scale) if self.use_scale else key
 
     def call(
         self,

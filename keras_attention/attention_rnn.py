@@ -9,8 +9,9 @@ from keras import ops
 from keras_attention import cell_states
 from keras_attention.arguments import check_dropout
 from keras_attention.cells import AttentionCell, mean_alignment
+from keras_attention.fed_lstm import is_fed_lstm, run_fed_lstm
 from keras_attention.masking import check_mask
-from keras_attention.recurrent import RecurrentStack, gather_positions, sequence_dropout
+from keras_attention.recurrent import RecurrentStack, best_by_own_gradient, gather_positions, sequence_dropout
 from keras_attention.stepping import run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -166,6 +167,9 @@ class AttentionRNN(keras.layers.Layer):
         with cell_states.dropout_of_one_pass(cell.cell, cell.cell_input_depth, inputs, training):
             if cell.style == "luong" and cell.input_feeding is False and mask is None:
                 return self._run_recurrence_first(inputs, state, memory, noise, training)
+            own = training and mask is None and best_by_own_gradient(self.compute_dtype)
+            if own and is_fed_lstm(cell):
+                return self._run_fed_lstm(inputs, state, memory)
             return self._run_in_turn(inputs, state, memory, mask, noise, training)
 
     def get_config(self) -> dict[str, Any]:
@@ -217,6 +221,29 @@ class AttentionRNN(keras.layers.Layer):
 
         (hidden,), final = run_steps(step, [inputs], list(state.values()), [self.cell.query_depth], self.recurrence)
         return hidden, dict(zip(names, final, strict=True))
+
+    def _run_fed_lstm(self, inputs: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, Tensor, TensorDict]:
+        """A training pass of what `is_fed_lstm` names; its numbers are those of `_run_in_turn`."""
+        cell, attention = self.cell, self.cell.attentions[0]
+        lstm, combining = cell.cell.layers[0][0].cell, cell.attentional
+        assert combining is not None
+        shape = (*ops.shape(inputs)[:2], cell.attentional_size)
+        vectors, alignments, hidden, long_term, fed = run_fed_lstm(
+            inputs,
+            state["h_0"],
+            state["c_0"],
+            state["attentional"],
+            attention.keys_of_dot(memory["values"], memory.get("keys")),
+            memory["values"],
+            lstm.kernel,
+            lstm.recurrent_kernel,
+            lstm.bias,
+            combining.kernel,
+            ops.cast(memory["mask"], self.compute_dtype),
+            self._dropout(ops.ones(shape, dtype=self.compute_dtype), training=True),
+            (cell.cell.products, cell.products),
+        )
+        return vectors, ops.expand_dims(alignments, 1), {"h_0": hidden, "c_0": long_term, "attentional": fed}
 
     def _run_in_turn(
         self,

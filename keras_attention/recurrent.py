@@ -262,7 +262,7 @@ class RecurrentStack(keras.layers.Layer):
         masked = lengths if self.return_cell_state else None
         own_gradient = False
         if training and masked is None and self.cell == "lstm":
-            own_gradient = self.weight_dropout > 0 or _best_by_own_gradient(self.compute_dtype)
+            own_gradient = self.weight_dropout > 0 or best_by_own_gradient(self.compute_dtype)
         if training and self.weight_dropout and not own_gradient:
             raise ValueError(
                 "Expected: weight_dropout=0 where cell states are returned at each row's length. "
@@ -299,7 +299,7 @@ def _make_layer(cell: str, units: int, name: str, dtype: Any) -> keras.layers.La
     return (keras.layers.LSTM if cell == "lstm" else keras.layers.GRU)(units, **arguments)
 
 
-def _best_by_own_gradient(dtype: str) -> bool:
+def best_by_own_gradient(dtype: str) -> bool:
     """TensorFlow on a processor; elsewhere the Keras layer is as fast or faster (cuDNN, XLA)."""
     if dtype != "float32" or keras.backend.backend() != "tensorflow":
         return False

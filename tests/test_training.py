@@ -16,6 +16,7 @@ from keras_attention.training.callbacks import averages, copy_averages
 from keras_attention.training.checkpoints import load_checkpoint, save_checkpoint, state_variables
 from keras_attention.training.data import BatchDataset, Encoded, make_batch
 from keras_attention.training.evaluation import Evaluator
+from keras_attention.training.feeding import feed
 from keras_attention.training.fitting import compile_model
 from keras_attention.training.settings import Settings
 from keras_attention.translator import Translator
@@ -194,13 +195,12 @@ def test_fit_takes_batches_of_any_length_after_two_alike(toy_run) -> None:
     compile_model(model, Settings.make(toy.SETTINGS))
     rows = [[4] * 3] * 4 + [[4] * 13] * 2
     dataset = BatchDataset(Encoded(rows, rows), batch_size=2, seed=0)
-    dataset.probe_shapes()
 
     class Start(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None) -> None:
             dataset.start_epoch(epoch)
 
-    model.fit(dataset, epochs=2, shuffle=False, verbose=0, callbacks=[Start()])
+    model.fit(feed(dataset), epochs=2, shuffle=False, verbose=0, callbacks=[Start()])
 
 
 def test_a_text_of_one_batch_is_trained_on(toy_folder, tmp_path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import re
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from keras_attention.training.data import (
     read_tsv,
     split_pairs,
 )
+from keras_attention.training.feeding import feed
 from keras_attention.training.prepare import TextFiles
 
 
@@ -87,6 +89,31 @@ def test_probe_batches_have_unlike_shapes_until_an_epoch_starts() -> None:
         assert one.shape[1] != other.shape[1]
     dataset.start_epoch(0)
     assert sorted(dataset[index][0]["source"][0, 0] for index in range(2)) == [4, 5]
+
+
+@pytest.mark.parametrize("labels_as_input", [False, True])
+def test_fit_reads_the_batches_in_order_of_any_length(labels_as_input: bool) -> None:
+    """And no thread that tunes them is there, whose sleep the end of an epoch would wait for."""
+    rows = [[4 + i] * (1 + i % 9) for i in range(53)]
+    dataset = BatchDataset(Encoded(rows, rows), batch_size=7, seed=5, labels_as_input=labels_as_input)
+    fed = feed(dataset)
+    if keras.backend.backend() != "tensorflow":
+        assert fed is dataset
+        return
+    assert fed.options().autotune.enabled is False
+    assert int(fed.cardinality()) == len(dataset)
+    for epoch in (0, 1):
+        dataset.start_epoch(epoch)
+        served = list(fed.as_numpy_iterator())
+        assert len(served) == len(dataset)
+        for index, batch in enumerate(served):
+            keras.tree.map_structure(np.testing.assert_array_equal, batch, dataset[index])
+
+
+def test_what_a_single_batch_holds_is_fed() -> None:
+    dataset = BatchDataset(Encoded([[4, 5]], [[6]]), batch_size=7, seed=5)
+    (batch,) = [feed(dataset)[0]] if keras.backend.backend() != "tensorflow" else feed(dataset).as_numpy_iterator()
+    np.testing.assert_array_equal(batch[0]["source"], dataset[0][0]["source"])
 
 
 def test_long_pairs_are_left_out_and_named() -> None:

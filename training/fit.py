@@ -19,6 +19,7 @@ from .callbacks import Trainer, Validation
 from .data import Pairs
 from .display import Display
 from .distribution import output_of_process
+from .feeding import feed
 from .fitting import encode_all, make_fitting
 from .links import read_links
 from .prepare import TextFiles, prepare_run, read_also
@@ -159,11 +160,10 @@ def fit_run(
         )
         display = Display(dataset, settings.epochs, settings.monitor)
         watchers = [TensorBoard(trainer)] if settings.tensorboard else []
-        dataset.probe_shapes()
         try:
             with fitting.devices.scope():
                 fitted.fit(
-                    dataset,
+                    feed(dataset),
                     epochs=settings.epochs,
                     initial_epoch=trainer.progress.epoch,
                     shuffle=False,

@@ -15,6 +15,7 @@ from keras_attention.plots import rate_curve
 from keras_attention.run_directory import write_text
 
 from .data import BatchDataset
+from .feeding import feed
 
 LOWEST, HIGHEST = 1e-6, 1.0
 SMOOTHING = 0.95
@@ -54,8 +55,8 @@ class RateTest:
 def rising_rates(model: keras.Model, dataset: BatchDataset, updates: int = 200) -> RateTest:
     """Train the compiled `model` for at most `updates` updates of rising rate; its weights are of no use afterwards."""
     recorder = _Recorder(dataset, updates)
-    dataset.probe_shapes()
-    model.fit(dataset, epochs=math.ceil(updates / len(dataset)), shuffle=False, verbose=0, callbacks=[recorder])
+    epochs = math.ceil(updates / len(dataset))
+    model.fit(feed(dataset), epochs=epochs, shuffle=False, verbose=0, callbacks=[recorder])
     return RateTest(recorder.rates, recorder.losses)
 
 

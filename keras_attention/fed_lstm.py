@@ -1,0 +1,204 @@
+"""A decoder with input feeding as one differentiable function: what does not depend on time is one large product.
+
+With input feeding neither the recurrence nor attention can run over all steps at once, and differentiating the loop
+step by step adds to the gradient of every weight at every step. Here both loops hold what depends on the step before
+and nothing else; the inputs' projection comes before the loop, and the gradients of weights, keys and values after it.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_attention.attention import LuongAttention
+from keras_attention.lstm import product
+from keras_attention.masking import masked_softmax
+from keras_attention.recurrent import RecurrentStack
+from keras_attention.stepping import run_steps
+from keras_attention.types import Tensor
+
+
+def is_fed_lstm(cell: Any) -> bool:
+    """Whether `run_fed_lstm` gives what an `AttentionCell` computes: one LSTM, global attention by a dot product."""
+    stack, attention = cell.cell, cell.attentions[0]
+    if not (isinstance(stack, RecurrentStack) and stack.cell == "lstm" and stack.num_layers == 1):
+        return False
+    if cell.style != "luong" or cell.input_feeding is not True or len(cell.attentions) > 1:
+        return False
+    if cell.attentional is None or cell.activation is not keras.activations.tanh:
+        return False
+    plain = type(attention) is LuongAttention and attention.score in ("dot", "scaled_dot", "general")
+    others = plain and (attention.window or attention.use_coverage or attention.dropout)
+    return plain and not others and attention.alignment == "softmax"
+
+
+def run_fed_lstm(
+    inputs: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    fed: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    kernel: Tensor,
+    recurrent_kernel: Tensor,
+    bias: Tensor,
+    attentional_kernel: Tensor,
+    mask: Tensor,
+    factors: Tensor,
+    products: tuple[str, str] = ("float32", "float32"),
+) -> tuple[Tensor, ...]:
+    """The numbers and gradients of an `AttentionRNN` over one LSTM, in Luong's style and with his input feeding.
+
+        z_t = [x_t; f_{t-1}] W + h_{t-1} R + b,   [i, f, g, o] = z_t
+        c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),   h_t = sigmoid(o) tanh(c_t)
+        a_t = softmax(h_t K^T),   f_t = m_t tanh([a_t V; h_t] W_c)
+
+    (Luong, Pham and Manning 2015, equations 5 to 8 and section 3.3.)
+
+    Args:
+        inputs: float32 `(B, T, E)`.
+        hidden, cell: float32 `(B, U)`, the first state. fed: `(B, A)`, the first attentional vector.
+        keys: `(B, S, U)`, scaled as the score asks for. values: `(B, S, D)`.
+        kernel: `(E + A, 4 U)`. recurrent_kernel: `(U, 4 U)`. bias: `(4 U,)`. attentional_kernel: `(D + U, A)`.
+        mask: float32 `(B, S)`, 1 at real positions. It has no gradient, nor have the factors.
+        factors: m, float32 `(B, T, A)`, of dropout.
+        products: what the operands of the recurrence's and of the attentional vector's products are rounded to.
+
+    Returns:
+        The attentional vectors f `(B, T, A)`, the alignments a `(B, T, S)`, and the last h, c and f.
+    """
+    units, fed_depth, depth = recurrent_kernel.shape[0], attentional_kernel.shape[1], values.shape[-1]
+    length = ops.shape(values)[1]
+    recurrence, combination = products
+
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def run(
+        x: Tensor,
+        h: Tensor,
+        c: Tensor,
+        f: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        kernel: Tensor,
+        recurrent: Tensor,
+        bias: Tensor,
+        combining: Tensor,
+        mask: Tensor,
+        m: Tensor,
+    ) -> Any:
+        before, fed_kernel = ops.split(kernel, [kernel.shape[0] - fed_depth], axis=0)
+        repeated = ops.concatenate([fed_kernel, recurrent], axis=0)
+        turned = [ops.cast(ops.transpose(repeated), recurrence), ops.cast(ops.transpose(combining), combination)]
+        weights = [ops.cast(repeated, recurrence), ops.cast(combining, combination)]
+        real = mask > 0
+
+        def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            projected, kept = inputs
+            z = projected + product(ops.concatenate(state[:2], axis=-1), weights[0], recurrence)
+            i, f, g, o = ops.split(z, 4, axis=-1)
+            i, f, g, o = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)
+            new_cell = f * state[2] + i * g
+            new_hidden = o * ops.tanh(new_cell)
+            alignment = masked_softmax(_inner(keys, new_hidden), real)
+            context = _weighted(alignment, values)
+            vector = ops.tanh(product(ops.concatenate([context, new_hidden], axis=-1), weights[1], combination))
+            packed = ops.concatenate([context, new_hidden, new_cell, i, f, g, o], axis=-1)
+            return [vector, packed, alignment], [vector * kept, new_hidden, new_cell]
+
+        projected = product(x, before, recurrence) + bias
+        (vectors, packed, alignments), last = run_steps(
+            step, [projected, m], [f, h, c], [fed_depth, depth + 6 * units, length]
+        )
+        # Split, not sliced: TensorFlow copies slices of the last axis number by number.
+        starts = [depth + number * units for number in range(6)]
+        contexts, outputs, cells, *gates = ops.split(packed, starts, axis=-1)
+        vectors_out = vectors * m
+
+        def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
+            d_vectors, d_alignments, d_fed, d_hidden, d_cell = upstream[0] if len(upstream) == 1 else upstream
+            i, f_gate, g, o = gates
+            squashed = ops.tanh(cells)
+            earlier = ops.concatenate([ops.expand_dims(c, 1), cells[:, :-1]], axis=1)
+            factors = [
+                o * (1.0 - ops.square(squashed)),  # of d_hidden in d_cell
+                f_gate,
+                g * i * (1.0 - i),
+                earlier * f_gate * (1.0 - f_gate),
+                i * (1.0 - ops.square(g)),
+                squashed * o * (1.0 - o),
+            ]
+
+            def back(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+                above, to_vector, to_gates, d_alignment, alignment = inputs
+                to_cell, forget, to_i, to_f, to_g, to_o = ops.split(to_gates, 6, axis=-1)
+                d_combined = (above + state[0]) * to_vector
+                d_joined = product(d_combined, turned[1], combination)
+                d_context, d_query = ops.split(d_joined, [depth], axis=-1)
+                d_weights = d_alignment + _inner(values, d_context)
+                d_scores = alignment * (d_weights - ops.sum(alignment * d_weights, axis=-1, keepdims=True))
+                d_h = state[1] + d_query + _weighted(d_scores, keys)
+                d_c = state[2] + d_h * to_cell
+                d_z = ops.concatenate([d_c * to_i, d_c * to_f, d_c * to_g, d_h * to_o], axis=-1)
+                d_fed, d_hidden = ops.split(product(d_z, turned[0], recurrence), [fed_depth], axis=-1)
+                return [d_z, d_combined, d_context, d_scores], [d_fed, d_hidden, d_c * forget]
+
+            sequences = [
+                d_vectors,
+                m * (1.0 - ops.square(vectors)),
+                ops.concatenate(factors, axis=-1),
+                d_alignments,
+                alignments,
+            ]
+            found, (d_f, d_h, d_c) = run_steps(
+                back,
+                [ops.flip(one, axis=1) for one in sequences],
+                [d_fed, d_hidden, d_cell],
+                [4 * units, fed_depth, depth, length],
+            )
+            d_z, d_combined, d_contexts, d_scores = (ops.flip(one, axis=1) for one in found)
+            fed_before = ops.concatenate([ops.expand_dims(f, 1), vectors_out[:, :-1]], axis=1)
+            hidden_before = ops.concatenate([ops.expand_dims(h, 1), outputs[:, :-1]], axis=1)
+            read = ops.concatenate([x, fed_before, hidden_before], axis=-1)
+            d_kernels = _of_weights(read, d_z, recurrence)
+            d_kernel, d_recurrent = ops.split(d_kernels, [kernel.shape[0]], axis=0)
+            joined = ops.concatenate([contexts, outputs], axis=-1)
+            return (
+                product(d_z, ops.transpose(before), recurrence),
+                d_h,
+                d_c,
+                d_f,
+                ops.matmul(ops.transpose(d_scores, (0, 2, 1)), outputs),
+                ops.matmul(ops.transpose(alignments, (0, 2, 1)), d_contexts),
+                d_kernel,
+                d_recurrent,
+                ops.sum(d_z, axis=(0, 1)),
+                _of_weights(joined, d_combined, combination),
+                ops.zeros_like(mask),
+                ops.zeros_like(m),
+            )
+
+        return (vectors_out, alignments, *last), gradient
+
+    # Reshaped, a variable is a plain tensor, which is what TensorFlow's custom gradients take when eager.
+    weights = [ops.reshape(one, one.shape) for one in (kernel, recurrent_kernel, bias, attentional_kernel)]
+    tensors = [ops.convert_to_tensor(one) for one in (inputs, hidden, cell, fed, keys, values)]
+    vectors, alignments, last_fed, last_hidden, last_cell = run(
+        *tensors, *weights, ops.convert_to_tensor(mask), ops.convert_to_tensor(factors)
+    )
+    return vectors, alignments, last_hidden, last_cell, last_fed
+
+
+def _inner(rows: Tensor, vector: Tensor) -> Tensor:
+    """Products of each of the rows `(B, S, D)` with a vector `(B, D)`: `(B, S)`."""
+    return ops.matmul(rows, ops.expand_dims(vector, -1))[:, :, 0]
+
+
+def _weighted(weights: Tensor, rows: Tensor) -> Tensor:
+    """The sum of the rows `(B, S, D)`, weighted by `(B, S)`: `(B, D)`."""
+    return ops.matmul(ops.expand_dims(weights, 1), rows)[:, 0]
+
+
+def _of_weights(inputs: Tensor, upstream: Tensor, dtype: str) -> Tensor:
+    """The gradient of W in `inputs W`, over all rows and steps."""
+    flat = ops.reshape(inputs, (-1, inputs.shape[-1]))
+    return product(ops.transpose(flat), ops.reshape(upstream, (-1, upstream.shape[-1])), dtype)
