@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_attention.attention import LuongAttention
-from keras_attention.lstm import product
+from keras_attention.lstm import pass_gates, pass_gates_back, product, slopes_of_gates
 from keras_attention.masking import masked_softmax
 from keras_attention.recurrent import RecurrentStack
 from keras_attention.stepping import run_steps
@@ -76,7 +76,7 @@ def run_fed_lstm(
         x: Tensor,
         h: Tensor,
         c: Tensor,
-        f: Tensor,
+        fed: Tensor,
         keys: Tensor,
         values: Tensor,
         kernel: Tensor,
@@ -95,19 +95,16 @@ def run_fed_lstm(
         def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             projected, kept = inputs
             z = projected + product(ops.concatenate(state[:2], axis=-1), weights[0], recurrence)
-            i, f, g, o = ops.split(z, 4, axis=-1)
-            i, f, g, o = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)
-            new_cell = f * state[2] + i * g
-            new_hidden = o * ops.tanh(new_cell)
+            new_hidden, new_cell, gates = pass_gates(z, state[2])
             alignment = masked_softmax(_inner(keys, new_hidden), real)
             context = _weighted(alignment, values)
             vector = ops.tanh(product(ops.concatenate([context, new_hidden], axis=-1), weights[1], combination))
-            packed = ops.concatenate([context, new_hidden, new_cell, i, f, g, o], axis=-1)
+            packed = ops.concatenate([context, new_hidden, new_cell, *gates], axis=-1)
             return [vector, packed, alignment], [vector * kept, new_hidden, new_cell]
 
         projected = product(x, before, recurrence) + bias
         (vectors, packed, alignments), last = run_steps(
-            step, [projected, m], [f, h, c], [fed_depth, depth + 6 * units, length]
+            step, [projected, m], [fed, h, c], [fed_depth, depth + 6 * units, length]
         )
         # Split, not sliced: TensorFlow copies slices of the last axis number by number.
         starts = [depth + number * units for number in range(6)]
@@ -116,47 +113,34 @@ def run_fed_lstm(
 
         def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
             d_vectors, d_alignments, d_fed, d_hidden, d_cell = upstream[0] if len(upstream) == 1 else upstream
-            i, f_gate, g, o = gates
-            squashed = ops.tanh(cells)
-            earlier = ops.concatenate([ops.expand_dims(c, 1), cells[:, :-1]], axis=1)
-            factors = [
-                o * (1.0 - ops.square(squashed)),  # of d_hidden in d_cell
-                f_gate,
-                g * i * (1.0 - i),
-                earlier * f_gate * (1.0 - f_gate),
-                i * (1.0 - ops.square(g)),
-                squashed * o * (1.0 - o),
-            ]
 
             def back(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-                above, to_vector, to_gates, d_alignment, alignment = inputs
-                to_cell, forget, to_i, to_f, to_g, to_o = ops.split(to_gates, 6, axis=-1)
+                above, to_vector, slopes, d_alignment, alignment = inputs
                 d_combined = (above + state[0]) * to_vector
                 d_joined = product(d_combined, turned[1], combination)
                 d_context, d_query = ops.split(d_joined, [depth], axis=-1)
                 d_weights = d_alignment + _inner(values, d_context)
                 d_scores = alignment * (d_weights - ops.sum(alignment * d_weights, axis=-1, keepdims=True))
                 d_h = state[1] + d_query + _weighted(d_scores, keys)
-                d_c = state[2] + d_h * to_cell
-                d_z = ops.concatenate([d_c * to_i, d_c * to_f, d_c * to_g, d_h * to_o], axis=-1)
+                d_z, d_c = pass_gates_back(d_h, state[2], ops.split(slopes, 6, axis=-1))
                 d_fed, d_hidden = ops.split(product(d_z, turned[0], recurrence), [fed_depth], axis=-1)
-                return [d_z, d_combined, d_context, d_scores], [d_fed, d_hidden, d_c * forget]
+                return [d_z, d_combined, d_context, d_scores], [d_fed, d_hidden, d_c]
 
             sequences = [
                 d_vectors,
                 m * (1.0 - ops.square(vectors)),
-                ops.concatenate(factors, axis=-1),
+                ops.concatenate(slopes_of_gates(c, cells, gates), axis=-1),
                 d_alignments,
                 alignments,
             ]
-            found, (d_f, d_h, d_c) = run_steps(
+            found, (d_fed, d_h, d_c) = run_steps(
                 back,
                 [ops.flip(one, axis=1) for one in sequences],
                 [d_fed, d_hidden, d_cell],
                 [4 * units, fed_depth, depth, length],
             )
             d_z, d_combined, d_contexts, d_scores = (ops.flip(one, axis=1) for one in found)
-            fed_before = ops.concatenate([ops.expand_dims(f, 1), vectors_out[:, :-1]], axis=1)
+            fed_before = ops.concatenate([ops.expand_dims(fed, 1), vectors_out[:, :-1]], axis=1)
             hidden_before = ops.concatenate([ops.expand_dims(h, 1), outputs[:, :-1]], axis=1)
             read = ops.concatenate([x, fed_before, hidden_before], axis=-1)
             d_kernels = _of_weights(read, d_z, recurrence)
@@ -166,7 +150,7 @@ def run_fed_lstm(
                 product(d_z, ops.transpose(before), recurrence),
                 d_h,
                 d_c,
-                d_f,
+                d_fed,
                 ops.matmul(ops.transpose(d_scores, (0, 2, 1)), outputs),
                 ops.matmul(ops.transpose(alignments, (0, 2, 1)), d_contexts),
                 d_kernel,

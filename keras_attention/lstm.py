@@ -26,6 +26,35 @@ def product(left: Tensor, right: Tensor, dtype: str = "float32") -> Tensor:
     return ops.cast(ops.matmul(ops.cast(left, dtype), ops.cast(right, dtype)), "float32")
 
 
+def pass_gates(z: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Hidden and cell state after one step of an LSTM, and its gates i, f, g and o, of their sums z `(B, 4 U)`."""
+    i, f, g, o = ops.split(z, 4, axis=-1)
+    i, f, g, o = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)
+    new_cell = f * cell + i * g
+    return o * ops.tanh(new_cell), new_cell, [i, f, g, o]
+
+
+def slopes_of_gates(first: Tensor, cells: Tensor, gates: list[Tensor]) -> list[Tensor]:
+    """What `pass_gates_back` multiplies by, for all steps at once: six `(B, T, U)`.
+
+    `first` is the cell state before the first step, `cells` those after each, `gates` what each let pass.
+    """
+    i, f, g, o = gates
+    squashed = ops.tanh(cells)
+    before = ops.concatenate([ops.expand_dims(first, 1), cells[:, :-1]], axis=1)
+    to_cell = o * (1.0 - ops.square(squashed))
+    to_gates = [g * i * (1.0 - i), before * f * (1.0 - f), i * (1.0 - ops.square(g)), squashed * o * (1.0 - o)]
+    return [to_cell, f, *to_gates]
+
+
+def pass_gates_back(d_hidden: Tensor, d_cell: Tensor, slopes: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """From the gradients of a step's hidden and cell state to those of z and of the cell state before."""
+    to_cell, forget, to_i, to_f, to_g, to_o = slopes
+    d_cell = d_cell + d_hidden * to_cell
+    d_z = ops.concatenate([d_cell * to_i, d_cell * to_f, d_cell * to_g, d_hidden * to_o], axis=-1)
+    return d_z, d_cell * forget
+
+
 def run_lstm(
     inputs: Tensor,
     hidden: Tensor,
@@ -65,11 +94,8 @@ def run_lstm(
 
         def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             z = inputs[0] + product(state[0], repeated, products)
-            i, f, g, o = ops.split(z, 4, axis=-1)
-            i, f, g, o = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)
-            new_cell = f * state[1] + i * g
-            new_hidden = o * ops.tanh(new_cell)
-            return [ops.concatenate([new_hidden, new_cell, i, f, g, o], axis=-1)], [new_hidden, new_cell]
+            new_hidden, new_cell, gates = pass_gates(z, state[1])
+            return [ops.concatenate([new_hidden, new_cell, *gates], axis=-1)], [new_hidden, new_cell]
 
         projected = product(x, kernel, products) + bias
         (packed,), (last_hidden, last_cell) = run_steps(step, [projected], [h, c], [6 * units])
@@ -78,26 +104,13 @@ def run_lstm(
 
         def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
             d_outputs, d_hidden, d_cell = upstream[0] if len(upstream) == 1 else upstream
-            i, f, g, o = gates
-            squashed = ops.tanh(cells)
-            before = ops.concatenate([ops.expand_dims(c, 1), cells[:, :-1]], axis=1)
-            factors = [
-                d_outputs,
-                o * (1.0 - ops.square(squashed)),  # of d_hidden in d_cell
-                f,
-                g * i * (1.0 - i),
-                before * f * (1.0 - f),
-                i * (1.0 - ops.square(g)),
-                squashed * o * (1.0 - o),
-            ]
+            factors = [d_outputs, *slopes_of_gates(c, cells, gates)]
             turned = ops.cast(ops.transpose(recurrent), products)
 
             def back(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-                from_above, to_cell, forget, to_i, to_f, to_g, to_o = ops.split(inputs[0], 7, axis=-1)
-                d_h = state[0] + from_above
-                d_c = state[1] + d_h * to_cell
-                d_z = ops.concatenate([d_c * to_i, d_c * to_f, d_c * to_g, d_h * to_o], axis=-1)
-                return [d_z], [product(d_z, turned, products), d_c * forget]
+                from_above, *slopes = ops.split(inputs[0], 7, axis=-1)
+                d_z, d_cell = pass_gates_back(state[0] + from_above, state[1], slopes)
+                return [d_z], [product(d_z, turned, products), d_cell]
 
             packed = ops.flip(ops.concatenate(factors, axis=-1), axis=1)
             (d_z,), (d_h, d_c) = run_steps(back, [packed], [d_hidden, d_cell], [4 * units])
