@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_attention.attention import LuongAttention
+from keras_attention.cells import AttentionCell
 from keras_attention.lstm import pass_gates, pass_gates_back, product, slopes_of_gates
 from keras_attention.masking import masked_softmax
 from keras_attention.recurrent import RecurrentStack
@@ -19,9 +20,16 @@ from keras_attention.types import Tensor
 
 
 def is_fed_lstm(cell: Any) -> bool:
-    """Whether `run_fed_lstm` gives what an `AttentionCell` computes: one LSTM, global attention by a dot product."""
+    """Whether `run_fed_lstm` gives what an `AttentionCell` computes: one LSTM, global attention by a dot product.
+
+    A subclass may compute something else, and a part in another dtype than float32 does.
+    """
     stack, attention = cell.cell, cell.attentions[0]
-    if not (isinstance(stack, RecurrentStack) and stack.cell == "lstm" and stack.num_layers == 1):
+    if type(cell) is not AttentionCell or type(stack) is not RecurrentStack:
+        return False
+    if stack.cell != "lstm" or stack.num_layers > 1:
+        return False
+    if any(part.compute_dtype != "float32" for part in (cell, stack, attention)):
         return False
     if cell.style != "luong" or cell.input_feeding is not True or len(cell.attentions) > 1:
         return False

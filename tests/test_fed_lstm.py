@@ -101,6 +101,15 @@ def make(stack: Any = None, attention: Any = None, dropout: float = 0.0, **chang
     return AttentionRNN(cell, return_sequences=True, return_state=True, dropout=dropout)
 
 
+class OwnCell(AttentionCell):
+    """May compute something else."""
+
+
+def make_own() -> AttentionRNN:
+    stack = RecurrentStack("lstm", UNITS, return_cell_state=True)
+    return AttentionRNN(OwnCell(stack, LuongAttention("general"), attentional_size=FED))
+
+
 @pytest.mark.parametrize(
     ("layer", "taken"),
     [
@@ -121,6 +130,8 @@ def make(stack: Any = None, attention: Any = None, dropout: float = 0.0, **chang
         (make(RecurrentStack("gru", UNITS)), False),
         (make(RecurrentStack("lstm", UNITS, 2, return_cell_state=True)), False),
         (make(keras.layers.LSTMCell(UNITS)), False),
+        (make(attention=LuongAttention(dtype="float16")), False),
+        (make_own(), False),
     ],
 )
 def test_what_it_computes_is_known_by_its_parts(layer: AttentionRNN, taken: bool) -> None:

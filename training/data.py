@@ -291,8 +291,8 @@ class BatchDataset(keras.utils.PyDataset):
     def probe_shapes(self) -> None:
         """Until `start_epoch`, serve empty batches of unlike shapes.
 
-        `fit` under TensorFlow takes the first two batches to tell fixed axes from free ones before any epoch starts;
-        two real batches of equal length would make it refuse every other length. Where there is one batch alone, it is
+        `feed` takes the first two batches to tell fixed axes from free ones before any epoch starts; two real batches
+        of equal length would make it refuse every other length. Where there is one batch alone, it is
         of the same shape in each epoch, and served as it is: one shape would say that it never changes.
         """
         self._probed = len(self) > 1
