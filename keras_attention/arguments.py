@@ -1,5 +1,8 @@
 """Checks of an attention layer's arguments: what goes with what."""
 
+import numbers
+from typing import Any
+
 from keras_attention.alignment import NORMALISERS
 
 SCORES = (
@@ -83,3 +86,12 @@ def check_dropout(dropout: float, name: str = "dropout") -> None:
     """Raises ValueError unless it is a share below 1."""
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"Expected: 0 <= {name} < 1. Received: {name}={dropout}")
+
+
+def check_kind(name: str, value: Any, kind: Any) -> None:
+    """Raises ValueError unless `value` is of the kind `int`, `float` (a whole number will do) or `bool`."""
+    numeric = {int: numbers.Integral, float: numbers.Real}
+    good = isinstance(value, bool) if kind is bool else isinstance(value, numeric[kind]) and not isinstance(value, bool)
+    if not good:
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise ValueError(f"Expected: {name}, {expected}. Received: {name}={value!r}")

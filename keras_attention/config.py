@@ -1,6 +1,5 @@
 """Every choice of an encoder-decoder, as plain data."""
 
-import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,6 +10,7 @@ from keras_attention.arguments import (
     check_alignment,
     check_choices,
     check_dropout,
+    check_kind,
     check_score,
 )
 from keras_attention.bridge import BRIDGE_INPUTS, BRIDGES
@@ -150,10 +150,10 @@ class Seq2SeqConfig:
             smallest = 5 if field.name.endswith("vocabulary") else 1
             if field.name == "source_vocabulary" and self.source_features is not None:
                 smallest = 0
-            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if field.type in (int, int | None) and not whole and (value is not None or field.type is int):
-                raise ValueError(f"Expected: {field.name}, a whole number. Received: {field.name}={value!r}")
-            if whole and value < smallest:
+            counts = field.type in (int, int | None) and (value is not None or field.type is int)
+            if counts or field.type in (bool, float):
+                check_kind(field.name, value, int if counts else field.type)
+            if counts and value < smallest:
                 raise ValueError(f"Expected: {field.name} >= {smallest}. Received: {field.name}={value}")
         for name in ("dropout", "word_dropout", "weight_dropout"):
             check_dropout(getattr(self, name), name)
