@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from keras_attention.cli_export import export, plan
-from keras_attention.cli_options import Combination, MoreRuns
+from keras_attention.cli_options import Agreed, Combination, MoreRuns
 from keras_attention.cli_train import average, shortlist, synthesize, train
 from keras_attention.cli_translate import attention, score, translate
 from keras_attention.errors import UserError
@@ -58,6 +58,7 @@ def evaluate(
     coverage_penalty: Annotated[
         float, typer.Option(help="GNMT beta, against words left untranslated; 0 for none.")
     ] = 0.0,
+    agreement: Agreed = False,
     batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
     by_length: Annotated[bool, typer.Option("--by-length", help="Also score groups of like source length.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the outputs, one per line.")] = None,
@@ -79,6 +80,7 @@ def evaluate(
         length_penalty=length_penalty,
         length_penalty_kind=length_penalty_kind,
         coverage_penalty=coverage_penalty,
+        agreement=agreement,
         batch_size=batch_size,
         by_length=by_length,
         output=output,

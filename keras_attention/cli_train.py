@@ -133,6 +133,10 @@ def train(
     target_sampling: Annotated[
         float | None, typer.Option(metavar="ALPHA", help="The same for the target alone, where it is another alpha.")
     ] = None,
+    backward: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of the pairs whose target is learnt backwards, for --agreement."),
+    ] = None,
     products: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or auto: bfloat16 where the processor has it.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keras_attention.cli_options import Combination, MoreRuns
+from keras_attention.cli_options import Agreed, Combination, MoreRuns
 from keras_attention.errors import UserError
 
 Path = pathlib.Path
@@ -56,6 +56,7 @@ def translate(
     contrastive: Annotated[
         float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
     ] = None,
+    agreement: Agreed = False,
     replace_unknown: Annotated[
         bool, typer.Option("--replace-unknown", help="Put the source word that <unk> attends to in its place.")
     ] = False,
@@ -64,17 +65,18 @@ def translate(
     lenient: Annotated[bool, typer.Option("--lenient", help="Translate what can be of bad lines; warn.")] = False,
 ) -> None:
     """Translate standard input, one sentence per line, to standard output."""
+    from keras_attention.agreement import Agreement
     from keras_attention.decoding import Contrast, Sampling, Wishes
     from keras_attention.streams import read_dictionary, translate_stream
 
-    if sample and contrastive is not None:
-        raise UserError("--sample and --contrastive are two ways to search. Expected one of them")
+    if sample + agreement + (contrastive is not None) > 1:
+        raise UserError("--sample, --contrastive and --agreement are ways to search. Expected one of them")
     asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     drawing = {name: value for name, value in asked.items() if value is not None}
     if drawing and not sample:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in drawing)
         raise UserError(f"{names}: nothing is drawn. Expected --sample beside it")
-    method: Sampling | Contrast | None = None
+    method: Sampling | Contrast | Agreement | None = Agreement() if agreement else None
     if sample:
         method = Sampling(**drawing)  # type: ignore[arg-type]
     elif contrastive is not None:

@@ -135,6 +135,27 @@ def _encode(tokenizer: TextIds, text: str, what: str) -> list[int]:
     return ids
 
 
+def check_room(
+    texts: Sequence[str],
+    rows: Sequence[Sequence[int]],
+    prefixes: Sequence[Sequence[int]],
+    phrases: Sequence[Sequence[Sequence[int]]],
+    min_length: int,
+    max_length: int,
+    factor: float | None,
+    offset: int,
+) -> None:
+    """Raises UserError where what is asked for does not fit below a text's maximum length."""
+    for text, row, prefix, wanted in zip(texts, rows, prefixes, phrases, strict=True):
+        limit = max_length if factor is None else max(min(max_length, int(factor * len(row)) + offset), 1)
+        needed = max(min_length, len(prefix), sum(len(phrase) for phrase in wanted))
+        if needed > limit:
+            raise UserError(
+                f"{text!r} may have outputs of {limit} tokens, and what is asked for needs {needed}. Expected a "
+                "smaller minimum, fewer words that must be there, or a greater maximum length"
+            )
+
+
 class SearchModel(keras.Model):
     """Ids -> the arrays of a search, compiled by Keras on every backend.
 

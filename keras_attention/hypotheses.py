@@ -56,6 +56,15 @@ class Hypothesis:
     finished: bool
 
 
+def turn(tokens: Any) -> Any:
+    """What was written backwards in its forward order: ids, or rows of an array; the end stays at the end."""
+    if len(tokens) < 2:
+        return tokens
+    if isinstance(tokens, list):
+        return [*tokens[-2::-1], tokens[-1]]
+    return np.concatenate([tokens[-2::-1], tokens[-1:]])
+
+
 def read_hypotheses(
     found: Mapping[str, Any],
     row: int,
@@ -64,6 +73,7 @@ def read_hypotheses(
     text: str,
     source: list[int],
     replace_unknown: bool | Mapping[str, str] = False,
+    backward: bool = False,
 ) -> list[Hypothesis]:
     """The first `n_best` hypotheses of one row of a `SearchResult`, as far as there are.
 
@@ -75,6 +85,7 @@ def read_hypotheses(
         text: the source.
         source: its ids, with EOS.
         replace_unknown: see `Translator.translate`.
+        backward: the ids were written from the last word to the first; they are turned.
     """
     source_tokenizer, target_tokenizer = tokenizers
     source_tokens = source_tokenizer.tokens(source)
@@ -85,6 +96,9 @@ def read_hypotheses(
             break
         ids = [int(index) for index in found["ids"][row, k, :length]]
         alignment = np.asarray(found["alignments"][row, k, :length, : len(source)], np.float32)
+        if backward:
+            finished = bool(found["finished"][row, k])
+            ids, alignment = (turn(ids), turn(alignment)) if finished else (ids[::-1], alignment[::-1])
         tokens, output = target_tokenizer.tokens(ids), target_tokenizer.decode(ids)
         if replace_unknown is not False and UNKNOWN_ID in ids:
             words = replace_unknown if isinstance(replace_unknown, Mapping) else {}

@@ -19,7 +19,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_attention.errors import UserError
@@ -177,6 +177,11 @@ class RunDirectory:
         return None if limit is None else int(limit)
 
     @property
+    def writes_backward(self) -> bool:
+        """Whether some targets were learnt from the last word to the first."""
+        return bool(self.metadata.get("training", {}).get("settings", {}).get("backward", 0.0))
+
+    @property
     def model_path(self) -> pathlib.Path:
         return self.path / "model.keras"
 
@@ -234,6 +239,26 @@ class RunDirectory:
     def tokenization(self) -> str:
         """sacrebleu's tokenisation of the outputs."""
         return str(self.metadata.get("training", {}).get("settings", {}).get("tokenize", "none"))
+
+
+def require_same_words(runs: Sequence[RunDirectory]) -> None:
+    """Raises UserError for runs that cannot answer as one: other vocabularies, or other words to copy."""
+    first = runs[0]
+    for run in runs[1:]:
+        for side, ours, theirs in (
+            ("source", first.source_tokenizer, run.source_tokenizer),
+            ("target", first.target_tokenizer, run.target_tokenizer),
+        ):
+            if not ours.equals(theirs):
+                raise UserError(
+                    f"{run.path}: another {side} vocabulary than that of {first.path}. Expected runs that were "
+                    "trained with the same one, for example with --start-from"
+                )
+        if run.config.copy_words != first.config.copy_words:
+            raise UserError(
+                f"{run.path}: copies {run.config.copy_words or 'no'} words, {first.path} "
+                f"{first.config.copy_words or 'none'}. Expected runs with the same copy_words"
+            )
 
 
 def _first_line(error: BaseException) -> str:

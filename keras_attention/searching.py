@@ -59,7 +59,7 @@ class Searching:
                 none. It needs attention.
             recurrence: how the encoder runs, `"layer"` or `"loop"`.
             constraints: what hypotheses may not hold, or must.
-            **options: more of `beam_search`: `length_penalty_kind`, `groups`, `diversity`, `stop`.
+            **options: more of `beam_search`: `length_penalty_kind`, `groups`, `diversity`, `stop`, `bos_id`.
 
         Returns:
             What `beam_search` returns.
@@ -81,7 +81,7 @@ class Searching:
             "constraints": constraints,
         }
         if beam_size == 1 and (constraints is None or constraints.phrases is None):
-            kind = {name: options[name] for name in ("length_penalty_kind",) if name in options}
+            kind = {name: options[name] for name in ("length_penalty_kind", "bos_id") if name in options}
             return greedy_search(self.stepper(memory), state, memory, **arguments, **kind)
         return beam_search(self.stepper(memory), state, memory, beam_size=beam_size, **arguments, **options)
 

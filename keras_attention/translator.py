@@ -10,16 +10,26 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_attention.agreement import Agreement, search_both_ways
 from keras_attention.copying import CopiedWords, TextIds, of_text
-from keras_attention.decoding import Contrast, Sampling, ScoreModel, SearchModel, Wishes, pad_phrases, pad_rows
+from keras_attention.decoding import (
+    Contrast,
+    Sampling,
+    ScoreModel,
+    SearchModel,
+    Wishes,
+    check_room,
+    pad_phrases,
+    pad_rows,
+)
 from keras_attention.errors import UserError
-from keras_attention.hypotheses import Hypothesis, Score, read_hypotheses
-from keras_attention.run_directory import RunDirectory
-from keras_attention.search.common import LENGTH_PENALTIES
+from keras_attention.hypotheses import Hypothesis, Score, read_hypotheses, turn
+from keras_attention.run_directory import RunDirectory, require_same_words
+from keras_attention.search.common import LENGTH_PENALTIES, length_penalty_factor
 from keras_attention.search.ensembles import COMBINATIONS
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
-from keras_attention.types import BOS_ID, EOS_ID
+from keras_attention.types import BACKWARD_ID, BOS_ID, EOS_ID
 
 LENGTH_FACTOR = 2.0
 LENGTH_OFFSET = 10
@@ -62,6 +72,7 @@ class Translator:
         self.max_source_length = max_source_length
         self.combination = combination
         self.copy_words: int | None = EncoderDecoder(self.model).config.copy_words
+        self.writes_backward: bool | None = None
         self._searches: dict[tuple[Any, ...], SearchModel] = {}
         self._scores: ScoreModel | None = None
 
@@ -78,29 +89,12 @@ class Translator:
         """
         runs = [one if isinstance(one, RunDirectory) else RunDirectory.open(one) for one in (path, *more)]
         first = runs[0]
-        for run in runs[1:]:
-            for side, ours, theirs in (
-                ("source", first.source_tokenizer, run.source_tokenizer),
-                ("target", first.target_tokenizer, run.target_tokenizer),
-            ):
-                if not ours.equals(theirs):
-                    raise UserError(
-                        f"{run.path}: another {side} vocabulary than that of {first.path}. Expected runs that were "
-                        "trained with the same one, for example with --start-from"
-                    )
-            if run.config.copy_words != first.config.copy_words:
-                raise UserError(
-                    f"{run.path}: copies {run.config.copy_words or 'no'} words, {first.path} "
-                    f"{first.config.copy_words or 'none'}. Expected runs with the same copy_words"
-                )
+        require_same_words(runs)
         limits = [run.max_source_length for run in runs if run.max_source_length is not None]
-        return cls(
-            [run.load_model() for run in runs],
-            first.source_tokenizer,
-            first.target_tokenizer,
-            min(limits, default=None),
-            combination,
-        )
+        models, limit = [run.load_model() for run in runs], min(limits, default=None)
+        translator = cls(models, first.source_tokenizer, first.target_tokenizer, limit, combination)
+        translator.writes_backward = all(run.writes_backward for run in runs)
+        return translator
 
     @property
     def has_attention(self) -> bool:
@@ -144,7 +138,8 @@ class Translator:
         coverage_penalty: float = 0.0,
         groups: int = 1,
         diversity: float = 0.5,
-        method: Sampling | Contrast | None = None,
+        method: Sampling | Contrast | Agreement | None = None,
+        backward: bool = False,
         wishes: Wishes | None = None,
         replace_unknown: bool | Mapping[str, str] = False,
         batch_size: int = 32,
@@ -162,7 +157,8 @@ class Translator:
             length_penalty, length_penalty_kind: alpha of the length penalty, `"gnmt"` or `"average"`.
             coverage_penalty: beta of the GNMT coverage penalty; 0 for none.
             groups, diversity: above 1 group, diverse beam search, see `beam_search`.
-            method: `Sampling` or `Contrast` in place of a beam.
+            method: `Sampling` or `Contrast` in place of a beam; or `Agreement` of two beams, one in each direction.
+            backward: write from the last word to the first, which a model trained with a share of such targets can.
             wishes: constraints on the outputs.
             replace_unknown: whether a `<unk>` in the output gives way to the source word that it attends to most; a
                 dictionary translates that word.
@@ -192,18 +188,15 @@ class Translator:
                 "no coverage penalty, and unknown words left as they are"
             )
         wishes = wishes or Wishes()
+        if backward or isinstance(method, Agreement):
+            self._check_backward()
+            if wishes.phrases or any(wishes.prefixes):
+                raise UserError("What an output begins with, or must hold, is for the forward direction alone")
         if method is not None and (wishes.phrases or groups > 1 or coverage_penalty):
             raise UserError(
                 "Phrases that must be in the output, groups and a coverage penalty are beam search's. Expected no "
                 "other method with them"
             )
-        readers, rows = self._encode(texts)
-        writers = [writer for _, writer in readers]
-        prefixes, phrases = wishes.prefix_ids(writers), wishes.phrase_ids(writers)
-        fixed = wishes.fixed(self.target_tokenizer)
-        if banned := {*fixed["banned"]} & {index for row in phrases for phrase in row for index in phrase}:
-            [token] = self.target_tokenizer.tokens([min(banned)])
-            raise UserError(f"{token!r} is banned, and part of a phrase that must be there. Expected one or the other")
         options: dict[str, Any] = {
             "max_length": max_length,
             "max_length_factor": max_length_factor,
@@ -211,7 +204,24 @@ class Translator:
             "length_penalty": length_penalty,
             "length_penalty_kind": length_penalty_kind,
         }
-        _check_room(texts, rows, prefixes, phrases, wishes.min_length, max_length, max_length_factor, max_length_offset)
+        if isinstance(method, Agreement):
+            if backward or replace_unknown is not False:
+                raise UserError(
+                    "Agreement writes in both directions, and scores what it wrote. Expected no single direction with "
+                    "it, and unknown words left as they are"
+                )
+            options |= {"wishes": wishes, "batch_size": batch_size}
+            return search_both_ways(self, texts, method.weight, beam_size, n_best, on_batch, options)
+        readers, rows = self._encode(texts)
+        writers = [writer for _, writer in readers]
+        prefixes, phrases = wishes.prefix_ids(writers), wishes.phrase_ids(writers)
+        fixed = wishes.fixed(self.target_tokenizer)
+        if banned := {*fixed["banned"]} & {index for row in phrases for phrase in row for index in phrase}:
+            [token] = self.target_tokenizer.tokens([min(banned)])
+            raise UserError(f"{token!r} is banned, and part of a phrase that must be there. Expected one or the other")
+        check_room(texts, rows, prefixes, phrases, wishes.min_length, max_length, max_length_factor, max_length_offset)
+        if backward:
+            options["bos_id"] = BACKWARD_ID
         wanted = pad_phrases(phrases) if any(phrases) else None
         if wanted is not None:
             options["phrase_shape"] = wanted.shape[1:]
@@ -246,6 +256,7 @@ class Translator:
                     texts[index],
                     rows[index],
                     replace_unknown,
+                    backward,
                 )
                 if not results[index]:
                     raise UserError(self._why_nothing(search, inputs["source"], texts[index]))
@@ -254,15 +265,23 @@ class Translator:
         return results
 
     def score(
-        self, texts: Sequence[str], outputs: Sequence[str], length_penalty: float = 0.0, batch_size: int = 32
+        self,
+        texts: Sequence[str],
+        outputs: Sequence[str],
+        length_penalty: float = 0.0,
+        batch_size: int = 32,
+        *,
+        length_penalty_kind: str = "gnmt",
+        backward: bool = False,
     ) -> list[Score]:
         """How likely each output is for its text: what a search that found it would say, without a search.
 
         Args:
             texts: not empty strings.
             outputs: as many; an empty one is the end at once.
-            length_penalty: alpha of the GNMT length penalty.
+            length_penalty, length_penalty_kind: alpha of the length penalty, `"gnmt"` or `"average"`.
             batch_size: texts at a time.
+            backward: score the output as it is written from its last word to its first.
 
         Raises:
             UserError: for an empty text, and another number of outputs than texts.
@@ -271,28 +290,38 @@ class Translator:
             raise UserError(f"Expected an output for each of {len(texts)} texts. Received: {len(outputs)}")
         readers, rows = self._encode(texts)
         targets = [writer.encode(output) for (_, writer), output in zip(readers, outputs, strict=True)]
+        if backward:
+            self._check_backward()
+            targets = [row[::-1] for row in targets]
+        first = BACKWARD_ID if backward else BOS_ID
         if self._scores is None:
             self._scores = ScoreModel(self.models, self.combination)
         results: list[Any] = [None] * len(rows)
         for indices in length_batches(targets, batch_size):
             inputs = {
                 "source": pad_rows([rows[i] for i in indices], PADDING_MULTIPLE),
-                "target": pad_rows([[BOS_ID, *targets[i]] for i in indices], PADDING_MULTIPLE),
+                "target": pad_rows([[first, *targets[i]] for i in indices], PADDING_MULTIPLE),
                 "labels": pad_rows([[*targets[i], EOS_ID] for i in indices], PADDING_MULTIPLE),
             }
             found, alignments = self._scores.predict_on_batch(inputs)
             for position, index in enumerate(indices):
                 ids = [*targets[index], EOS_ID]
                 log_probs = np.asarray(found[position, : len(ids)], np.float32)
+                alignment = np.asarray(alignments[position, : len(ids), : len(rows[index])], np.float32)
+                if backward:
+                    ids, log_probs, alignment = turn(ids), turn(log_probs), turn(alignment)
                 total = float(log_probs.sum(dtype=np.float64))
-                results[index] = Score(
-                    score=total / ((5 + len(ids)) / 6) ** length_penalty,
-                    log_prob=total,
-                    tokens=readers[index][1].tokens(ids),
-                    log_probs=log_probs,
-                    alignment=np.asarray(alignments[position, : len(ids), : len(rows[index])], np.float32),
-                )
+                penalty = float(length_penalty_factor(len(ids), length_penalty, length_penalty_kind))
+                results[index] = Score(total / penalty, total, readers[index][1].tokens(ids), log_probs, alignment)
         return results
+
+    def _check_backward(self) -> None:
+        """Raises UserError where this model knows no backward direction."""
+        if self.writes_backward is False:
+            raise UserError(
+                "This model was trained to write in one direction. Expected one that learnt some targets backwards: "
+                "train --backward 0.5"
+            )
 
     def _encode(self, texts: Sequence[str]) -> tuple[list[tuple[TextIds, TextIds]], list[list[int]]]:
         """What reads and writes the ids of each text, and those ids with EOS. Raises UserError for an empty text."""
@@ -319,24 +348,3 @@ class Translator:
         if np.isnan(keras.ops.convert_to_numpy(log_probs)).any():
             return "The model's probabilities are no numbers (NaN): its weights are damaged. Expected a trained model"
         return f"{text!r}: no output is as asked for. Expected fewer constraints, a wider beam or a greater length"
-
-
-def _check_room(
-    texts: Sequence[str],
-    rows: Sequence[Sequence[int]],
-    prefixes: Sequence[Sequence[int]],
-    phrases: Sequence[Sequence[Sequence[int]]],
-    min_length: int,
-    max_length: int,
-    factor: float | None,
-    offset: int,
-) -> None:
-    """Raises UserError where what is asked for does not fit below a text's maximum length."""
-    for text, row, prefix, wanted in zip(texts, rows, prefixes, phrases, strict=True):
-        limit = max_length if factor is None else max(min(max_length, int(factor * len(row)) + offset), 1)
-        needed = max(min_length, len(prefix), sum(len(phrase) for phrase in wanted))
-        if needed > limit:
-            raise UserError(
-                f"{text!r} may have outputs of {limit} tokens, and what is asked for needs {needed}. Expected a "
-                "smaller minimum, fewer words that must be there, or a greater maximum length"
-            )

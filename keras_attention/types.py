@@ -14,4 +14,6 @@ Shape: TypeAlias = tuple[Any, ...]
 PAD_ID = 0
 BOS_ID = 1
 EOS_ID = 2
+BACKWARD_ID = EOS_ID
+"""What a target that is written from its last word to its first begins with, in place of BOS; it ends with EOS, too."""
 UNK_ID = 3

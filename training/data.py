@@ -20,7 +20,7 @@ from keras_attention.decoding import pad_rows
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
 from keras_attention.text import SubwordTokenizer, Tokenizer
-from keras_attention.types import BOS_ID, EOS_ID, PAD_ID
+from keras_attention.types import BACKWARD_ID, BOS_ID, EOS_ID, PAD_ID
 
 Ids = list[int]
 Batch = tuple[dict[str, npt.NDArray[np.int32]], npt.NDArray[np.int32]]
@@ -195,11 +195,19 @@ def sample_pairs(
     return Encoded(sides[0], sides[1])
 
 
-def make_batch(sources: Sequence[Ids], targets: Sequence[Ids], multiple: int = 1) -> Batch:
-    """Model inputs {"source" `(B, S)`, "target" `(B, T)`} and labels `(B, T)`: EOS, BOS and padding are added here."""
+def make_batch(
+    sources: Sequence[Ids], targets: Sequence[Ids], multiple: int = 1, backward: Sequence[bool] | None = None
+) -> Batch:
+    """Model inputs {"source" `(B, S)`, "target" `(B, T)`} and labels `(B, T)`: EOS, BOS and padding are added here.
+
+    A target that is marked `backward` is written from its last word to its first, and begins with EOS in place of BOS.
+    """
+    ways = [False] * len(targets) if backward is None else backward
+    rows = [row[::-1] if turned else row for row, turned in zip(targets, ways, strict=True)]
+    firsts = [BACKWARD_ID if turned else BOS_ID for turned in ways]
     source = pad_rows([[*row, EOS_ID] for row in sources], multiple)
-    target = pad_rows([[BOS_ID, *row] for row in targets], multiple)
-    labels = pad_rows([[*row, EOS_ID] for row in targets], multiple)
+    target = pad_rows([[first, *row] for first, row in zip(firsts, rows, strict=True)], multiple)
+    labels = pad_rows([[*row, EOS_ID] for row in rows], multiple)
     return {"source": source, "target": target}, labels
 
 
@@ -244,6 +252,7 @@ class BatchDataset(keras.utils.PyDataset):
         labels_as_input: serve ({..., "labels": labels},) for a model with the loss built in, not (inputs, labels).
         row_multiple: batches are filled up to a multiple of so many rows, with rows that have no label.
         extra: `extra(dataset, index, batch)`, more inputs by name for a batch, rows first.
+        backward: share of the pairs, drawn anew for each epoch, whose target is written from its end (`make_batch`).
         part: `(i, n)`: serve the i-th of n equal parts of each batch's rows; n divides `row_multiple`.
 
     Example: `dataset = BatchDataset(Encoded([[4, 5]], [[6]]), batch_size=32, seed=1); inputs, labels = dataset[0]`.
@@ -260,9 +269,11 @@ class BatchDataset(keras.utils.PyDataset):
         row_multiple: int = 1,
         part: tuple[int, int] = (0, 1),
         extra: Callable[[BatchDataset, int, Batch], dict[str, Any]] | None = None,
+        backward: float = 0.0,
     ) -> None:
         super().__init__()
         self.extra = extra
+        self.backward = backward
         self.epoch = 0
         self.part = part
         self.row_multiple = row_multiple
@@ -282,6 +293,7 @@ class BatchDataset(keras.utils.PyDataset):
         self.epoch = epoch
         if self.sample is not None:
             self.data = self.sample(epoch)
+        self._turned = np.random.default_rng([self.seed, epoch, 11]).random(len(self.data)) < self.backward
         self._target_lengths = np.asarray([len(row) + 1 for row in self.data.targets], np.int64)
         source_lengths = np.asarray([len(row) + 1 for row in self.data.sources], np.int64)
         self._batches = bucket_order(
@@ -326,7 +338,8 @@ class BatchDataset(keras.utils.PyDataset):
                 self.multiple,
             )
         rows = self._batches[index]
-        return make_batch([self.data.sources[i] for i in rows], [self.data.targets[i] for i in rows], self.multiple)
+        sources, targets = [self.data.sources[i] for i in rows], [self.data.targets[i] for i in rows]
+        return make_batch(sources, targets, self.multiple, self._turned[rows].tolist())
 
     def target_tokens(self, index: int) -> int:
         """Number of real labels, EOS included, of batch `index`."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_attention.agreement import Agreement
 from keras_attention.copying import of_text
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
@@ -36,6 +37,7 @@ def evaluate(
     length_penalty: float = 1.0,
     length_penalty_kind: str = "gnmt",
     coverage_penalty: float = 0.0,
+    agreement: bool = False,
     batch_size: int = 32,
     by_length: bool = False,
     output: str | pathlib.Path | None = None,
@@ -51,6 +53,7 @@ def evaluate(
         tsv: SOURCE<TAB>TARGET lines, equal sources being several references.
         ensemble, combination: more runs that answer with it, and how, see `Translator`.
         beam_size, length_penalty, length_penalty_kind, coverage_penalty, batch_size: of `Translator.translate`.
+        agreement: search in both directions, see `Agreement`.
         task: "translation" (BLEU, chrF, exact match), "g2p" (word and phoneme error rate), "exact"; the run's own if
             None.
         tokenize: sacrebleu's tokenisation, "none" or "13a"; as in training if None.
@@ -81,6 +84,7 @@ def evaluate(
         length_penalty=length_penalty,
         length_penalty_kind=length_penalty_kind,
         coverage_penalty=coverage_penalty,
+        method=Agreement() if agreement else None,
         batch_size=batch_size,
         on_batch=on_batch,
     )
@@ -95,6 +99,7 @@ def evaluate(
         "sentences": len(pairs),
         "beam_size": beam_size,
         "penalties": {"length": length_penalty, "coverage": coverage_penalty},
+        **({"agreement": True} if agreement else {}),
         **score_outputs(task, outputs, pairs.references, tokenize),
         "unfinished": sum(not hypotheses[0].finished for hypotheses in found),
         "sources_with_unseen": unseen,

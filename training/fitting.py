@@ -58,6 +58,7 @@ def make_fitting(
         "multiple": max(settings.padding_multiple, 8 if _compiled(settings) else 1),
         "labels_as_input": fuse,
         "row_multiple": devices.count,
+        "backward": settings.backward,
         "part": devices.part,
     }
     dataset: BatchDataset | ShardedDataset

@@ -47,6 +47,8 @@ class Settings:
         target_sampling: the alpha of the target side, where it is another one: a model that learnt many segmentations
             of the target spreads its probability over them, which a search for one output does not add up.
         synthetic_share: share of each epoch's pairs that is drawn from synthetic text, where there is any.
+        backward: share of the pairs, drawn anew for each epoch, whose target is learnt from its last word to its first:
+            the model can then write in both directions, see `Translator.translate(agreement=True)`.
         products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
             products (AVX512-BF16, AMX); "auto" does so on these.
         consistency: weight of R-Drop: each pair is read twice, under two dropout masks, and the divergence of the two
@@ -87,6 +89,7 @@ class Settings:
     sampling: float = 0.0
     target_sampling: float | None = None
     synthetic_share: float = 0.5
+    backward: float = 0.0
     products: str = "float32"
     consistency: float = 0.0
     fused_loss: bool = True
@@ -137,6 +140,8 @@ class Settings:
                 "coverage_loss, guided_alignment and scheduled_sampling are parts of the fused loss on one device. "
                 "Expected fused_loss, distribute none and consistency 0 with them"
             )
+        if self.backward and self.guided_alignment:
+            raise UserError("guided_alignment reads targets forwards. Expected backward 0 with it")
         for name in (
             "max_length",
             "batch_size",
@@ -152,7 +157,7 @@ class Settings:
         _range("time_limit", self.time_limit, self.time_limit is None or self.time_limit > 0, "more than 0 minutes")
         for name in ("learning_rate", "smallest_learning_rate", "clip_norm"):
             _range(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
-        for name in ("label_smoothing", "averaging", "synthetic_share"):
+        for name in ("label_smoothing", "averaging", "synthetic_share", "backward"):
             _range(name, getattr(self, name), 0 <= getattr(self, name) < 1, "0 or more, below 1")
         _range("seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
         if self.joint and self.source_tokenizer != self.target_tokenizer:

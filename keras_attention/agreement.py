@@ -1,0 +1,91 @@
+"""Two directions of writing in one model, and outputs that both of them find likely.
+
+A decoder that writes from the first word to the last knows, at each word, those to its left; one that writes from the
+last to the first knows those to its right. Their mistakes differ, and an output that both find likely is right more
+often: agreement of target-bidirectional models (Liu, Utiyama, Finch and Sumita 2016, NAACL, "Agreement on
+Target-bidirectional Neural Machine Translation"; Liu, Finch, Utiyama and Sumita 2016, AAAI, for spelling to phonemes).
+Here one model has both directions: what it writes begins with BOS forwards and with EOS backwards.
+
+    y* = argmax_y ((1 - w) log p(y_1 .. y_T, EOS | x) + w log p(y_T .. y_1, EOS | x)) / lp(T + 1)
+
+over the outputs of one beam search in each direction, with w the weight and lp the length penalty.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_attention.errors import UserError
+from keras_attention.hypotheses import Hypothesis
+
+if TYPE_CHECKING:
+    from keras_attention.translator import Translator
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Outputs are searched for in both directions and ranked by what both say of them.
+
+    Args:
+        weight: w of the formula above, the part of the backward direction.
+    """
+
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise UserError(f"The weight of agreement is out of range. Expected 0 to 1. Received: {self.weight}")
+
+
+def search_both_ways(
+    translator: Translator,
+    texts: Sequence[str],
+    weight: float,
+    beam_size: int,
+    n_best: int,
+    on_batch: Any,
+    options: dict[str, Any],
+) -> list[list[Hypothesis]]:
+    """The `n_best` outputs of each text by agreement, best first.
+
+    Every finished output of either beam is scored in both directions, in its own best segmentation: two segmentations
+    of one output are one candidate. The alignment is that of the forward direction. A text for which neither beam
+    finished anything has its forward hypotheses.
+
+    Args:
+        translator: of a model that writes in both directions.
+        texts, beam_size, n_best, on_batch: see `Translator.translate`.
+        weight: of the backward direction.
+        options: the other arguments of `Translator.translate`.
+    """
+    forward = translator.translate(texts, beam_size, beam_size, **options)
+    backward = translator.translate(texts, beam_size, beam_size, backward=True, on_batch=on_batch, **options)
+    candidates = [
+        list(dict.fromkeys(one.text for one in [*ours, *theirs] if one.finished))
+        for ours, theirs in zip(forward, backward, strict=True)
+    ]
+    flat = [(row, text) for row, found in enumerate(candidates) for text in found]
+    pairs = [texts[row] for row, _ in flat], [text for _, text in flat]
+    scoring = {name: options[name] for name in ("length_penalty", "length_penalty_kind", "batch_size")}
+    ways = [translator.score(*pairs, backward=way, **scoring) for way in (False, True)]
+    results: list[list[Hypothesis]] = [[] for _ in texts]
+    for (row, text), one, other in zip(flat, *ways, strict=True):
+        results[row].append(
+            Hypothesis(
+                text=text,
+                tokens=one.tokens,
+                score=(1 - weight) * one.score + weight * other.score,
+                log_prob=(1 - weight) * one.log_prob + weight * other.log_prob,
+                alignment=one.alignment,
+                source_tokens=forward[row][0].source_tokens,
+                finished=True,
+            )
+        )
+    for row, found in enumerate(results):
+        order = np.argsort([-one.score for one in found], kind="stable")[:n_best]
+        results[row] = [found[i] for i in order] or forward[row][:n_best]
+    return results
