@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None, evaluate: Callable[..., dict[str, A
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--length-penalty", type=float, default=1.0)
     parser.add_argument("--coverage-penalty", type=float, default=0.0)
+    parser.add_argument("--agreement", type=float, help="weight of the backward direction, of runs that have one")
     add_outputs(parser)
     options = parser.parse_args(arguments)
     if evaluate is None:
@@ -77,9 +78,11 @@ def main(arguments: list[str] | None = None, evaluate: Callable[..., dict[str, A
             beam_size=options.beam,
             length_penalty=options.length_penalty,
             coverage_penalty=options.coverage_penalty,
+            agreement=options.agreement,
         )
         rows.append({"label": label or folder, **describe(pathlib.Path(folder)), name: scores[name]})
-    lines = [f"| | weights | training | {name.upper()}, beam {options.beam} |", "|---|---|---|---|"]
+    both = "" if options.agreement is None else ", both directions"
+    lines = [f"| | weights | training | {name.upper()}, beam {options.beam}{both} |", "|---|---|---|---|"]
     lines += [f"| {label} | {weights} | | {score} |" for label, weights, score in PUBLISHED[options.task]]
     for label in dict.fromkeys(row["label"] for row in rows):
         own = [row for row in rows if row["label"] == label]

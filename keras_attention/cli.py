@@ -58,7 +58,7 @@ def evaluate(
     coverage_penalty: Annotated[
         float, typer.Option(help="GNMT beta, against words left untranslated; 0 for none.")
     ] = 0.0,
-    agreement: Agreed = False,
+    agreement: Agreed = None,
     batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
     by_length: Annotated[bool, typer.Option("--by-length", help="Also score groups of like source length.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the outputs, one per line.")] = None,

@@ -12,9 +12,11 @@ MoreRuns: TypeAlias = Annotated[
     typer.Option("--with", metavar="RUN", help="Another run that answers with it; again for more."),
 ]
 Agreed: TypeAlias = Annotated[
-    bool,
+    float | None,
     typer.Option(
-        "--agreement", help="Of a model trained with --backward: search in both directions, take what both find likely."
+        metavar="WEIGHT",
+        help="Of a run trained with --backward: search in both directions, take what both find likely; the weight of "
+        "the backward one, e.g. 0.5.",
     ),
 ]
 Combination: TypeAlias = Annotated[str, typer.Option(help="Mean of several runs' probabilities or logits.")]

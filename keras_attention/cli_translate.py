@@ -56,7 +56,7 @@ def translate(
     contrastive: Annotated[
         float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
     ] = None,
-    agreement: Agreed = False,
+    agreement: Agreed = None,
     replace_unknown: Annotated[
         bool, typer.Option("--replace-unknown", help="Put the source word that <unk> attends to in its place.")
     ] = False,
@@ -69,14 +69,14 @@ def translate(
     from keras_attention.decoding import Contrast, Sampling, Wishes
     from keras_attention.streams import read_dictionary, translate_stream
 
-    if sample + agreement + (contrastive is not None) > 1:
+    if sum([sample, agreement is not None, contrastive is not None]) > 1:
         raise UserError("--sample, --contrastive and --agreement are ways to search. Expected one of them")
     asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     drawing = {name: value for name, value in asked.items() if value is not None}
     if drawing and not sample:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in drawing)
         raise UserError(f"{names}: nothing is drawn. Expected --sample beside it")
-    method: Sampling | Contrast | Agreement | None = Agreement() if agreement else None
+    method: Sampling | Contrast | Agreement | None = None if agreement is None else Agreement(agreement)
     if sample:
         method = Sampling(**drawing)  # type: ignore[arg-type]
     elif contrastive is not None:

@@ -155,15 +155,15 @@ def test_both_directions_are_learnt(tmp_path) -> None:
 
 
 def test_the_command_line_agrees(both_ways, tmp_path) -> None:
-    done = run_command("translate", both_ways.path, "--agreement", "--scores", stdin=b"abc\nfed\n")
+    done = run_command("translate", both_ways.path, "--agreement", 0.5, "--scores", stdin=b"abc\nfed\n")
     found = Translator.load(both_ways.path).translate(["abc", "fed"], method=Agreement())
     lines = [line.split("\t") for line in done.out.splitlines()]
     assert [line[1] for line in lines] == [row[0].text for row in found]
     assert [float(line[0]) for line in lines] == pytest.approx([row[0].score for row in found], abs=1e-4)
     tsv = tmp_path / "held-out.tsv"
     tsv.write_text("abc\tcba\nfed\tdef\n", encoding="utf-8")
-    scores = json.loads(run_command("evaluate", both_ways.path, "--tsv", tsv, "--agreement").out.splitlines()[-1])
-    assert scores["agreement"] is True
+    scores = json.loads(run_command("evaluate", both_ways.path, "--tsv", tsv, "--agreement", 0.5).out.splitlines()[-1])
+    assert scores["agreement"] == 0.5
     right = sum(row[0].text == text[::-1] for row, text in zip(found, ["abc", "fed"], strict=True))
     assert scores["exact_match"] == pytest.approx(50.0 * right)
 
@@ -183,7 +183,7 @@ def test_a_run_of_one_direction_says_so(toy_run) -> None:
             translator.translate(["abc"], **options)
     with pytest.raises(UserError, match="one direction"):
         translator.score(["abc"], ["cba"], backward=True)
-    done = run_command("translate", toy_run.path, "--agreement", stdin=b"abc\n")
+    done = run_command("translate", toy_run.path, "--agreement", 0.5, stdin=b"abc\n")
     assert done.status == 1
     assert "train --backward 0.5" in done.err
     assert "Traceback" not in done.err

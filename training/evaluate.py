@@ -37,7 +37,7 @@ def evaluate(
     length_penalty: float = 1.0,
     length_penalty_kind: str = "gnmt",
     coverage_penalty: float = 0.0,
-    agreement: bool = False,
+    agreement: float | None = None,
     batch_size: int = 32,
     by_length: bool = False,
     output: str | pathlib.Path | None = None,
@@ -53,7 +53,7 @@ def evaluate(
         tsv: SOURCE<TAB>TARGET lines, equal sources being several references.
         ensemble, combination: more runs that answer with it, and how, see `Translator`.
         beam_size, length_penalty, length_penalty_kind, coverage_penalty, batch_size: of `Translator.translate`.
-        agreement: search in both directions, see `Agreement`.
+        agreement: weight of the backward direction, where both are searched, see `Agreement`.
         task: "translation" (BLEU, chrF, exact match), "g2p" (word and phoneme error rate), "exact"; the run's own if
             None.
         tokenize: sacrebleu's tokenisation, "none" or "13a"; as in training if None.
@@ -84,7 +84,7 @@ def evaluate(
         length_penalty=length_penalty,
         length_penalty_kind=length_penalty_kind,
         coverage_penalty=coverage_penalty,
-        method=Agreement() if agreement else None,
+        method=None if agreement is None else Agreement(agreement),
         batch_size=batch_size,
         on_batch=on_batch,
     )
@@ -99,7 +99,7 @@ def evaluate(
         "sentences": len(pairs),
         "beam_size": beam_size,
         "penalties": {"length": length_penalty, "coverage": coverage_penalty},
-        **({"agreement": True} if agreement else {}),
+        **({} if agreement is None else {"agreement": agreement}),
         **score_outputs(task, outputs, pairs.references, tokenize),
         "unfinished": sum(not hypotheses[0].finished for hypotheses in found),
         "sources_with_unseen": unseen,
