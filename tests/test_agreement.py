@@ -14,6 +14,7 @@ from keras_attention.decoding import Sampling, Wishes
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import CharacterTokenizer
 from keras_attention.training.data import BatchDataset, Encoded, make_batch
+from keras_attention.training.history import read_history
 from keras_attention.training.settings import Settings
 from keras_attention.translator import Translator
 from tests.command import run_command
@@ -172,8 +173,20 @@ def test_the_history_without_a_share_is_that_of_before(toy_run, both_ways) -> No
     """A share of 0 leaves a training as it is, and another share is another training."""
     assert not toy_run.writes_backward
     assert both_ways.writes_backward
-    histories = [(run.path / "history.csv").read_text() for run in (toy_run, both_ways)]
-    assert histories[0] != histories[1]
+    rows = [read_history(run.path / "history.csv")[-1] for run in (toy_run, both_ways)]
+    assert rows[0]["val_loss"] != rows[1]["val_loss"]
+    assert "val_perplexity_backward" not in rows[0]
+
+
+def test_each_epoch_tells_the_perplexity_of_either_direction(both_ways) -> None:
+    """That of the run's model, held to its own scores of the held-out pairs."""
+    row = min(read_history(both_ways.path / "history.csv"), key=lambda row: row["val_loss"])
+    pairs = both_ways.samples(), [references[0] for references in both_ways.references()]
+    translator = Translator.load(both_ways.path)
+    for backward, name in ((False, "val_perplexity"), (True, "val_perplexity_backward")):
+        scores = translator.score(*pairs, backward=backward)
+        loss = -sum(score.log_prob for score in scores) / sum(len(score.tokens) for score in scores)
+        assert row[name] == pytest.approx(np.exp(loss), rel=1e-4)
 
 
 def test_a_run_of_one_direction_says_so(toy_run) -> None:

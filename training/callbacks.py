@@ -230,6 +230,9 @@ class Trainer(keras.callbacks.Callback):
 
         def all_scores() -> dict[str, float]:
             numbers, self.outputs = self._scores(self.validation, "val_")
+            if self.settings.backward:
+                loss = self.evaluator.loss(self.validation.encoded, backward=True)
+                numbers.update({"val_loss_backward": loss, "val_perplexity_backward": perplexity(loss)})
             for name, text in self.also.items():
                 numbers.update(self._scores(text, f"val_{name}_")[0])
             return numbers

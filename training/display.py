@@ -91,9 +91,10 @@ class Display(keras.callbacks.Callback):
         perplexity, score = logs["val_perplexity"], f"{self.monitor} {logs[f'val_{self.monitor}']:.2f}"
         # Short enough for a terminal of 80 columns.
         self._last = f"  val ppl {perplexity:.2f} {score.replace('exact_match', 'exact')}"
+        both = f" ({logs['val_perplexity_backward']:.2f} backwards)" if "val_perplexity_backward" in logs else ""
         self.console.print(
-            f"epoch {epoch + 1}/{self.epochs}  loss {logs['loss']:.4f}  val perplexity {perplexity:.2f}  val {score}  "
-            f"learning rate {logs['learning_rate']:.2e}  {self._speed_of_epoch:,.0f} tokens/s"
+            f"epoch {epoch + 1}/{self.epochs}  loss {logs['loss']:.4f}  val perplexity {perplexity:.2f}{both}  "
+            f"val {score}  learning rate {logs['learning_rate']:.2e}  {self._speed_of_epoch:,.0f} tokens/s"
         )
 
     def close(self) -> None:

@@ -52,11 +52,15 @@ class Evaluator:
             max_length_offset=LENGTH_OFFSET,
         )
 
-    def loss(self, data: Encoded) -> float:
-        """Mean cross-entropy of a real target token (EOS included), over all tokens of `data` together."""
+    def loss(self, data: Encoded, backward: bool = False) -> float:
+        """Mean cross-entropy of a real target token (EOS included), over all tokens of `data` together.
+
+        `backward`: of targets that are written from their last word to their first.
+        """
         total = 0.0
         for rows in length_batches(data.targets, self.batch_size):
-            inputs, labels = make_batch([data.sources[i] for i in rows], [data.targets[i] for i in rows], self.multiple)
+            sources, targets = [data.sources[i] for i in rows], [data.targets[i] for i in rows]
+            inputs, labels = make_batch(sources, targets, self.multiple, [backward] * len(rows))
             total += float(np.sum(self._loss.predict_on_batch({**inputs, "labels": labels}), dtype=np.float64))
         return total / sum(len(row) + 1 for row in data.targets)
 
