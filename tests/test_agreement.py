@@ -26,17 +26,17 @@ BOS, EOS = 1, 2
 
 @pytest.fixture(scope="module")
 def translator():
-    """Random weights, large enough that directions and outputs differ."""
-    keras.utils.set_random_seed(5)
+    """Random weights, large enough that directions and outputs differ, small enough that rounding does not grow."""
+    generator = np.random.default_rng(5)  # the same on every backend
     tokenizer = CharacterTokenizer.train(["abcdef"])
     size = tokenizer.vocabulary_size
     model = build_seq2seq(
         Seq2SeqConfig(source_vocabulary=size, target_vocabulary=size, embedding_size=8, encoder_units=6)
     )
     for variable in model.trainable_variables:
-        variable.assign(3.0 * keras.ops.convert_to_numpy(variable))
+        variable.assign(generator.normal(0.0, 0.4, variable.shape).astype("float32"))
     # Outputs are compared as text: no padding, BOS or unknown token among them.
-    model.get_layer("output").bias.assign([-50.0, -50.0, 0.0, -50.0, *[0.0] * (size - 4)])
+    model.get_layer("output").bias.assign([-50.0, -50.0, 1.0, -50.0, *[0.0] * (size - 4)])
     return Translator(model, tokenizer, tokenizer)
 
 
@@ -108,7 +108,8 @@ def test_a_backward_search_finds_what_the_model_says_of_the_turned_output(transl
 def test_given_outputs_get_the_score_of_the_backward_search_that_found_them(translator) -> None:
     found = translator.translate(TEXTS, 4, 4, backward=True, max_length=8)
     pairs = [(text, one) for text, row in zip(TEXTS, found, strict=True) for one in row if one.finished]
-    assert len(pairs) > 4
+    assert 6 <= len(pairs) < 24
+    assert any(len(one.text) > 1 for _, one in pairs)
     scores = translator.score([text for text, _ in pairs], [one.text for _, one in pairs], 1.0, backward=True)
     for (_, one), score in zip(pairs, scores, strict=True):
         assert score.tokens == one.tokens
@@ -140,6 +141,7 @@ def test_agreement_ranks_the_outputs_of_both_beams_by_both_directions(translator
         assert [one.score for one in hypotheses] == pytest.approx([score for score, _ in ranked[:3]], abs=1e-4)
 
 
+@pytest.mark.once(reason="the batches are made by NumPy and are the same on every backend")
 def test_both_directions_are_learnt(tmp_path) -> None:
     """Targets that begin with a and end with f: what is written first tells the direction."""
     words = ["".join(letters) for letters in itertools.permutations("bcde", 3)] * 5
