@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_attention.copying import of_text
 from keras_attention.errors import UserError
-from keras_attention.hypotheses import Hypothesis
+from keras_attention.hypotheses import Hypothesis, Score
+from keras_attention.search.common import length_penalty_factor
+from keras_attention.types import EOS_ID
 
 if TYPE_CHECKING:
     from keras_attention.translator import Translator
@@ -52,9 +55,10 @@ def search_both_ways(
 ) -> list[list[Hypothesis]]:
     """The `n_best` outputs of each text by agreement, best first.
 
-    Every finished output of either beam is scored in both directions, in its own best segmentation: two segmentations
-    of one output are one candidate. The alignment is that of the forward direction. A text for which neither beam
-    finished anything has its forward hypotheses.
+    Every finished output of either beam is scored in both directions: by the beam that found it in its best
+    segmentation, or else in that segmentation. Two segmentations of one output are one candidate. The
+    alignment is that of the forward direction. A text for which neither beam finished anything has its forward
+    hypotheses.
 
     Args:
         translator: of a model that writes in both directions.
@@ -69,17 +73,32 @@ def search_both_ways(
         for ours, theirs in zip(forward, backward, strict=True)
     ]
     flat = [(row, text) for row, found in enumerate(candidates) for text in found]
-    pairs = [texts[row] for row, _ in flat], [text for _, text in flat]
-    scoring = {name: options[name] for name in ("length_penalty", "length_penalty_kind", "batch_size")}
-    ways = [translator.score(*pairs, backward=way, **scoring) for way in (False, True)]
+    tokenizers = translator.source_tokenizer, translator.target_tokenizer
+    writers = [of_text(tokenizers, text, translator.copy_words)[1] for text in texts]
+    ways: list[list[Hypothesis | Score]] = []
+    for way, beams in ((False, forward), (True, backward)):
+        # What this direction found itself, in the best segmentation, has its log-probability.
+        known: dict[tuple[int, str], Hypothesis | Score] = {
+            (row, one.text): one
+            for row, hypotheses in enumerate(beams)
+            for one in hypotheses
+            if one.finished and one.tokens == writers[row].tokens([*writers[row].encode(one.text), EOS_ID])
+        }
+        missing = [pair for pair in flat if pair not in known]
+        sources, outputs = [texts[row] for row, _ in missing], [text for _, text in missing]
+        scores = translator.score(sources, outputs, backward=way, batch_size=options["batch_size"])
+        known.update(zip(missing, scores, strict=True))
+        ways.append([known[pair] for pair in flat])
     results: list[list[Hypothesis]] = [[] for _ in texts]
     for (row, text), one, other in zip(flat, *ways, strict=True):
+        log_prob = (1 - weight) * one.log_prob + weight * other.log_prob
+        penalty = length_penalty_factor(len(one.tokens), options["length_penalty"], options["length_penalty_kind"])
         results[row].append(
             Hypothesis(
                 text=text,
                 tokens=one.tokens,
-                score=(1 - weight) * one.score + weight * other.score,
-                log_prob=(1 - weight) * one.log_prob + weight * other.log_prob,
+                score=log_prob / float(penalty),
+                log_prob=log_prob,
                 alignment=one.alignment,
                 source_tokens=forward[row][0].source_tokens,
                 finished=True,
