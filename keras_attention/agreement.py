@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from keras import ops
 
 from keras_attention.copying import of_text
 from keras_attention.errors import UserError
@@ -27,6 +28,10 @@ from keras_attention.types import EOS_ID
 
 if TYPE_CHECKING:
     from keras_attention.translator import Translator
+
+
+CHUNK = 4
+"""Batches of texts that go through both searches and the scores at a time: as often is a progress bar told."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +71,22 @@ def search_both_ways(
         weight: of the backward direction.
         options: the other arguments of `Translator.translate`.
     """
-    forward = translator.translate(texts, beam_size, beam_size, **options)
-    backward = translator.translate(texts, beam_size, beam_size, backward=True, on_batch=on_batch, **options)
+    size = CHUNK * options["batch_size"]
+    results: list[list[Hypothesis]] = []
+    for start in range(0, len(texts), size):
+        results += _agree(translator, texts[start : start + size], weight, beam_size, n_best, options)
+        if on_batch is not None:
+            on_batch(len(texts[start : start + size]))
+    return results
+
+
+def _agree(
+    translator: Translator, texts: Sequence[str], weight: float, beam_size: int, n_best: int, options: dict[str, Any]
+) -> list[list[Hypothesis]]:
+    """`search_both_ways` for texts that are in memory together with all their candidates."""
+    forward, backward = (
+        translator.translate(texts, beam_size, beam_size, backward=way, **options) for way in (False, True)
+    )
     candidates = [
         list(dict.fromkeys(one.text for one in [*ours, *theirs] if one.finished))
         for ours, theirs in zip(forward, backward, strict=True)
@@ -89,10 +108,11 @@ def search_both_ways(
         scores = translator.score(sources, outputs, backward=way, batch_size=options["batch_size"])
         known.update(zip(missing, scores, strict=True))
         ways.append([known[pair] for pair in flat])
+    lengths = np.array([len(one.tokens) for one in ways[0]], np.int32)
+    penalties = length_penalty_factor(lengths, options["length_penalty"], options["length_penalty_kind"])
     results: list[list[Hypothesis]] = [[] for _ in texts]
-    for (row, text), one, other in zip(flat, *ways, strict=True):
+    for (row, text), one, other, penalty in zip(flat, *ways, ops.convert_to_numpy(penalties), strict=True):
         log_prob = (1 - weight) * one.log_prob + weight * other.log_prob
-        penalty = length_penalty_factor(len(one.tokens), options["length_penalty"], options["length_penalty_kind"])
         results[row].append(
             Hypothesis(
                 text=text,

@@ -191,6 +191,16 @@ def test_each_epoch_tells_the_perplexity_of_either_direction(both_ways) -> None:
         assert row[name] == pytest.approx(np.exp(loss), rel=1e-4)
 
 
+def test_texts_go_through_in_parts_that_a_progress_bar_is_told_of(translator) -> None:
+    told: list[int] = []
+    options = {"method": Agreement(), "max_length": 6}
+    found = translator.translate(TEXTS * 2, 2, batch_size=1, on_batch=told.append, **options)
+    assert told == [4, 4, 4]
+    whole = translator.translate(TEXTS, 2, **options) * 2
+    assert [row[0].text for row in found] == [row[0].text for row in whole]
+    assert [row[0].score for row in found] == pytest.approx([row[0].score for row in whole], abs=1e-4)
+
+
 def test_a_run_of_one_direction_says_so(toy_run) -> None:
     translator = Translator.load(toy_run.path)
     for options in ({"backward": True}, {"method": Agreement()}):

@@ -48,7 +48,7 @@ class Settings:
             of the target spreads its probability over them, which a search for one output does not add up.
         synthetic_share: share of each epoch's pairs that is drawn from synthetic text, where there is any.
         backward: share of the pairs, drawn anew for each epoch, whose target is learnt from its last word to its first:
-            the model can then write in both directions, see `Translator.translate(agreement=True)`.
+            the model can then write in both directions, see `Agreement`.
         products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
             products (AVX512-BF16, AMX); "auto" does so on these.
         consistency: weight of R-Drop: each pair is read twice, under two dropout masks, and the divergence of the two
