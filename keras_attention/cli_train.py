@@ -169,6 +169,12 @@ def train(
     distribute: Annotated[
         str | None, typer.Option(help="none, mirrored (all devices of TensorFlow) or data_parallel (of JAX).")
     ] = None,
+    steps_per_call: Annotated[
+        int | None, typer.Option(help="Updates in one compiled call, under JAX: for a GPU that waits for Python.")
+    ] = None,
+    passes: Annotated[
+        int | None, typer.Option(help="Passes over the data in an epoch, after which is validated and saved; with it.")
+    ] = None,
     tensorboard: Annotated[
         bool | None, typer.Option("--tensorboard/--no-tensorboard", help="Also write RUN/tensorboard.")
     ] = None,

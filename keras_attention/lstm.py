@@ -5,6 +5,7 @@ and T additions to matrices of the size of the weights. Here the backward loop f
 those of both kernels, of the bias and of the inputs follow from all steps at once.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from keras import ops
@@ -83,21 +84,55 @@ def run_lstm(
     Raises:
         ValueError: for an unknown dtype of products.
     """
+    return run_lstms([inputs], [(hidden, cell)], [(kernel, recurrent_kernel, bias)], products)[0]
+
+
+def run_lstms(
+    inputs: Sequence[Tensor],
+    states: Sequence[tuple[Tensor, Tensor]],
+    weights: Sequence[tuple[Tensor, Tensor, Tensor]],
+    products: str = "float32",
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """`run_lstm` of several LSTMs of one size, such as two directions, in one loop: half as many steps, larger ones.
+
+    Args:
+        inputs: of each, `(B, T, D)`.
+        states: of each, hidden and cell. weights: of each, kernel, recurrent kernel and bias.
+        products: one of `PRODUCTS`.
+
+    Returns:
+        Of each what `run_lstm` returns.
+    """
     if products not in PRODUCTS:
         raise ValueError(f"Expected: products in {PRODUCTS}. Received: products={products!r}")
-    units = recurrent_kernel.shape[0]
+    count, (units, width) = len(inputs), weights[0][1].shape
+
+    def multiply(left: Tensor, right: Tensor) -> Tensor:
+        """`(count, N, K)` times `(count, K, M)`; of one, a plain product, which is faster than a batch of one."""
+        if count > 1:
+            return product(left, right, products)
+        return ops.expand_dims(product(ops.squeeze(left, 0), ops.squeeze(right, 0), products), 0)
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def run(x: Tensor, h: Tensor, c: Tensor, kernel: Tensor, recurrent: Tensor, bias: Tensor) -> Any:
+        # All but the weights as rows: `(count B, T, D)` and `(count B, U)`.
+        def in_groups(rows: Tensor) -> Tensor:
+            return ops.reshape(rows, (count, -1, rows.shape[-1]))
+
+        def in_rows(groups: Tensor) -> Tensor:
+            return ops.reshape(groups, (-1, groups.shape[-1]))
+
         # Rounded once, not at every step.
         repeated = ops.cast(recurrent, products)
 
         def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-            z = inputs[0] + product(state[0], repeated, products)
+            z = inputs[0] + in_rows(multiply(in_groups(state[0]), repeated))
             new_hidden, new_cell, gates = pass_gates(z, state[1])
             return [ops.concatenate([new_hidden, new_cell, *gates], axis=-1)], [new_hidden, new_cell]
 
-        projected = product(x, kernel, products) + bias
+        length = ops.shape(x)[1]
+        projected = multiply(in_groups(x), kernel) + ops.expand_dims(bias, 1)
+        projected = ops.reshape(projected, (-1, length, width))
         (packed,), (last_hidden, last_cell) = run_steps(step, [projected], [h, c], [6 * units])
         # Split, not sliced: TensorFlow copies slices of the last axis number by number.
         outputs, cells, *gates = ops.split(packed, 6, axis=-1)
@@ -105,30 +140,37 @@ def run_lstm(
         def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
             d_outputs, d_hidden, d_cell = upstream[0] if len(upstream) == 1 else upstream
             factors = [d_outputs, *slopes_of_gates(c, cells, gates)]
-            turned = ops.cast(ops.transpose(recurrent), products)
+            turned = ops.cast(ops.transpose(recurrent, (0, 2, 1)), products)
 
             def back(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
                 from_above, *slopes = ops.split(inputs[0], 7, axis=-1)
                 d_z, d_cell = pass_gates_back(state[0] + from_above, state[1], slopes)
-                return [d_z], [product(d_z, turned, products), d_cell]
+                return [d_z], [in_rows(multiply(in_groups(d_z), turned)), d_cell]
 
             packed = ops.flip(ops.concatenate(factors, axis=-1), axis=1)
-            (d_z,), (d_h, d_c) = run_steps(back, [packed], [d_hidden, d_cell], [4 * units])
-            d_z = ops.flip(d_z, axis=1)
-            flat = ops.reshape(d_z, (-1, 4 * units))
+            (d_z,), (d_h, d_c) = run_steps(back, [packed], [d_hidden, d_cell], [width])
+            flat = in_groups(ops.flip(d_z, axis=1))
             hidden_before = ops.concatenate([ops.expand_dims(h, 1), outputs[:, :-1]], axis=1)
+            d_x = multiply(flat, ops.transpose(kernel, (0, 2, 1)))
             return (
-                product(d_z, ops.transpose(kernel), products),
+                ops.reshape(d_x, (-1, length, x.shape[-1])),
                 d_h,
                 d_c,
-                product(ops.transpose(ops.reshape(x, (-1, kernel.shape[0]))), flat, products),
-                product(ops.transpose(ops.reshape(hidden_before, (-1, units))), flat, products),
-                ops.sum(flat, axis=0),
+                multiply(ops.transpose(in_groups(x), (0, 2, 1)), flat),
+                multiply(ops.transpose(in_groups(hidden_before), (0, 2, 1)), flat),
+                ops.sum(flat, axis=1),
             )
 
         return (outputs, last_hidden, last_cell), gradient
 
+    def rows(tensors: Iterable[Tensor]) -> Tensor:
+        """One after the other along the first axis."""
+        found = [ops.convert_to_tensor(tensor) for tensor in tensors]
+        return ops.concatenate(found, axis=0) if count > 1 else found[0]
+
     # Reshaped, a variable is a plain tensor, which is what TensorFlow's custom gradients take when eager.
-    weights = [ops.reshape(value, value.shape) for value in (kernel, recurrent_kernel, bias)]
-    outputs, last_hidden, last_cell = run(*map(ops.convert_to_tensor, (inputs, hidden, cell)), *weights)
-    return outputs, last_hidden, last_cell
+    stacked = [rows(ops.reshape(value, (1, *value.shape)) for value in values) for values in zip(*weights, strict=True)]
+    outputs, hidden, cell = run(rows(inputs), *(rows(values) for values in zip(*states, strict=True)), *stacked)
+    if count == 1:
+        return [(outputs, hidden, cell)]
+    return list(zip(*(ops.split(value, count, axis=0) for value in (outputs, hidden, cell)), strict=True))

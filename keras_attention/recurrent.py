@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_attention.arguments import check_dropout
 from keras_attention.layer_norm_lstm import LayerNormLSTMCell
-from keras_attention.lstm import run_lstm
+from keras_attention.lstm import run_lstm, run_lstms
 from keras_attention.stepping import RECURRENCES, run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -203,16 +203,10 @@ class RecurrentStack(keras.layers.Layer):
             if index > 0:
                 outputs = self._dropout(outputs, training=training)
             initial = None if initial_state is None else self._layer_state(initial_state, index)
-            sequences, finals = [], []
-            for backward, layer in enumerate(layers):
-                turned = reverse_within_length(outputs, lengths) if backward and lengths is not None else outputs
-                if backward and lengths is None:
-                    turned = ops.flip(outputs, axis=1)
-                sequence, final = self._run(layer, turned, lengths, initial, recurrence, training)
-                finals.append(final)
-                if backward:
-                    sequence = ops.flip(sequence, 1) if lengths is None else reverse_within_length(sequence, lengths)
-                sequences.append(sequence)
+            turned = [self._turn(outputs, lengths) if backward else outputs for backward in range(len(layers))]
+            found = self._run(layers, turned, lengths, initial, recurrence, training)
+            finals = [states for _, states in found]
+            sequences = [self._turn(one, lengths) if backward else one for backward, (one, _) in enumerate(found)]
             outputs = ops.concatenate(sequences, axis=-1) if len(sequences) > 1 else sequences[0]
             outputs = outputs if below is None else outputs + below
             for position, states in enumerate(zip(*finals, strict=True)):
@@ -249,16 +243,20 @@ class RecurrentStack(keras.layers.Layer):
     def _layer_state(self, state: TensorDict, index: int) -> list[Tensor]:
         return [state[name] for name in (f"h_{index}", f"c_{index}") if name in state]
 
+    @staticmethod
+    def _turn(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+        return ops.flip(sequence, axis=1) if lengths is None else reverse_within_length(sequence, lengths)
+
     def _run(
         self,
-        layer: keras.Layer,
-        inputs: Tensor,
+        layers: list[keras.Layer],
+        inputs: list[Tensor],
         lengths: Tensor | None,
         initial: list[Tensor] | None,
         recurrence: str,
         training: bool | None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """One direction of one layer: outputs, and `[h]` or `[h, c]` at each row's last real position."""
+    ) -> list[tuple[Tensor, list[Tensor]]]:
+        """Each direction of one layer: outputs, and `[h]` or `[h, c]` at each row's last real position."""
         masked = lengths if self.return_cell_state else None
         own_gradient = False
         if training and masked is None and self.cell == "lstm":
@@ -269,27 +267,43 @@ class RecurrentStack(keras.layers.Layer):
                 f"Received: weight_dropout={self.weight_dropout}"
             )
         if initial is None and (own_gradient or recurrence == "loop"):
-            zeros = ops.zeros((ops.shape(inputs)[0], self.units), dtype=self.compute_dtype)
+            zeros = ops.zeros((ops.shape(inputs[0])[0], self.units), dtype=self.compute_dtype)
             initial = [zeros] * (2 if self.has_cell_state else 1)
         if own_gradient:
             assert initial is not None
-            hidden, memory = initial
-            cell = layer.cell
-            recurrent = cell.recurrent_kernel
-            if self.weight_dropout:
-                recurrent = self._weight_dropout(ops.convert_to_tensor(recurrent), training=training)
-            outputs, *states = run_lstm(inputs, hidden, memory, cell.kernel, recurrent, cell.bias, self.products)
+            found = self._run_own(layers, inputs, initial, training)
         elif recurrence == "loop":
             assert initial is not None
-            outputs, states = run_cell(layer.cell, inputs, initial, masked)
+            found = [run_cell(layer.cell, x, initial, masked) for layer, x in zip(layers, inputs, strict=True)]
         else:
             mask = None
             if masked is not None:
-                mask = ops.arange(ops.shape(inputs)[1], dtype="int32")[None, :] < masked[:, None]
-            outputs, *states = layer(inputs, initial_state=initial, mask=mask)
+                mask = ops.arange(ops.shape(inputs[0])[1], dtype="int32")[None, :] < masked[:, None]
+            found = []
+            for layer, x in zip(layers, inputs, strict=True):
+                outputs, *states = layer(x, initial_state=initial, mask=mask)
+                found.append((outputs, states))
         if lengths is not None:
-            states = [last_position(outputs, lengths), *states[1:]]
-        return outputs, states if self.return_cell_state else states[:1]
+            found = [(outputs, [last_position(outputs, lengths), *states[1:]]) for outputs, states in found]
+        return [(outputs, states if self.return_cell_state else states[:1]) for outputs, states in found]
+
+    def _run_own(
+        self, layers: list[keras.Layer], inputs: list[Tensor], initial: list[Tensor], training: bool | None
+    ) -> list[tuple[Tensor, list[Tensor]]]:
+        """Each direction with the gradient of `run_lstms`, both in one loop where that is faster."""
+        weights = []
+        for layer in layers:
+            recurrent = layer.cell.recurrent_kernel
+            if self.weight_dropout:
+                recurrent = self._weight_dropout(ops.convert_to_tensor(recurrent), training=training)
+            weights.append((layer.cell.kernel, recurrent, layer.cell.bias))
+        states = [(initial[0], initial[1])] * len(layers)
+        if keras.backend.backend() == "jax":
+            found = run_lstms(inputs, states, weights, self.products)
+        else:  # TensorFlow on a processor is slower at products of a batch of matrices
+            each = zip(inputs, states, weights, strict=True)
+            found = [run_lstm(x, *state, *parts, products=self.products) for x, state, parts in each]
+        return [(outputs, [hidden, cell]) for outputs, hidden, cell in found]
 
 
 def _make_layer(cell: str, units: int, name: str, dtype: Any) -> keras.layers.Layer:
@@ -300,7 +314,8 @@ def _make_layer(cell: str, units: int, name: str, dtype: Any) -> keras.layers.La
 
 
 def best_by_own_gradient(dtype: str) -> bool:
-    """TensorFlow on a processor; elsewhere the Keras layer is as fast or faster (cuDNN, XLA)."""
-    if dtype != "float32" or keras.backend.backend() != "tensorflow":
+    """JAX, and TensorFlow on a processor; elsewhere the Keras layer is as fast or faster (cuDNN)."""
+    backend = keras.backend.backend()
+    if dtype != "float32" or backend not in ("tensorflow", "jax"):
         return False
-    return not keras.distribution.list_devices("gpu")
+    return backend == "jax" or not keras.distribution.list_devices("gpu")

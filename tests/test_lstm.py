@@ -1,5 +1,8 @@
 """The LSTM with a gradient of its own: numbers of a NumPy loop, gradients of Keras' layer, rounding of products."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from keras import ops
 
 from keras_attention.attention import LuongAttention
 from keras_attention.cells import AttentionCell
-from keras_attention.lstm import product, run_lstm
+from keras_attention.lstm import product, run_lstm, run_lstms
 from keras_attention.recurrent import RecurrentStack
 from tests.gradients import gradients
 
@@ -18,17 +21,12 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).normal(size=shape).astype("float32")
 
 
+SHAPES = [(BATCH, STEPS, DEPTH), (BATCH, UNITS), (BATCH, UNITS), (DEPTH, 4 * UNITS), (UNITS, 4 * UNITS), (4 * UNITS,)]
+
+
 @pytest.fixture
 def tensors() -> list[np.ndarray]:
-    shapes = [
-        (BATCH, STEPS, DEPTH),
-        (BATCH, UNITS),
-        (BATCH, UNITS),
-        (DEPTH, 4 * UNITS),
-        (UNITS, 4 * UNITS),
-        (4 * UNITS,),
-    ]
-    return [draw(*shape, seed=index) for index, shape in enumerate(shapes)]
+    return [draw(*shape, seed=index) for index, shape in enumerate(SHAPES)]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -98,10 +96,35 @@ def test_an_unknown_dtype_of_products_is_refused(tensors) -> None:
         run_lstm(*tensors, "int8")
 
 
+def test_several_in_one_loop_are_each_one_alone() -> None:
+    """Outputs, states and gradients; a float32 product of a batch of matrices may add up in another order."""
+    groups = [[draw(*shape, seed=10 * group + place) for place, shape in enumerate(SHAPES)] for group in range(3)]
+    upstream = draw(3, BATCH, STEPS, UNITS, seed=8)
+
+    def total(run: Callable[[list[list[Any]]], list[Any]]) -> Callable[..., Any]:
+        def loss(*tensors: Any) -> Any:
+            found = run([list(tensors[6 * group : 6 * group + 6]) for group in range(3)])
+            parts = [
+                ops.sum(outputs * up) + ops.sum(h * c) for (outputs, h, c), up in zip(found, upstream, strict=True)
+            ]
+            return parts[0] + 2.0 * parts[1] - parts[2]
+
+        return loss
+
+    together = total(
+        lambda all_: run_lstms([x for x, *_ in all_], [(h, c) for _, h, c, *_ in all_], [w[3:] for w in all_])
+    )
+    alone = total(lambda all_: [run_lstm(*one) for one in all_])
+    flat = [tensor for group in groups for tensor in group]
+    np.testing.assert_allclose(together(*flat), alone(*flat), rtol=1e-5)
+    for got, expected in zip(gradients(together, flat), gradients(alone, flat), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("given", [False, True], ids=["zeros", "initial state"])
 def test_training_takes_it_and_gives_what_inference_gives(given) -> None:
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("other backends train Keras' own layer")
+    if keras.backend.backend() == "torch":
+        pytest.skip("PyTorch trains Keras' own layer")
     stack = RecurrentStack("lstm", UNITS, 2, bidirectional=not given)
     x, lengths = draw(BATCH, STEPS, DEPTH), np.asarray([5, 2, 4], "int32")
     state = None

@@ -156,12 +156,12 @@ class Trainer(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         settings = self.settings
-        update = self.progress.epoch * len(self.dataset) + batch
+        update = (self.progress.epoch * len(self.dataset) + batch) * settings.steps_per_call
         if settings.schedule == "plateau" and update > settings.warmup:
             return
         rate = learning_rate(self.progress.plateau, settings.learning_rate, settings.smallest_learning_rate)
         if settings.schedule == "cosine":
-            progress = update / (settings.epochs * len(self.dataset))
+            progress = update / (settings.epochs * len(self.dataset) * settings.steps_per_call)
             if settings.time_limit is not None and self.alone:
                 left = 60.0 * settings.time_limit - self.progress.validation_seconds
                 progress = max(progress, self.seconds() / max(left, 1e-9))

@@ -192,7 +192,8 @@ def find_rate(
     run: RunDirectory, settings: Settings, splits: Splits, start: Start, say: Callable[[str], None] = print
 ) -> float:
     """The learning rate at which the loss of a new model falls fastest; writes learning-rate.csv and a picture."""
-    fitting = make_fitting(run, settings, splits, start, say)
+    one = dataclasses.replace(settings, steps_per_call=1, passes=1)  # a rate for each update
+    fitting = make_fitting(run, one, splits, start, say)
     with fitting.devices.scope():
         result = rising_rates(fitting.fitted, fitting.dataset)
     result.save(run.path)

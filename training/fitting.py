@@ -24,6 +24,7 @@ from .recipes import Splits
 from .settings import Settings
 from .shards import ShardedDataset
 from .signals import keep_gold
+from .stacking import StackedDataset, StackedSteps
 from .start import Start
 from .synthesis import draw_mixture
 
@@ -40,7 +41,7 @@ class Fitting:
 
     model: keras.Model
     fitted: keras.Model
-    dataset: BatchDataset | ShardedDataset
+    dataset: BatchDataset | ShardedDataset | StackedDataset
     devices: Devices
 
 
@@ -57,16 +58,20 @@ def make_fitting(
         # XLA compiles each shape anew: there are fewer of them with coarser lengths.
         "multiple": max(settings.padding_multiple, 8 if _compiled(settings) else 1),
         "labels_as_input": fuse,
-        "row_multiple": devices.count,
+        "row_multiple": settings.batch_size if settings.stacked else devices.count,
         "backward": settings.backward,
         "part": devices.part,
     }
-    dataset: BatchDataset | ShardedDataset
+    dataset: BatchDataset | ShardedDataset | StackedDataset
+    if settings.stacked:
+        _require_jax(splits)
     if splits.shards is None:
         train_data = encode_all(run, settings, splits.train, "train", say)
         sample = _sampler(run, settings, splits, train_data, say)
         extra = _extra(run, settings, splits, train_data)
         dataset = BatchDataset(train_data, sample=sample, extra=extra, **options)
+        if settings.stacked:
+            dataset = StackedDataset(dataset, settings.steps_per_call, settings.passes)
     else:
         if settings.signals.sample or settings.signals.guided_alignment:
             raise UserError(
@@ -82,9 +87,20 @@ def make_fitting(
         set_products(model, products)
         fitted = model
         if fuse:
-            fitted = fuse_loss(model, settings.label_smoothing, products, settings.consistency, settings.signals)
+            kind = StackedSteps if settings.stacked else keras.Model
+            fitted = fuse_loss(model, settings.label_smoothing, products, settings.consistency, settings.signals, kind)
         compile_model(fitted, settings)
     return Fitting(model, fitted, dataset, devices)
+
+
+def _require_jax(splits: Splits) -> None:
+    if keras.backend.backend() != "jax":
+        raise UserError(
+            "steps_per_call and passes are for another backend. Expected KERAS_BACKEND=jax. "
+            f"Received: {keras.backend.backend()}"
+        )
+    if splits.shards is not None:
+        raise UserError("steps_per_call and passes read text that is in memory. Expected other text than shards")
 
 
 def fuses_loss(settings: Settings, config: Seq2SeqConfig) -> bool:

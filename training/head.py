@@ -147,10 +147,12 @@ def fuse_loss(
     products: str = "float32",
     consistency: float = 0.0,
     signals: Signals | None = None,
+    kind: type[keras.Model] = keras.Model,
 ) -> keras.Model:
     """A training model around a model of `build_seq2seq`: inputs `source`, `target` and `labels`, the loss built in.
 
     All weights are the model's own: fit this one, use that one. With a `consistency` each row is read twice (R-Drop).
+    `kind` is the class of the model, e.g. `StackedSteps`.
     `signals` other than the words may want more inputs: `gold` `(B, 1)`, `guide` `(B, T, S)`, see `signals`.
 
     Example: `fuse_loss(model, 0.1).compile("adam")`, then `fit({"source": …, "target": …, "labels": …})`.
@@ -172,4 +174,4 @@ def fuse_loss(
     if consistency:
         states = keras.Model(model.input, hidden, name="states")
         hidden = states({name: ops.concatenate([ids, ids], axis=0) for name, ids in model.input.items()})
-    return keras.Model({**model.input, "labels": labels, **more}, head(hidden, labels), name="training")
+    return kind({**model.input, "labels": labels, **more}, head(hidden, labels), name="training")

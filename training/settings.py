@@ -61,6 +61,9 @@ class Settings:
         coverage_loss, guided_alignment, guided_loss, scheduled_sampling, scheduled_decay, scheduled_k: what is learnt
             from beside the words, see `Signals`. They need `fused_loss`.
         distribute: share each batch among devices: "mirrored" (TensorFlow), "data_parallel" (JAX) or "none".
+        steps_per_call: updates that one compiled call makes, under JAX: for a GPU, which otherwise waits for Python
+            between them (see `stacking`). It needs `fused_loss` and text in memory.
+        passes: passes over the data that count as one epoch, after which is validated and saved; with `steps_per_call`.
         tensorboard: write RUN/tensorboard: scores, weights as histograms, attention as pictures.
     """
 
@@ -102,6 +105,8 @@ class Settings:
     scheduled_decay: str = "inverse_sigmoid"
     scheduled_k: float = 2000.0
     distribute: str = "none"
+    steps_per_call: int = 1
+    passes: int = 1
     tensorboard: bool = False
 
     RESUMABLE: ClassVar[tuple[str, ...]] = ("epochs", "time_limit", "stop_after", "distribute", "tensorboard")
@@ -140,6 +145,11 @@ class Settings:
                 "coverage_loss, guided_alignment and scheduled_sampling are parts of the fused loss on one device. "
                 "Expected fused_loss, distribute none and consistency 0 with them"
             )
+        if self.stacked and (not self.fused_loss or self.distribute != "none" or self.accumulation > 1):
+            raise UserError(
+                "steps_per_call and passes are for the fused loss on one device. "
+                "Expected fused_loss, distribute none and accumulation 1 with them"
+            )
         if self.backward and self.guided_alignment:
             raise UserError("guided_alignment reads targets forwards. Expected backward 0 with it")
         for name in (
@@ -151,6 +161,8 @@ class Settings:
             "validation_sentences",
             "padding_multiple",
             "accumulation",
+            "steps_per_call",
+            "passes",
         ):
             _range(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         _range("vocabulary", self.vocabulary, self.vocabulary is None or self.vocabulary >= 5, "5 or more")
@@ -175,6 +187,11 @@ class Settings:
     def sampling_alphas(self) -> tuple[float, float]:
         """Of the source and the target."""
         return self.sampling, self.sampling if self.target_sampling is None else self.target_sampling
+
+    @property
+    def stacked(self) -> bool:
+        """Whether batches come in stacks, see `stacking`."""
+        return self.steps_per_call > 1 or self.passes > 1
 
     @property
     def draws_segmentations(self) -> bool:
