@@ -351,3 +351,31 @@ def test_a_shortlist(scripts: None, tmp_path: pathlib.Path, capsys: pytest.Captu
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
     assert all(float(row["without_ms"]) > 0 and float(row["with_ms"]) > 0 for row in rows)
+
+
+def test_invented_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = load("pseudo_words")
+    words = ["banana", "bandana", "cabana", "savanna", "havana", "panama"]
+    counts = script.count_letters(["aba"], 3)
+    assert counts["ab"] == {"a": 1}
+    assert counts["<a"] == {"b": 1}
+    assert counts[""] == {"a": 2, "b": 1, ">": 1}
+    (tmp_path / "words.tsv").write_text("".join(f"{word}\tX\n" for word in words), encoding="utf-8")
+    arguments = ["--tsv", str(tmp_path / "words.tsv"), "--order", "3", "--support", "1", "--count", "20"]
+    outputs = []
+    for name in ("one", "two"):
+        script.main([*arguments, "--output", str(tmp_path / name)])
+        outputs.append((tmp_path / name).read_text(encoding="utf-8").split())
+    assert outputs[0] == outputs[1]
+    assert len(set(outputs[0])) == 20
+    assert not set(outputs[0]) & set(words)
+    # Each letter follows the two before it somewhere in a real word.
+    marked = [f"<<{word}>" for word in words]
+    for word in outputs[0]:
+        text = f"<<{word}>"
+        assert all(any(text[place : place + 3] in one for one in marked) for place in range(len(text) - 2))
+    capsys.readouterr()
+    (tmp_path / "one.tsv").write_text("ab\tX\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"error: Too few new words\. Expected 20\. Received: 0\."):
+        script.main(["--tsv", str(tmp_path / "one.tsv"), *arguments[2:], "--output", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
