@@ -298,9 +298,9 @@ class RecurrentStack(keras.layers.Layer):
                 recurrent = self._weight_dropout(ops.convert_to_tensor(recurrent), training=training)
             weights.append((layer.cell.kernel, recurrent, layer.cell.bias))
         states = [(initial[0], initial[1])] * len(layers)
-        if keras.backend.backend() == "jax":
+        if keras.backend.backend() == "jax" and keras.distribution.distribution() is None:
             found = run_lstms(inputs, states, weights, self.products)
-        else:  # TensorFlow on a processor is slower at products of a batch of matrices
+        else:  # TensorFlow on a processor is slower at it; where devices share a batch its rows had to change places
             each = zip(inputs, states, weights, strict=True)
             found = [run_lstm(x, *state, *parts, products=self.products) for x, state, parts in each]
         return [(outputs, [hidden, cell]) for outputs, hidden, cell in found]
