@@ -3,10 +3,10 @@
     python benchmarks/pseudo_words.py --tsv DATA/train.tsv --count 150000 --output words.txt
 
 Each letter is drawn from what follows the last `--order` - 1 letters in the words of the TSV file's first column (their
-start and end included), with fewer letters where those were seen in fewer than `--support` words: interpolation would
-make words that look less like words. Real words and repetitions are left out. With `synthesize --with` an ensemble
-labels them, and with `train --synthetic` one model learns from its answers (Sun et al. 2019, "Token-level ensemble
-distillation for grapheme-to-phoneme conversion", arXiv 1904.03446, with text in place of invented words).
+start and end included), with fewer letters where those were seen in fewer than `--support` places. Real words and
+repetitions are left out. With `synthesize --with` an ensemble labels them, and with `train --synthetic` one model
+learns from its answers (Sun et al. 2019, "Token-level ensemble distillation for grapheme-to-phoneme conversion", arXiv
+1904.03446, with text in place of invented words); with `train --teacher` it learns from its doubts, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from keras_attention.run_directory import write_text
 from keras_attention.training.data import read_tsv
 
 Counts = dict[str, collections.Counter[str]]
-START, END = "<", ">"
+START, END = "\t", "\n"
+"""No spelling in a TSV file holds them."""
 
 
 def count_letters(words: list[str], order: int) -> Counts:
@@ -38,6 +39,9 @@ def count_letters(words: list[str], order: int) -> Counts:
 
 def draw_words(words: list[str], count: int, order: int, support: int, seed: int, longest: int = 24) -> list[str]:
     """`count` different spellings that are none of the words: a pure function of the arguments."""
+    for name, number in (("order", order), ("support", support), ("count", count)):
+        if number < 1:
+            raise UserError(f"{name} is out of range. Expected 1 or more. Received: {number}")
     counts = count_letters(words, order)
     choices: dict[str, tuple[list[str], np.ndarray]] = {}
     for context, following in counts.items():
@@ -61,7 +65,7 @@ def draw_words(words: list[str], count: int, order: int, support: int, seed: int
         if text.endswith(END) and len(word) > 1 and word not in known:
             found[word] = None
     raise UserError(
-        f"Too few new words. Expected {count}. Received: {len(found)}. Lower --order or --support, or --count"
+        f"Too few new words. Expected {count}. Received: {len(found)}. Lower --order or --count, or raise --support"
     )
 
 

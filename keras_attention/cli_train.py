@@ -72,6 +72,13 @@ def train(
         ),
     ] = None,
     synthetic_share: Annotated[float | None, typer.Option(help="Share of each epoch drawn from --synthetic.")] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Learn its predictions as well as the labels; again for an ensemble."),
+    ] = None,
+    distillation: Annotated[
+        float | None, typer.Option(metavar="WEIGHT", help="Of the teachers against the labels, up to 1.")
+    ] = None,
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Leave out pairs with an empty side.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run directory first.")] = False,
     start_from: Annotated[
@@ -173,7 +180,7 @@ def train(
         int | None, typer.Option(help="Updates in one compiled call, under JAX: for a GPU that waits for Python.")
     ] = None,
     passes: Annotated[
-        int | None, typer.Option(help="Passes over the data in an epoch, after which is validated and saved; with it.")
+        int | None, typer.Option(help="Passes over the data in an epoch, at whose end is validated and saved (JAX).")
     ] = None,
     tensorboard: Annotated[
         bool | None, typer.Option("--tensorboard/--no-tensorboard", help="Also write RUN/tensorboard.")
@@ -186,6 +193,7 @@ def train(
     fields = parse_fields(choices.pop("set_") or [])
     choices["also_validate"] = parse_sets(choices["also_validate"] or [])
     choices["synthetic"] = [files.split(",") for files in choices["synthetic"] or []]
+    choices["teachers"] = choices.pop("teacher") or ()
     if choices.pop("attention") is not None:
         fields["attention"] = attention
     kind = choices.pop("tokenizer")

@@ -102,9 +102,15 @@ def run_lstms(
 
     Returns:
         Of each what `run_lstm` returns.
+
+    Raises:
+        ValueError: for an unknown dtype of products, and inputs of unlike shapes.
     """
     if products not in PRODUCTS:
         raise ValueError(f"Expected: products in {PRODUCTS}. Received: products={products!r}")
+    shapes = [tuple(tensor.shape) for tensor in inputs]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"Expected: inputs of one shape. Received: {shapes}")
     count, (units, width) = len(inputs), weights[0][1].shape
 
     def multiply(left: Tensor, right: Tensor) -> Tensor:

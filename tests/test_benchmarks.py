@@ -358,8 +358,8 @@ def test_invented_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
     words = ["banana", "bandana", "cabana", "savanna", "havana", "panama"]
     counts = script.count_letters(["aba"], 3)
     assert counts["ab"] == {"a": 1}
-    assert counts["<a"] == {"b": 1}
-    assert counts[""] == {"a": 2, "b": 1, ">": 1}
+    assert counts[f"{script.START}a"] == {"b": 1}
+    assert counts[""] == {"a": 2, "b": 1, script.END: 1}
     (tmp_path / "words.tsv").write_text("".join(f"{word}\tX\n" for word in words), encoding="utf-8")
     arguments = ["--tsv", str(tmp_path / "words.tsv"), "--order", "3", "--support", "1", "--count", "20"]
     outputs = []
@@ -372,10 +372,13 @@ def test_invented_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
     # Each letter follows the two before it somewhere in a real word.
     marked = [f"<<{word}>" for word in words]
     for word in outputs[0]:
-        text = f"<<{word}>"
+        text = f"<<{word}>"  # with any marks
         assert all(any(text[place : place + 3] in one for one in marked) for place in range(len(text) - 2))
     capsys.readouterr()
     (tmp_path / "one.tsv").write_text("ab\tX\n", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"error: Too few new words\. Expected 20\. Received: 0\."):
         script.main(["--tsv", str(tmp_path / "one.tsv"), *arguments[2:], "--output", str(tmp_path / "none")])
     assert not (tmp_path / "none").exists()
+    for name in ("--order", "--support", "--count"):
+        with pytest.raises(SystemExit, match=f"error: {name[2:]} is out of range"):
+            script.main([*arguments, name, "0", "--output", str(tmp_path / "none")])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_attention import recurrent
 from keras_attention.attention import LuongAttention
 from keras_attention.cells import AttentionCell
 from keras_attention.lstm import product, run_lstm, run_lstms
@@ -122,9 +123,8 @@ def test_several_in_one_loop_are_each_one_alone() -> None:
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["zeros", "initial state"])
-def test_training_takes_it_and_gives_what_inference_gives(given) -> None:
-    if keras.backend.backend() == "torch":
-        pytest.skip("PyTorch trains Keras' own layer")
+def test_training_takes_it_and_gives_what_inference_gives(given, monkeypatch) -> None:
+    monkeypatch.setattr(recurrent, "best_by_own_gradient", lambda dtype: True)  # as on the devices where it is
     stack = RecurrentStack("lstm", UNITS, 2, bidirectional=not given)
     x, lengths = draw(BATCH, STEPS, DEPTH), np.asarray([5, 2, 4], "int32")
     state = None

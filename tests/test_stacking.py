@@ -8,7 +8,10 @@ import pytest
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
 from keras_attention.errors import UserError
-from keras_attention.training.data import BatchDataset, Encoded
+from keras_attention.run_directory import RunDirectory
+from keras_attention.training import train
+from keras_attention.training.callbacks import Trainer, Validation
+from keras_attention.training.data import BatchDataset, Encoded, Pairs
 from keras_attention.training.head import fuse_loss
 from keras_attention.training.history import read_history
 from keras_attention.training.settings import Settings
@@ -125,10 +128,58 @@ class Served(keras.utils.PyDataset):
         return (self.batches[index],)
 
 
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+@pytest.mark.parametrize(("height", "warmup"), [(3, 7), (16, 10), (4, 8)])
+def test_the_rate_rises_by_updates_not_by_calls(encoded, toy_folder, tmp_path, schedule, height, warmup) -> None:
+    """What a call begins with; and the whole rate once as many updates were made."""
+    settings = Settings(
+        steps_per_call=height, passes=PASSES, warmup=warmup, schedule=schedule, learning_rate=0.01, epochs=1000
+    )
+    inner = BatchDataset(encoded, ROWS, seed=5, row_multiple=ROWS, labels_as_input=True)
+    dataset = StackedDataset(inner, height, PASSES)
+    validation = Validation(encoded, Pairs([], [], []), [], [])
+    model = build_seq2seq(Seq2SeqConfig(200, 200, embedding_size=4, encoder_units=4, decoder_units=4))
+    model.compile(optimizer="sgd")
+    trainer = Trainer(RunDirectory(tmp_path, {}), settings, dataset, validation, model)
+    trainer.set_model(model)
+    updates, calls = PASSES * len(inner), len(dataset)
+    assert dataset.updates == updates
+    for epoch in range(3):
+        trainer.progress.epoch = epoch
+        for call in range(calls):
+            trainer.on_train_batch_begin(call)
+            done = round((epoch + call / calls) * updates)
+            wanted = 0.01 * min(1.0, (done + 1) / warmup)
+            assert float(model.optimizer.learning_rate) == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_fewer_pairs_than_a_stack_holds(encoded, count) -> None:
+    dataset = StackedDataset(
+        BatchDataset(Encoded(encoded.sources[:count], encoded.targets[:count]), ROWS, seed=5, row_multiple=ROWS), 16
+    )
+    dataset.start_epoch(0)
+    assert len(dataset) == 1
+    inputs, labels = dataset[0]
+    assert inputs["source"].shape[:2] == labels.shape[:2] == (-(-count // ROWS), ROWS)
+    assert (labels != 0).any(2).sum() == count
+
+
+def test_an_epoch_that_was_cut_short_leaves_nothing_behind(encoded) -> None:
+    """Stacks of the old epoch that the thread was at, or had ahead of it, are not served in the next."""
+    cut, whole = stacked(encoded), stacked(encoded)
+    cut.start_epoch(0)
+    cut[0]
+    for dataset in (cut, whole):
+        dataset.start_epoch(1)
+    for index in range(len(whole)):
+        np.testing.assert_array_equal(cut[index][0]["labels"], whole[index][0]["labels"])
+
+
 def test_a_training_in_stacks_resumes(toy_folder, tmp_path) -> None:
     if keras.backend.backend() != "jax":
         pytest.skip("the loop over a stack is JAX's")
-    options = {"steps_per_call": 4, "passes": 2}
+    options = {"steps_per_call": 4, "passes": 2, "backward": 0.3, "consistency": 0.5, "warmup": 5}
     whole = train_toy(tmp_path / "whole", toy_folder, epochs=3, **options)
     train_toy(tmp_path / "parts", toy_folder, epochs=1, **options)
     parts = train_toy(tmp_path / "parts", toy_folder, epochs=3, **options)
@@ -147,15 +198,25 @@ def test_stacks_are_for_jax(toy_folder, tmp_path) -> None:
         train_toy(tmp_path / "run", toy_folder, steps_per_call=2)
 
 
-@pytest.mark.parametrize(
-    "others",
-    [{"distribute": "data_parallel"}, {"accumulation": 2}, {"fused_loss": False}],
-    ids=lambda one: next(iter(one)),
-)
+OTHERS = [{"distribute": "data_parallel"}, {"accumulation": 2}, {"fused_loss": False}, {"scheduled_sampling": "word"}]
+
+
+@pytest.mark.parametrize("others", OTHERS, ids=lambda one: next(iter(one)))
 @pytest.mark.parametrize("name", ["steps_per_call", "passes"])
 def test_what_stacks_do_not_go_with(name, others) -> None:
     with pytest.raises(UserError, match="steps_per_call and passes are for the fused loss on one device"):
         Settings(**{name: 2}, **others)
+
+
+def test_words_to_copy_and_shards_do_not_go_with_stacks(toy_folder, tmp_path) -> None:
+    joint = {"joint": True, "source_tokenizer": "word", "target_tokenizer": "word", "model": {"copy_words": 5}}
+    with pytest.raises(UserError, match=r"stacks of batches work on\. Expected none of them with copy_words"):
+        train_toy(tmp_path / "run", toy_folder, steps_per_call=2, **joint)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "one.tsv").write_text("ab\tba\n" * 20, encoding="utf-8")
+    (tmp_path / "val.tsv").write_text("ab\tba\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"read text that is in memory\. Expected other text than --shards"):
+        train(tmp_path / "run", shards=tmp_path / "shards", val_tsv=tmp_path / "val.tsv", passes=2, sampling=0.0)
 
 
 @pytest.mark.parametrize("name", ["steps_per_call", "passes"])

@@ -115,6 +115,8 @@ class Trainer(keras.callbacks.Callback):
         self.outputs: list[str] = []
         self._clock = 0.0
         self._cut = ""
+        self._warmed_up = False
+        self._unit = "call" if settings.stacked else "batch"
 
     @property
     def checkpoint_path(self) -> pathlib.Path:
@@ -156,25 +158,27 @@ class Trainer(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         settings = self.settings
-        update = (self.progress.epoch * len(self.dataset) + batch) * settings.steps_per_call
-        if settings.schedule == "plateau" and update > settings.warmup:
+        if settings.schedule == "plateau" and self._warmed_up:
             return
+        updates = getattr(self.dataset, "updates", len(self.dataset))  # a call may make several
+        update = round((self.progress.epoch + batch / len(self.dataset)) * updates)
         rate = learning_rate(self.progress.plateau, settings.learning_rate, settings.smallest_learning_rate)
         if settings.schedule == "cosine":
-            progress = update / (settings.epochs * len(self.dataset) * settings.steps_per_call)
+            progress = update / (settings.epochs * updates)
             if settings.time_limit is not None and self.alone:
                 left = 60.0 * settings.time_limit - self.progress.validation_seconds
                 progress = max(progress, self.seconds() / max(left, 1e-9))
             rate = cosine(progress, settings.learning_rate, settings.smallest_learning_rate)
+        self._warmed_up = update + 1 >= settings.warmup
         self.model.optimizer.learning_rate = rate * min(1.0, (update + 1) / max(settings.warmup, 1))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         epoch, batches = self.progress.epoch + 1, len(self.dataset)
-        self._require_finite("loss", float((logs or {}).get("loss", 0.0)), f"epoch {epoch}, batch {batch + 1}")
+        self._require_finite("loss", float((logs or {}).get("loss", 0.0)), f"epoch {epoch}, {self._unit} {batch + 1}")
         limit = self.settings.time_limit
         if limit is not None and self.alone and self.seconds() + self.progress.validation_seconds >= 60.0 * limit:
             if batch + 1 < batches and not self._cut:
-                self._cut = f", in epoch {epoch} after batch {batch + 1} of {batches}"
+                self._cut = f", in epoch {epoch} after {self._unit} {batch + 1} of {batches}"
             self.model.stop_training = True
 
     def _require_finite(self, name: str, value: float, where: str) -> None:

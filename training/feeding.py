@@ -15,7 +15,7 @@ import keras
 
 
 class Batches(Protocol):
-    """What `BatchDataset` and `ShardedDataset` have in common."""
+    """What `BatchDataset`, `ShardedDataset` and `StackedDataset` have in common."""
 
     def probe_shapes(self) -> None: ...
 

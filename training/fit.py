@@ -49,6 +49,7 @@ def train(
     also_validate: Mapping[str, Sequence[str | pathlib.Path]] | None = None,
     synthetic: Sequence[Sequence[str | pathlib.Path]] | None = None,
     alignments: str | pathlib.Path | None = None,
+    teachers: Sequence[str | pathlib.Path] = (),
     skip_empty: bool = False,
     model: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -77,6 +78,8 @@ def train(
             TSV file or two parallel files each (see `synthesize`).
         alignments: links between the words of the training text in Pharaoh format, parallel to it, for guided
             alignment.
+        teachers: trained runs of the same vocabularies, whose predictions are learnt as well as the labels (see
+            `teacher`); several answer as one.
         skip_empty: leave out pairs with an empty side instead of refusing them.
         model: fields of `Seq2SeqConfig` that replace the recipe's or the default ones.
         overwrite: delete a run directory that is in the way.
@@ -116,7 +119,10 @@ def train(
     if alignments is not None:
         splits = dataclasses.replace(splits, links=read_links(alignments, splits.train))
     splits = dataclasses.replace(
-        splits, also=read_also(also_validate or {}, skip_empty), synthetic=read_synthetic(synthetic or [])
+        splits,
+        also=read_also(also_validate or {}, skip_empty),
+        synthetic=read_synthetic(synthetic or []),
+        teachers=[RunDirectory.open(path) for path in teachers],
     )
     start = Start(None if start_from is None else RunDirectory.open(start_from), source_vectors, target_vectors)
     output = output_of_process(pathlib.Path(output), chosen.distribute)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_attention.config import Seq2SeqConfig
 from keras_attention.errors import UserError
-from keras_attention.run_directory import RunDirectory
+from keras_attention.run_directory import RunDirectory, require_same_words
 from keras_attention.seq2seq import build_seq2seq
 
 from .data import Batch, BatchDataset, Encoded, Pairs, encode_pairs, sample_pairs
@@ -27,6 +27,10 @@ from .signals import keep_gold
 from .stacking import StackedDataset, StackedSteps
 from .start import Start
 from .synthesis import draw_mixture
+from .teacher import Teacher
+
+Extra: TypeAlias = Callable[[BatchDataset, int, Batch], dict[str, Any]]
+"""What makes more inputs of a batch by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +67,18 @@ def make_fitting(
         "part": devices.part,
     }
     dataset: BatchDataset | ShardedDataset | StackedDataset
-    if settings.stacked:
-        _require_jax(splits)
+    teacher = None
+    if settings.stacked and keras.backend.backend() != "jax":
+        raise UserError(
+            f"steps_per_call and passes need JAX. Expected KERAS_BACKEND=jax. Received: {keras.backend.backend()}"
+        )
     if splits.shards is None:
         train_data = encode_all(run, settings, splits.train, "train", say)
         sample = _sampler(run, settings, splits, train_data, say)
         extra = _extra(run, settings, splits, train_data)
+        if splits.teachers:
+            teacher = make_teacher(run, settings, splits)
+            extra = both(extra, teacher)
         dataset = BatchDataset(train_data, sample=sample, extra=extra, **options)
         if settings.stacked:
             dataset = StackedDataset(dataset, settings.steps_per_call, settings.passes)
@@ -88,19 +98,38 @@ def make_fitting(
         fitted = model
         if fuse:
             kind = StackedSteps if settings.stacked else keras.Model
-            fitted = fuse_loss(model, settings.label_smoothing, products, settings.consistency, settings.signals, kind)
+            candidates = None if teacher is None else teacher.candidates
+            fitted = fuse_loss(
+                model,
+                settings.label_smoothing,
+                products,
+                settings.consistency,
+                settings.signals,
+                kind,
+                settings.distillation,
+                candidates,
+            )
         compile_model(fitted, settings)
     return Fitting(model, fitted, dataset, devices)
 
 
-def _require_jax(splits: Splits) -> None:
-    if keras.backend.backend() != "jax":
-        raise UserError(
-            "steps_per_call and passes are for another backend. Expected KERAS_BACKEND=jax. "
-            f"Received: {keras.backend.backend()}"
-        )
-    if splits.shards is not None:
-        raise UserError("steps_per_call and passes read text that is in memory. Expected other text than shards")
+def make_teacher(run: RunDirectory, settings: Settings, splits: Splits) -> Teacher:
+    """Of the runs among `splits`. Raises UserError where they do not write what `run` learns to write."""
+    require_same_words([run, *splits.teachers])
+    if settings.backward and not all(teacher.writes_backward for teacher in splits.teachers):
+        raise UserError("A teacher writes in one direction alone. Expected --backward 0, or teachers trained with it")
+    return Teacher(splits.teachers, keep=not settings.draws_segmentations)
+
+
+def both(first: Extra | None, second: Extra) -> Extra:
+    """The inputs of two together."""
+    if first is None:
+        return second
+
+    def extra(dataset: BatchDataset, index: int, batch: Batch) -> dict[str, Any]:
+        return {**first(dataset, index, batch), **second(dataset, index, batch)}
+
+    return extra
 
 
 def fuses_loss(settings: Settings, config: Seq2SeqConfig) -> bool:
@@ -191,9 +220,7 @@ def _sampler(
     return sample
 
 
-def _extra(
-    run: RunDirectory, settings: Settings, splits: Splits, data: Encoded
-) -> Callable[[BatchDataset, int, Batch], dict[str, Any]] | None:
+def _extra(run: RunDirectory, settings: Settings, splits: Splits, data: Encoded) -> Extra | None:
     """What makes the inputs that signals beside the words need, or None where there are none."""
     signals = settings.signals
     if not (signals.sample or signals.guided_alignment):

@@ -79,10 +79,12 @@ class FusedCrossEntropy(keras.layers.Layer):
         label_smoothing: e above.
         products: one of `lstm.PRODUCTS`.
         consistency: weight of the divergence of R-Drop (see `consistency`), 0 for one pass without it.
+        distillation: weight of the teachers' distributions, where the call is given them (see `teacher`).
 
     Call arguments:
         hidden: float `(B, T, E)`; with a consistency `(2 B, T, E)`, a second pass of the same rows after the first.
         labels: int `(B, T)`, padded with 0.
+        teacher_ids, teacher_shares: int and float `(B, T, K)`: a distribution over K words for each label.
 
     Returns:
         The number of real labels of each row, int32 `(B,)`.
@@ -94,6 +96,7 @@ class FusedCrossEntropy(keras.layers.Layer):
         label_smoothing: float = 0.0,
         products: str = "float32",
         consistency: float = 0.0,
+        distillation: float = 0.5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -101,17 +104,22 @@ class FusedCrossEntropy(keras.layers.Layer):
         self.label_smoothing = label_smoothing
         self.products = products
         self.consistency = consistency
+        self.distillation = distillation
         self.built = True
 
-    def call(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        self.add_loss(self.loss(hidden, labels))
+    def call(
+        self, hidden: Tensor, labels: Tensor, teacher_ids: Tensor | None = None, teacher_shares: Tensor | None = None
+    ) -> Tensor:
+        self.add_loss(self.loss(hidden, labels, teacher_ids, teacher_shares))
         return ops.sum(ops.cast(ops.not_equal(labels, PAD_ID), "int32"), axis=1)
 
-    def compute_output_spec(self, hidden: Tensor, labels: Tensor) -> keras.KerasTensor:
+    def compute_output_spec(self, hidden: Tensor, labels: Tensor, *_: Any, **__: Any) -> keras.KerasTensor:
         """Without it JAX would trace `call` with rows of unknown number, which do not divide into two passes."""
         return keras.KerasTensor((labels.shape[0],), "int32")
 
-    def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+    def loss(
+        self, hidden: Tensor, labels: Tensor, teacher_ids: Tensor | None = None, teacher_shares: Tensor | None = None
+    ) -> Tensor:
         """The scalar loss; 0 without any real label."""
         if isinstance(self.projection, keras.layers.ReversibleEmbedding):
             # Reshaped, a variable is a plain tensor, which is what TensorFlow's custom gradients take when eager.
@@ -138,6 +146,13 @@ class FusedCrossEntropy(keras.layers.Layer):
         if e:
             mean = ops.matmul(hidden, ops.expand_dims(ops.mean(weights, axis=0), 1))[:, 0] + ops.mean(bias)
             wanted = wanted + e * mean
+        if teacher_ids is not None and teacher_shares is not None:
+            # As the labels' term: no logits are needed, for a mean of logits is the logit of a mean of rows.
+            ids = ops.reshape(ops.cast(teacher_ids, "int32"), (-1, teacher_ids.shape[-1]))
+            shares = ops.reshape(ops.cast(teacher_shares, "float32"), (-1, teacher_ids.shape[-1]))
+            row = ops.sum(ops.expand_dims(shares, 2) * ops.take(weights, ids, axis=0), axis=1)
+            taught = ops.sum(hidden * row, axis=-1) + ops.sum(shares * ops.take(bias, ids, axis=0), axis=-1)
+            wanted = (1.0 - self.distillation) * wanted + self.distillation * taught
         return partition - ops.sum(scale * wanted)
 
 
@@ -148,11 +163,14 @@ def fuse_loss(
     consistency: float = 0.0,
     signals: Signals | None = None,
     kind: type[keras.Model] = keras.Model,
+    distillation: float = 0.5,
+    candidates: int | None = None,
 ) -> keras.Model:
     """A training model around a model of `build_seq2seq`: inputs `source`, `target` and `labels`, the loss built in.
 
     All weights are the model's own: fit this one, use that one. With a `consistency` each row is read twice (R-Drop).
-    `kind` is the class of the model, e.g. `StackedSteps`.
+    `kind` is the class of the model, e.g. `StackedSteps`. With `candidates` K there are two more inputs,
+    `teacher_ids` and `teacher_shares` `(B, T, K)`, whose weight is `distillation`.
     `signals` other than the words may want more inputs: `gold` `(B, 1)`, `guide` `(B, T, S)`, see `signals`.
 
     Example: `fuse_loss(model, 0.1).compile("adam")`, then `fit({"source": …, "target": …, "labels": …})`.
@@ -170,8 +188,15 @@ def fuse_loss(
     if alignments is not None:
         guide = [more["guide"]] if "guide" in more else []
         hidden = AlignmentLoss(signals or Signals(), name="alignment_loss")([hidden, alignments, labels, *guide])
-    head = FusedCrossEntropy(projection, label_smoothing, products, consistency, name="loss")
+    head = FusedCrossEntropy(projection, label_smoothing, products, consistency, distillation, name="loss")
+    taught: dict[str, Any] = {}
+    if candidates is not None:
+        taught = {
+            name: keras.Input((None, candidates), dtype=dtype, name=name)
+            for name, dtype in (("teacher_ids", "int32"), ("teacher_shares", "float32"))
+        }
     if consistency:
         states = keras.Model(model.input, hidden, name="states")
         hidden = states({name: ops.concatenate([ids, ids], axis=0) for name, ids in model.input.items()})
-    return kind({**model.input, "labels": labels, **more}, head(hidden, labels), name="training")
+    inputs = {**model.input, "labels": labels, **more, **taught}
+    return kind(inputs, head(hidden, labels, **taught), name="training")

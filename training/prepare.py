@@ -115,12 +115,14 @@ def read_also(sets: Mapping[str, Sequence[str | pathlib.Path]], skip_empty: bool
 
 
 def fingerprint(splits: Splits) -> str:
-    """SHA-256 of the training and validation text; of shards, of their names and sizes."""
+    """SHA-256 of the training and validation text, and of teachers; of shards, of their names and sizes."""
     digest = hashlib.sha256((splits.shards.fingerprint if splits.shards else "").encode())
     for pairs in (splits.train, splits.validation, *([splits.synthetic] if splits.synthetic else [])):
         digest.update(
             json.dumps([pairs.sources, pairs.references], ensure_ascii=False).encode("utf-8", "surrogatepass")
         )
+    for teacher in splits.teachers:
+        digest.update(hashlib.sha256(teacher.model_path.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -154,6 +156,10 @@ def prepare_run(
     if splits.shards is not None:
         if settings.draws_segmentations:
             raise UserError("sampling draws from text in memory. Expected --sampling 0 with --shards")
+        if settings.stacked or splits.teachers:
+            raise UserError(
+                "steps_per_call, passes and teachers read text that is in memory. Expected other text than --shards"
+            )
         if splits.synthetic is not None:
             raise UserError("Synthetic text is mixed with text in memory. Expected no --synthetic with --shards")
         shutil.rmtree(output / "shards", ignore_errors=True)
@@ -165,10 +171,15 @@ def prepare_run(
             "Copied words are known by one vocabulary, and one segmentation. Expected --joint and --sampling 0 with "
             "copy_words"
         )
-    if config.copy_words is not None and (settings.consistency or settings.signals):
+    if splits.teachers and not settings.fused_loss:
+        raise UserError("Teachers are part of the fused loss. Expected fused_loss with them")
+    if config.copy_words is not None and (
+        settings.consistency or settings.signals or settings.stacked or splits.teachers
+    ):
         raise UserError(
             "A model that copies words gives probabilities, not the logits that R-Drop, coverage_loss, "
-            "guided_alignment and scheduled_sampling work on. Expected none of them with copy_words"
+            "guided_alignment, scheduled_sampling, teachers and stacks of batches work on. Expected none of them with "
+            "copy_words"
         )
     files: dict[str, str] = {}
     try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_attention.errors import UserError
+from keras_attention.run_directory import RunDirectory
 
 from . import datasets, dates
 from .data import Pairs, read_parallel, read_tsv
@@ -20,7 +21,7 @@ class Splits:
 
     `shards`: text to train on that stays on the disk; `train` is empty then. `also`: more text to validate on.
     `synthetic`: pairs that take the place of a share of the real ones in each epoch. `links`: between the words of the
-    pairs to train on.
+    pairs to train on. `teachers`: runs whose predictions are learnt, too.
     """
 
     train: Pairs
@@ -30,6 +31,7 @@ class Splits:
     also: Mapping[str, Pairs] = dataclasses.field(default_factory=dict)
     synthetic: Pairs | None = None
     links: list[list[tuple[int, int]]] | None = None
+    teachers: Sequence[RunDirectory] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Settings:
         vocabulary: most ids of a vocabulary; None for no bound (subwords: 8000).
         max_length: pairs with more tokens on either side are left out.
         batch_size: pairs of a batch.
-        epochs: most passes over the data.
+        epochs: most passes over the data, or most times `passes` of them.
         time_limit: minutes of training, validation included, over all resumed parts; None for no limit.
         learning_rate, smallest_learning_rate: of Adam; halved on plateau, never below the smallest.
         clip_norm: bound on the norm of the whole gradient.
@@ -49,6 +49,7 @@ class Settings:
         synthetic_share: share of each epoch's pairs that is drawn from synthetic text, where there is any.
         backward: share of the pairs, drawn anew for each epoch, whose target is learnt from its last word to its first:
             the model can then write in both directions, see `Agreement`.
+        distillation: weight of the teachers' predictions against the labels, where there are teachers (see `teacher`).
         products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
             products (AVX512-BF16, AMX); "auto" does so on these.
         consistency: weight of R-Drop: each pair is read twice, under two dropout masks, and the divergence of the two
@@ -63,7 +64,8 @@ class Settings:
         distribute: share each batch among devices: "mirrored" (TensorFlow), "data_parallel" (JAX) or "none".
         steps_per_call: updates that one compiled call makes, under JAX: for a GPU, which otherwise waits for Python
             between them (see `stacking`). It needs `fused_loss` and text in memory.
-        passes: passes over the data that count as one epoch, after which is validated and saved; with `steps_per_call`.
+        passes: passes over the data that count as one epoch, at whose end is validated and saved; under JAX, too. What
+            is drawn anew for each epoch is then drawn for each pass.
         tensorboard: write RUN/tensorboard: scores, weights as histograms, attention as pictures.
     """
 
@@ -93,6 +95,7 @@ class Settings:
     target_sampling: float | None = None
     synthetic_share: float = 0.5
     backward: float = 0.0
+    distillation: float = 0.5
     products: str = "float32"
     consistency: float = 0.0
     fused_loss: bool = True
@@ -145,10 +148,11 @@ class Settings:
                 "coverage_loss, guided_alignment and scheduled_sampling are parts of the fused loss on one device. "
                 "Expected fused_loss, distribute none and consistency 0 with them"
             )
-        if self.stacked and (not self.fused_loss or self.distribute != "none" or self.accumulation > 1):
+        alone = self.fused_loss and self.distribute == "none" and self.accumulation == 1 and not self.signals.sample
+        if self.stacked and not alone:
             raise UserError(
-                "steps_per_call and passes are for the fused loss on one device. "
-                "Expected fused_loss, distribute none and accumulation 1 with them"
+                "steps_per_call and passes are for the fused loss on one device. Expected fused_loss, distribute none, "
+                "accumulation 1 and scheduled_sampling none with them"
             )
         if self.backward and self.guided_alignment:
             raise UserError("guided_alignment reads targets forwards. Expected backward 0 with it")
@@ -171,6 +175,7 @@ class Settings:
             _range(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         for name in ("label_smoothing", "averaging", "synthetic_share", "backward"):
             _range(name, getattr(self, name), 0 <= getattr(self, name) < 1, "0 or more, below 1")
+        _range("distillation", self.distillation, 0 < self.distillation <= 1, "above 0, at most 1")
         _range("seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
         if self.joint and self.source_tokenizer != self.target_tokenizer:
             raise UserError(

@@ -49,8 +49,8 @@ def pad_to(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
 class StackedDataset(keras.utils.PyDataset):
     """Stacks of a dataset's batches, for `StackedSteps`.
 
-    A pass' batches are sorted by their shape, cut into stacks of `height` (one is lower), padded to the stack's largest
-    shape, and the stacks are shuffled: a pure function of the dataset's seed and the number of the pass.
+    A pass's batches are sorted by their shape, cut into stacks of `height` (one may be lower), padded to the stack's
+    largest shape, and the stacks are shuffled: a pure function of the dataset's seed and the number of the pass.
 
     Args:
         dataset: batches of one number of rows each (`row_multiple` is the batch's size).
@@ -96,6 +96,11 @@ class StackedDataset(keras.utils.PyDataset):
     def target_tokens(self, index: int) -> int:
         """Number of real labels, EOS included, of stack `index`, which has been made."""
         return self._tokens[index]
+
+    @property
+    def updates(self) -> int:
+        """Batches of an epoch."""
+        return self.passes * len(self.dataset)
 
     @property
     def _per_pass(self) -> int:
