@@ -149,6 +149,7 @@ class Trainer(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._clock = time.monotonic()
+        self._warmed_up = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.dataset.start_epoch(epoch)
