@@ -116,6 +116,10 @@ def train(
         chosen = Settings.make(dict(plan.settings), settings)
         splits = plan.load(None if data is None else pathlib.Path(data), chosen.seed)
         fields = {**plan.model, **fields}
+    if chosen.stacked and keras.backend.backend() != "jax":
+        raise UserError(
+            f"steps_per_call and passes need JAX. Expected KERAS_BACKEND=jax. Received: {keras.backend.backend()}"
+        )
     if alignments is not None:
         splits = dataclasses.replace(splits, links=read_links(alignments, splits.train))
     splits = dataclasses.replace(

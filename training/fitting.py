@@ -68,10 +68,6 @@ def make_fitting(
     }
     dataset: BatchDataset | ShardedDataset | StackedDataset
     teacher = None
-    if settings.stacked and keras.backend.backend() != "jax":
-        raise UserError(
-            f"steps_per_call and passes need JAX. Expected KERAS_BACKEND=jax. Received: {keras.backend.backend()}"
-        )
     if splits.shards is None:
         train_data = encode_all(run, settings, splits.train, "train", say)
         sample = _sampler(run, settings, splits, train_data, say)
