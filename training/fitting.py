@@ -93,17 +93,15 @@ def make_fitting(
         set_products(model, products)
         fitted = model
         if fuse:
-            kind = StackedSteps if settings.stacked else keras.Model
-            candidates = None if teacher is None else teacher.candidates
             fitted = fuse_loss(
                 model,
                 settings.label_smoothing,
                 products,
-                settings.consistency,
-                settings.signals,
-                kind,
-                settings.distillation,
-                candidates,
+                consistency=settings.consistency,
+                signals=settings.signals,
+                kind=StackedSteps if settings.stacked else keras.Model,
+                distillation=settings.distillation,
+                candidates=None if teacher is None else teacher.candidates,
             )
         compile_model(fitted, settings)
     return Fitting(model, fitted, dataset, devices)
