@@ -185,7 +185,7 @@ class SearchModel(keras.Model):
     ) -> None:
         super().__init__()
         self.inner = [models] if isinstance(models, keras.Model) else list(models)
-        self.net = _net(self.inner, combination)
+        self.net = as_one(self.inner, combination)
         self.method = method
         self.banned = list(banned)
         self.phrase_shape = phrase_shape
@@ -229,14 +229,15 @@ class ScoreModel(keras.Model):
     def __init__(self, models: Sequence[keras.Model], combination: str = "probabilities") -> None:
         super().__init__()
         self.inner = list(models)
-        self.net = _net(self.inner, combination)
+        self.net = as_one(self.inner, combination)
         self.compile(jit_compile=keras.backend.backend() == "jax")
 
     def call(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return self.net.score(inputs["source"], inputs["target"], inputs["labels"])  # type: ignore[no-any-return]
 
 
-def _net(models: Sequence[keras.Model], combination: str) -> Any:
+def as_one(models: Sequence[keras.Model], combination: str = "probabilities") -> Any:
+    """What searches with one model, or with several that answer as one."""
     members = [EncoderDecoder(model) for model in models]
     return members[0] if len(members) == 1 else Ensemble(members, combination)
 

@@ -19,6 +19,7 @@ from keras_attention.training.settings import Settings
 from keras_attention.training.teacher import CANDIDATES, Teacher
 from tests.gradients import gradients
 
+from . import toy
 from .command import run_command
 from .toy_run import train_toy
 
@@ -137,6 +138,25 @@ def test_a_teacher_is_asked_once_for_each_pair(others, monkeypatch) -> None:
         teacher(dataset, index, dataset.batch(index))
 
 
+def test_a_teacher_is_asked_about_new_pairs_alone(others) -> None:
+    run, known = others[0], pairs(others[0])
+    more = Encoded(
+        [*known.sources, run.source_tokenizer.encode("ebb")], [*known.targets, run.target_tokenizer.encode("bbe")]
+    )
+    asked: list[int] = []
+
+    class Counting(Teacher):
+        def _ask(self, inputs):
+            asked.append(len(inputs["source"]))
+            return super()._ask(inputs)
+
+    teacher = Counting(others[:1], keep=True)
+    for data in (known, more):
+        dataset = BatchDataset(data, 8, seed=1)
+        teacher(dataset, 0, dataset.batch(0))
+    assert asked == [6, 2]  # five and one, filled up to quarters
+
+
 def test_a_student_learns_what_its_teacher_says(others, toy_folder, tmp_path) -> None:
     """With no weight on the labels, from labels that are all wrong, a student comes nearer to its teacher."""
     teacher = others[0]
@@ -178,7 +198,8 @@ def test_teachers_of_other_words(others, toy_folder, tmp_path) -> None:
     ("changes", "message"),
     [
         ({"backward": 0.5}, "A teacher writes in one direction alone"),
-        ({"fused_loss": False}, "Teachers are part of the fused loss"),
+        ({"fused_loss": False}, "Teachers are part of the fused loss on one device"),
+        ({"distribute": "mirrored"}, "Teachers are part of the fused loss on one device"),
         ({"distillation": 0.0}, "distillation is out of range. Expected above 0, at most 1"),
         ({"distillation": 1.5}, "distillation is out of range"),
     ],
@@ -195,6 +216,11 @@ def test_the_command_line(others, toy_folder, tmp_path) -> None:
     assert done.status == 1
     assert "none" in done.err
     assert not (tmp_path / "run").exists()
+    teacher = others[0].path
+    taught = [f"--teacher={teacher}", f"--start-from={teacher}", "--distillation=0.9"]
+    done = run_command("train", *files, *toy.OPTIONS, *taught, "--epochs=1", "--output", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert RunDirectory.open(tmp_path / "run").metadata["training"]["settings"]["distillation"] == 0.9
 
 
 def test_more_words_than_the_vocabulary_has() -> None:

@@ -161,7 +161,7 @@ class Trainer(keras.callbacks.Callback):
         settings = self.settings
         if settings.schedule == "plateau" and self._warmed_up:
             return
-        updates = getattr(self.dataset, "updates", len(self.dataset))  # a call may make several
+        updates = self.dataset.updates  # of which a call may make several
         update = round((self.progress.epoch + batch / len(self.dataset)) * updates)
         rate = learning_rate(self.progress.plateau, settings.learning_rate, settings.smallest_learning_rate)
         if settings.schedule == "cosine":

@@ -312,6 +312,8 @@ class BatchDataset(keras.utils.PyDataset):
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
 
+    updates = property(__len__, doc="Updates of an epoch.")
+
     def __getitem__(self, index: int) -> Any:
         inputs, labels = self.batch(index)
         if self.extra is not None:

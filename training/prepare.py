@@ -171,8 +171,8 @@ def prepare_run(
             "Copied words are known by one vocabulary, and one segmentation. Expected --joint and --sampling 0 with "
             "copy_words"
         )
-    if splits.teachers and not settings.fused_loss:
-        raise UserError("Teachers are part of the fused loss. Expected fused_loss with them")
+    if splits.teachers and not (settings.fused_loss and settings.distribute == "none"):
+        raise UserError("Teachers are part of the fused loss on one device. Expected fused_loss and distribute none")
     if config.copy_words is not None and (
         settings.consistency or settings.signals or settings.stacked or splits.teachers
     ):

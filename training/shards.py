@@ -184,6 +184,8 @@ class ShardedDataset(keras.utils.PyDataset):
     def __len__(self) -> int:
         return sum(self._lengths)
 
+    updates = property(__len__, doc="Updates of an epoch.")
+
     def __getitem__(self, index: int) -> Any:
         if self._probed:
             return self._probe[index]

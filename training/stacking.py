@@ -99,7 +99,7 @@ class StackedDataset(keras.utils.PyDataset):
 
     @property
     def updates(self) -> int:
-        """Batches of an epoch."""
+        """Updates of an epoch."""
         return self.passes * len(self.dataset)
 
     @property

@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from keras_attention.ensemble import Ensemble
+from keras_attention.decoding import as_one
 from keras_attention.run_directory import RunDirectory
-from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.types import PAD_ID, Tensor
 
 from .data import Batch, BatchDataset
@@ -38,8 +37,7 @@ class LikeliestWords(keras.Model):
     def __init__(self, models: Sequence[keras.Model], candidates: int) -> None:
         super().__init__()
         self.inner = list(models)
-        members = [EncoderDecoder(model) for model in models]
-        self._net = members[0] if len(members) == 1 else Ensemble(members)
+        self._net = as_one(self.inner)
         self.candidates = candidates
         self.compile(jit_compile=keras.backend.backend() == "jax")
 
@@ -70,23 +68,30 @@ class Teacher:
         rows: Rows = {"teacher_ids": np.zeros(shape, np.int32), "teacher_shares": np.zeros(shape, np.float32)}
         if dataset.rows(index) is None:  # a batch that shows the shapes
             return rows
+        if self._known is None:
+            return self._ask(inputs)
         keys = [
             source.tobytes() + b"|" + target.tobytes()
             for source, target in zip(*map(_cut, inputs.values()), strict=True)
         ]
-        known = self._known
-        if known is None or any(key not in known for key in keys):
-            ids, shares = self._model.predict_on_batch(inputs)
-            if known is None:
-                return {"teacher_ids": np.asarray(ids, np.int32), "teacher_shares": np.asarray(shares, np.float32)}
-            for row, key in enumerate(keys):
+        if new := [row for row, key in enumerate(keys) if key not in self._known]:
+            # Filled up to quarters of the batch: JAX compiles each number of rows for itself.
+            quarter = -(-len(keys) // 4)
+            asked = np.resize(new, -(-len(new) // quarter) * quarter)
+            said = self._ask({name: ids[asked] for name, ids in inputs.items()})
+            for place, row in enumerate(new):
                 length = int((labels[row] != PAD_ID).sum())
-                known[key] = np.array(ids[row, :length], np.int32), np.array(shares[row, :length], np.float16)
+                ids, shares = (part[place, :length] for part in said.values())
+                self._known[keys[row]] = ids.copy(), shares.astype(np.float16)
         for row, key in enumerate(keys):
-            ids, shares = known[key]
+            ids, shares = self._known[key]
             rows["teacher_ids"][row, : len(ids)] = ids
             rows["teacher_shares"][row, : len(ids)] = shares
         return rows
+
+    def _ask(self, inputs: Rows) -> Rows:
+        ids, shares = self._model.predict_on_batch(inputs)
+        return {"teacher_ids": np.asarray(ids, np.int32), "teacher_shares": np.asarray(shares, np.float32)}
 
 
 def _cut(rows: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
