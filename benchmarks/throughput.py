@@ -62,9 +62,8 @@ def draw_batch(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 
 def make_ours(options: argparse.Namespace, feeding: bool, products: str) -> Callable[[int], None]:
-    import keras
-
     from keras_attention import Seq2SeqConfig, build_seq2seq
+    from keras_attention.training.adam import Adam
     from keras_attention.training.fitting import set_products
     from keras_attention.training.head import fuse_loss
 
@@ -81,7 +80,7 @@ def make_ours(options: argparse.Namespace, feeding: bool, products: str) -> Call
     )
     set_products(model, products)
     fused = fuse_loss(model, products=products)
-    fused.compile(keras.optimizers.Adam(1e-3))
+    fused.compile(Adam(1e-3))
     source, target, labels = draw_batch(options)
     return fit_steps(fused, {"source": source, "target": target, "labels": labels}, None)
 

@@ -12,10 +12,10 @@ from keras import ops
 
 from keras_attention.attention import LuongAttention
 from keras_attention.cells import AttentionCell
-from keras_attention.lstm import pass_gates, pass_gates_back, product, slopes_of_gates
+from keras_attention.lstm import pass_gates, pass_gates_back, product
 from keras_attention.masking import masked_softmax
 from keras_attention.recurrent import RecurrentStack
-from keras_attention.stepping import run_steps
+from keras_attention.stepping import run_time_major
 from keras_attention.types import Tensor
 
 
@@ -75,8 +75,7 @@ def run_fed_lstm(
     Returns:
         The attentional vectors f `(B, T, A)`, the alignments a `(B, T, S)`, and the last h, c and f.
     """
-    units, fed_depth, depth = recurrent_kernel.shape[0], attentional_kernel.shape[1], values.shape[-1]
-    length = ops.shape(values)[1]
+    fed_depth, depth = attentional_kernel.shape[1], values.shape[-1]
     recurrence, combination = products
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
@@ -100,67 +99,58 @@ def run_fed_lstm(
         weights = [ops.cast(repeated, recurrence), ops.cast(combining, combination)]
         real = mask > 0
 
-        def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-            projected, kept = inputs
-            z = projected + product(ops.concatenate(state[:2], axis=-1), weights[0], recurrence)
-            new_hidden, new_cell, gates = pass_gates(z, state[2])
-            alignment = masked_softmax(_inner(keys, new_hidden), real)
+        first = ops.convert_to_tensor(0, dtype="int32")
+        last = ops.shape(x)[1] - 1
+        kept = _turned(m)
+
+        def step(projected: Tensor, state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            at, fed, hidden, cell = state
+            z = projected + product(ops.concatenate([fed, hidden], axis=-1), weights[0], recurrence)
+            hidden, cell, slopes = pass_gates(z, cell)
+            alignment = masked_softmax(_inner(keys, hidden), real)
             context = _weighted(alignment, values)
-            vector = ops.tanh(product(ops.concatenate([context, new_hidden], axis=-1), weights[1], combination))
-            packed = ops.concatenate([context, new_hidden, new_cell, *gates], axis=-1)
-            return [vector, packed, alignment], [vector * kept, new_hidden, new_cell]
+            vector = ops.tanh(product(ops.concatenate([context, hidden], axis=-1), weights[1], combination))
+            to_vector = kept[at] * (1.0 - ops.square(vector))
+            vector = vector * kept[at]
+            return [vector, alignment, context, hidden, to_vector, *slopes], [at + 1, vector, hidden, cell]
 
         projected = product(x, before, recurrence) + bias
-        (vectors, packed, alignments), last = run_steps(
-            step, [projected, m], [fed, h, c], [fed_depth, depth + 6 * units, length]
-        )
-        # Split, not sliced: TensorFlow copies slices of the last axis number by number.
-        starts = [depth + number * units for number in range(6)]
-        contexts, outputs, cells, *gates = ops.split(packed, starts, axis=-1)
-        vectors_out = vectors * m
+        found, (_, *state) = run_time_major(step, projected, [first, fed, h, c])
+        # `(T, B, D)` each
+        vectors, alignments, contexts, outputs, to_vectors, *slopes = found
 
         def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
             d_vectors, d_alignments, d_fed, d_hidden, d_cell = upstream[0] if len(upstream) == 1 else upstream
+            d_alignments = _turned(d_alignments)
 
-            def back(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-                above, to_vector, slopes, d_alignment, alignment = inputs
-                d_combined = (above + state[0]) * to_vector
+            def back(above: Tensor, state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+                at, d_fed, d_hidden, d_cell = state
+                d_combined = (above + d_fed) * to_vectors[at]
                 d_joined = product(d_combined, turned[1], combination)
                 d_context, d_query = ops.split(d_joined, [depth], axis=-1)
-                d_weights = d_alignment + _inner(values, d_context)
+                alignment, d_weights = alignments[at], d_alignments[at] + _inner(values, d_context)
                 d_scores = alignment * (d_weights - ops.sum(alignment * d_weights, axis=-1, keepdims=True))
-                d_h = state[1] + d_query + _weighted(d_scores, keys)
-                d_z, d_c = pass_gates_back(d_h, state[2], ops.split(slopes, 6, axis=-1))
+                d_h = d_hidden + d_query + _weighted(d_scores, keys)
+                d_z, d_c = pass_gates_back(d_h, d_cell, [slope[at] for slope in slopes])
                 d_fed, d_hidden = ops.split(product(d_z, turned[0], recurrence), [fed_depth], axis=-1)
-                return [d_z, d_combined, d_context, d_scores], [d_fed, d_hidden, d_c]
+                return [d_z, d_combined, d_context, d_scores], [at - 1, d_fed, d_hidden, d_c]
 
-            sequences = [
-                d_vectors,
-                m * (1.0 - ops.square(vectors)),
-                ops.concatenate(slopes_of_gates(c, cells, gates), axis=-1),
-                d_alignments,
-                alignments,
-            ]
-            found, (d_fed, d_h, d_c) = run_steps(
-                back,
-                [ops.flip(one, axis=1) for one in sequences],
-                [d_fed, d_hidden, d_cell],
-                [4 * units, fed_depth, depth, length],
-            )
-            d_z, d_combined, d_contexts, d_scores = (ops.flip(one, axis=1) for one in found)
-            fed_before = ops.concatenate([ops.expand_dims(fed, 1), vectors_out[:, :-1]], axis=1)
-            hidden_before = ops.concatenate([ops.expand_dims(h, 1), outputs[:, :-1]], axis=1)
+            start = [ops.convert_to_tensor(last, dtype="int32"), d_fed, d_hidden, d_cell]
+            found, (_, d_fed, d_h, d_c) = run_time_major(back, ops.flip(d_vectors, axis=1), start)
+            d_z, d_combined, d_contexts, d_scores = (_turned(ops.flip(one, axis=0)) for one in found)
+            fed_before = ops.concatenate([ops.expand_dims(fed, 1), _turned(vectors[:-1])], axis=1)
+            hidden_before = ops.concatenate([ops.expand_dims(h, 1), _turned(outputs[:-1])], axis=1)
             read = ops.concatenate([x, fed_before, hidden_before], axis=-1)
             d_kernels = _of_weights(read, d_z, recurrence)
             d_kernel, d_recurrent = ops.split(d_kernels, [kernel.shape[0]], axis=0)
-            joined = ops.concatenate([contexts, outputs], axis=-1)
+            joined = _turned(ops.concatenate([contexts, outputs], axis=-1))
             return (
                 product(d_z, ops.transpose(before), recurrence),
                 d_h,
                 d_c,
                 d_fed,
-                ops.matmul(ops.transpose(d_scores, (0, 2, 1)), outputs),
-                ops.matmul(ops.transpose(alignments, (0, 2, 1)), d_contexts),
+                ops.matmul(ops.transpose(d_scores, (0, 2, 1)), _turned(outputs)),
+                ops.matmul(ops.transpose(alignments, (1, 2, 0)), d_contexts),
                 d_kernel,
                 d_recurrent,
                 ops.sum(d_z, axis=(0, 1)),
@@ -169,7 +159,7 @@ def run_fed_lstm(
                 ops.zeros_like(m),
             )
 
-        return (vectors_out, alignments, *last), gradient
+        return (_turned(vectors), _turned(alignments), *state), gradient
 
     # Reshaped, a variable is a plain tensor, which is what TensorFlow's custom gradients take when eager.
     weights = [ops.reshape(one, one.shape) for one in (kernel, recurrent_kernel, bias, attentional_kernel)]
@@ -178,6 +168,11 @@ def run_fed_lstm(
         *tensors, *weights, ops.convert_to_tensor(mask), ops.convert_to_tensor(factors)
     )
     return vectors, alignments, last_hidden, last_cell, last_fed
+
+
+def _turned(sequence: Tensor) -> Tensor:
+    """`(B, T, D)` from `(T, B, D)` or the other way round."""
+    return ops.transpose(sequence, (1, 0, 2))
 
 
 def _inner(rows: Tensor, vector: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 Differentiating a loop step by step adds to the gradient of the weights at every step: T products of a few rows each,
 and T additions to matrices of the size of the weights. Here the backward loop finds only the gradients of the gates;
-those of both kernels, of the bias and of the inputs follow from all steps at once.
+those of both kernels, of the bias and of the inputs follow from all steps at once. What the backward loop multiplies by
+is found in the forward loop, where its factors are at hand; each step's is a tensor of its own and read where it lies,
+for to pack and split tensors of this size costs as much as half the products.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +12,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_attention.stepping import run_steps
+from keras_attention.stepping import run_time_major
 from keras_attention.types import Tensor
 
 PRODUCTS = ("float32", "bfloat16")
@@ -28,24 +30,25 @@ def product(left: Tensor, right: Tensor, dtype: str = "float32") -> Tensor:
 
 
 def pass_gates(z: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Hidden and cell state after one step of an LSTM, and its gates i, f, g and o, of their sums z `(B, 4 U)`."""
+    """Hidden and cell state after one step of an LSTM, from its sums z `(B, 4 U)`, and its slopes.
+
+    The slopes are the six `(B, U)` that `pass_gates_back` multiplies by: from h to c, from c to the cell state before,
+    and to the four parts of z, those of i, f and g from c, that of o from h.
+    """
     i, f, g, o = ops.split(z, 4, axis=-1)
     i, f, g, o = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)
     new_cell = f * cell + i * g
-    return o * ops.tanh(new_cell), new_cell, [i, f, g, o]
-
-
-def slopes_of_gates(first: Tensor, cells: Tensor, gates: list[Tensor]) -> list[Tensor]:
-    """What `pass_gates_back` multiplies by, for all steps at once: six `(B, T, U)`.
-
-    `first` is the cell state before the first step, `cells` those after each, `gates` what each let pass.
-    """
-    i, f, g, o = gates
-    squashed = ops.tanh(cells)
-    before = ops.concatenate([ops.expand_dims(first, 1), cells[:, :-1]], axis=1)
-    to_cell = o * (1.0 - ops.square(squashed))
-    to_gates = [g * i * (1.0 - i), before * f * (1.0 - f), i * (1.0 - ops.square(g)), squashed * o * (1.0 - o)]
-    return [to_cell, f, *to_gates]
+    squashed = ops.tanh(new_cell)
+    hidden = o * squashed
+    slopes = [
+        o * (1.0 - ops.square(squashed)),
+        f,
+        g * i * (1.0 - i),
+        cell * f * (1.0 - f),
+        i * (1.0 - ops.square(g)),
+        hidden * (1.0 - o),
+    ]
+    return hidden, new_cell, slopes
 
 
 def pass_gates_back(d_hidden: Tensor, d_cell: Tensor, slopes: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -111,7 +114,7 @@ def run_lstms(
     shapes = [tuple(tensor.shape) for tensor in inputs]
     if len(set(shapes)) > 1:
         raise ValueError(f"Expected: inputs of one shape. Received: {shapes}")
-    count, (units, width) = len(inputs), weights[0][1].shape
+    count, width = len(inputs), weights[0][1].shape[1]
 
     def multiply(left: Tensor, right: Tensor) -> Tensor:
         """`(count, N, K)` times `(count, K, M)`; of one, a plain product, which is faster than a batch of one."""
@@ -128,46 +131,61 @@ def run_lstms(
         def in_rows(groups: Tensor) -> Tensor:
             return ops.reshape(groups, (-1, groups.shape[-1]))
 
+        def in_groups_of_steps(steps: Tensor) -> Tensor:
+            """`(T, count B, D)` to `(count, T B, D)`."""
+            depth = steps.shape[-1]
+            if count == 1:
+                return ops.reshape(steps, (1, -1, depth))
+            groups = ops.reshape(steps, (ops.shape(steps)[0], count, -1, depth))
+            return ops.reshape(ops.transpose(groups, (1, 0, 2, 3)), (count, -1, depth))
+
+        def in_steps(groups: Tensor, length: Any) -> Tensor:
+            """The inverse of `in_groups_of_steps`."""
+            depth = groups.shape[-1]
+            if count == 1:
+                return ops.reshape(groups, (length, -1, depth))
+            steps = ops.transpose(ops.reshape(groups, (count, length, -1, depth)), (1, 0, 2, 3))
+            return ops.reshape(steps, (length, -1, depth))
+
         # Rounded once, not at every step.
         repeated = ops.cast(recurrent, products)
 
-        def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-            z = inputs[0] + in_rows(multiply(in_groups(state[0]), repeated))
-            new_hidden, new_cell, gates = pass_gates(z, state[1])
-            return [ops.concatenate([new_hidden, new_cell, *gates], axis=-1)], [new_hidden, new_cell]
+        def step(projected: Tensor, state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            z = projected + in_rows(multiply(in_groups(state[0]), repeated))
+            new_hidden, new_cell, slopes = pass_gates(z, state[1])
+            return [new_hidden, *slopes], [new_hidden, new_cell]
 
         length = ops.shape(x)[1]
         projected = multiply(in_groups(x), kernel) + ops.expand_dims(bias, 1)
         projected = ops.reshape(projected, (-1, length, width))
-        (packed,), (last_hidden, last_cell) = run_steps(step, [projected], [h, c], [6 * units])
-        # Split, not sliced: TensorFlow copies slices of the last axis number by number.
-        outputs, cells, *gates = ops.split(packed, 6, axis=-1)
+        (outputs, *slopes), (last_hidden, last_cell) = run_time_major(step, projected, [h, c])
 
         def gradient(*upstream: Any, **_: Any) -> tuple[Tensor, ...]:
             d_outputs, d_hidden, d_cell = upstream[0] if len(upstream) == 1 else upstream
-            factors = [d_outputs, *slopes_of_gates(c, cells, gates)]
             turned = ops.cast(ops.transpose(recurrent, (0, 2, 1)), products)
 
-            def back(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-                from_above, *slopes = ops.split(inputs[0], 7, axis=-1)
-                d_z, d_cell = pass_gates_back(state[0] + from_above, state[1], slopes)
-                return [d_z], [in_rows(multiply(in_groups(d_z), turned)), d_cell]
+            def back(from_above: Tensor, state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+                at, d_hidden, d_cell = state
+                d_z, d_cell = pass_gates_back(d_hidden + from_above, d_cell, [slope[at] for slope in slopes])
+                return [d_z], [at - 1, in_rows(multiply(in_groups(d_z), turned)), d_cell]
 
-            packed = ops.flip(ops.concatenate(factors, axis=-1), axis=1)
-            (d_z,), (d_h, d_c) = run_steps(back, [packed], [d_hidden, d_cell], [width])
-            flat = in_groups(ops.flip(d_z, axis=1))
-            hidden_before = ops.concatenate([ops.expand_dims(h, 1), outputs[:, :-1]], axis=1)
-            d_x = multiply(flat, ops.transpose(kernel, (0, 2, 1)))
+            last = ops.convert_to_tensor(length - 1, dtype="int32")
+            (d_z,), (_, d_h, d_c) = run_time_major(back, ops.flip(d_outputs, axis=1), [last, d_hidden, d_cell])
+            # Like d_z: the last step first, its rows together.
+            x_turned = ops.flip(ops.transpose(x, (1, 0, 2)), axis=0)
+            h_turned = ops.concatenate([ops.flip(outputs[:-1], axis=0), ops.expand_dims(h, 0)], axis=0)
+            flat, of_x, of_h = in_groups_of_steps(d_z), in_groups_of_steps(x_turned), in_groups_of_steps(h_turned)
+            d_x = in_steps(multiply(flat, ops.transpose(kernel, (0, 2, 1))), length)
             return (
-                ops.reshape(d_x, (-1, length, x.shape[-1])),
+                ops.transpose(ops.flip(d_x, axis=0), (1, 0, 2)),
                 d_h,
                 d_c,
-                multiply(ops.transpose(in_groups(x), (0, 2, 1)), flat),
-                multiply(ops.transpose(in_groups(hidden_before), (0, 2, 1)), flat),
+                multiply(ops.transpose(of_x, (0, 2, 1)), flat),
+                multiply(ops.transpose(of_h, (0, 2, 1)), flat),
                 ops.sum(flat, axis=1),
             )
 
-        return (outputs, last_hidden, last_cell), gradient
+        return (ops.transpose(outputs, (1, 0, 2)), last_hidden, last_cell), gradient
 
     def rows(tensors: Iterable[Tensor]) -> Tensor:
         """One after the other along the first axis."""

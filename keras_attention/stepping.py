@@ -50,6 +50,27 @@ def run_steps(
     return split(outputs, widths), list(final)
 
 
+def run_time_major(
+    step: Callable[[Tensor, list[Tensor]], tuple[list[Tensor], list[Tensor]]], inputs: Tensor, state: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """`run_steps` of one sequence by the loop of `keras.layers.RNN`, without packing: outputs as the loop leaves them.
+
+    A step may read the step of a sequence `(T, B, D)` by its number, which takes no copy.
+
+    Args:
+        step: `step(inputs (B, D), state) -> outputs, state`.
+        inputs: `(B, T, D)`.
+        state: the first state; a step returns tensors of the same shapes and dtypes.
+
+    Returns:
+        The outputs, each `(T, B, width)`, and the last state.
+    """
+    layer = keras.layers.RNN(_Cell(step, state), return_sequences=True)
+    _, outputs, final = layer.inner_loop(inputs, list(state), None)
+    # Keras has just turned them the other way; TensorFlow and XLA take both turns away.
+    return [ops.transpose(output, (1, 0, 2)) for output in outputs], list(final)
+
+
 def join(tensors: Sequence[Tensor]) -> Tensor:
     """One tensor of several, along the last axis."""
     return ops.concatenate(list(tensors), axis=-1) if len(tensors) > 1 else tensors[0]
@@ -77,7 +98,7 @@ class _Cell:
         self.state_size = [1] * len(state)  # unused where states are given
 
     def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        output, new_state = self.step(inputs, states)
+        output, new_state = self.step(inputs, list(states))
         return output, new_state
 
     __call__ = call

@@ -161,7 +161,7 @@ def over_devices(value: Tensor) -> Tensor:
 
     Keras adds up the devices' gradients. On JAX a batch is one array whatever the number of devices.
     """
-    context = _replica()
+    context = replica()
     if context is None:
         return value
     import tensorflow as tf
@@ -169,7 +169,7 @@ def over_devices(value: Tensor) -> Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def _replica() -> Any:
+def replica() -> Any:
     """TensorFlow's context of one device among several, or None."""
     if keras.backend.backend() != "tensorflow":
         return None
@@ -177,24 +177,3 @@ def _replica() -> Any:
 
     context = tf.distribute.get_replica_context() if tf.distribute.has_strategy() else None
     return context if context is not None and context.num_replicas_in_sync > 1 else None
-
-
-class Adam(keras.optimizers.Adam):
-    """Keras' Adam, which bounds the norm of the whole batch's gradient also where several devices share the batch.
-
-    Keras bounds each device's part before it adds them up, which gives other updates than one device.
-    """
-
-    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
-        context = _replica()
-        if context is not None and self.global_clipnorm is not None:
-            import tensorflow as tf
-
-            # Keras adds up over the devices once more, so that each gives its share.
-            share = 1.0 / context.num_replicas_in_sync
-            grads = [tf.convert_to_tensor(gradient) for gradient in grads]
-            grads = [share * g for g in context.all_reduce(tf.distribute.ReduceOp.SUM, grads)]
-            norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in grads)) / share
-            factor = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
-            grads = [factor * g for g in grads]
-        return super().apply(grads, trainable_variables)

@@ -14,8 +14,9 @@ from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory, require_same_words
 from keras_attention.seq2seq import build_seq2seq
 
+from .adam import Adam
 from .data import Batch, BatchDataset, Encoded, Pairs, encode_pairs, sample_pairs
-from .distribution import Adam, Devices
+from .distribution import Devices
 from .head import fuse_loss
 from .links import Links, make_guide
 from .losses import TokenCrossEntropy

@@ -1,0 +1,86 @@
+"""Adam as the trainings here take it: one pass over each variable, and one norm however many devices share a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from .distribution import replica
+
+
+class Adam(keras.optimizers.Adam):
+    """`keras.optimizers.Adam`, its numbers and its checkpoints, with two differences.
+
+    On TensorFlow each float32 variable is updated by the kernel that TensorFlow has for it (`ResourceApplyAdam`), which
+    reads and writes variable, moments and gradient once; Keras' own update takes ten operations, each with a pass over
+    memory. Where several devices share a batch, `global_clipnorm` bounds the norm of the whole batch's gradient; Keras
+    bounds each device's part before it adds them up, which gives other updates than one device.
+    """
+
+    _find_moments: Callable[[int], tuple[Any, Any] | None] = staticmethod({}.get)
+
+    def add_optimizer_variables(self, trainable_variables: Sequence[Any], name: Any, initializer: Any = "zeros") -> Any:
+        """Keras' own; each variable's two moments are kept at hand for `update_step`."""
+        made = super().add_optimizer_variables(trainable_variables, name, initializer)
+        if list(name) == ["momentum", "velocity"]:
+            keys = [_key(variable) for variable in trainable_variables]
+            # The function, not the dict: what Keras finds in an attribute it would save a second time.
+            self._find_moments = dict(zip(keys, zip(*made, strict=True), strict=True)).get
+        return made
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        moments = self._find_moments(_key(variable))
+        if moments is None or self.amsgrad or not _has_kernel(variable):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        beta_1, beta_2 = (tf.constant(beta, variable.dtype) for beta in (self.beta_1, self.beta_2))
+        tf.raw_ops.ResourceApplyAdam(
+            var=_plain(variable).handle,
+            m=moments[0].value.handle,
+            v=moments[1].value.handle,
+            beta1_power=tf.pow(beta_1, step),
+            beta2_power=tf.pow(beta_2, step),
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=tf.constant(self.epsilon, variable.dtype),
+            grad=tf.convert_to_tensor(gradient),  # of an embedding only some rows come
+        )
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        context = replica()
+        if context is not None and self.global_clipnorm is not None:
+            import tensorflow as tf
+
+            # Keras adds up over the devices once more, so that each gives its share.
+            share = 1.0 / context.num_replicas_in_sync
+            grads = [tf.convert_to_tensor(gradient) for gradient in grads]
+            grads = [share * g for g in context.all_reduce(tf.distribute.ReduceOp.SUM, grads)]
+            norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in grads)) / share
+            factor = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
+            grads = [factor * g for g in grads]
+        return super().apply(grads, trainable_variables)
+
+
+def _plain(variable: Any) -> Any:
+    """TensorFlow's own variable of one of Keras; what Keras hands an optimiser is the former."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _key(variable: Any) -> int:
+    return id(_plain(variable)) if keras.backend.backend() == "tensorflow" else id(variable)
+
+
+def _has_kernel(variable: Any) -> bool:
+    """Whether TensorFlow updates the variable here; not under a strategy, whose variables are several."""
+    if keras.backend.backend() != "tensorflow" or keras.backend.standardize_dtype(variable.dtype) != "float32":
+        return False
+    import tensorflow as tf
+
+    return not tf.distribute.has_strategy()
