@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
 from keras_attention.training.consistency import consistent_partition, exponentiate
-from keras_attention.training.head import fuse_loss, log_partition
+from keras_attention.training.head import chunked_cross_entropy, fuse_loss
 from keras_attention.training.losses import TokenCrossEntropy
 from tests.gradients import gradients
 
@@ -25,33 +25,49 @@ def arrays() -> list[np.ndarray]:
 SCALE = np.asarray([0.3, 0.0, 0.2, 0.1, 0.0, 0.3, 0.1], "float32")
 
 
-def partition(hidden, weights, bias):
+LABELS = np.asarray([4, 0, 10, 4, 7, 2, 0], "int32")
+
+
+def entropy(hidden, weights, bias, label_share=1.0):
+    """As its definition has it; no chunks, no gradient of its own."""
     logits = ops.add(ops.matmul(hidden, ops.transpose(weights)), bias)
-    return ops.sum(ops.convert_to_tensor(SCALE) * ops.logsumexp(logits, axis=-1))
+    label = ops.sum(logits * ops.one_hot(LABELS, WORDS), axis=-1)
+    return ops.sum(ops.convert_to_tensor(SCALE) * (ops.logsumexp(logits, axis=-1) - label_share * label))
 
 
+def chunked(hidden, weights, bias, label_share=1.0, chunks=2, columns=False):
+    given = ops.convert_to_tensor(LABELS), ops.convert_to_tensor(SCALE)
+    weights = ops.transpose(weights) if columns else weights
+    return chunked_cross_entropy(hidden, weights, bias, *given, label_share, chunks, columns=columns)
+
+
+@pytest.mark.parametrize("columns", [False, True], ids=["rows", "columns"])
+@pytest.mark.parametrize("label_share", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("chunks", [1, 2, 3, 7, 9])
-def test_chunks_change_neither_value_nor_gradients(chunks) -> None:
-    def chunked(*tensors):
-        return log_partition(*tensors, ops.convert_to_tensor(SCALE), chunks)
+def test_chunks_change_neither_value_nor_gradients(chunks, label_share, columns) -> None:
+    def run(*tensors):
+        return chunked(*tensors, label_share, chunks, columns)
 
-    assert float(chunked(*map(ops.convert_to_tensor, arrays()))) == pytest.approx(float(partition(*arrays())), rel=1e-6)
-    for got, expected in zip(gradients(chunked, arrays()), gradients(partition, arrays()), strict=True):
+    def whole(*tensors):
+        return entropy(*tensors, label_share)
+
+    assert float(run(*map(ops.convert_to_tensor, arrays()))) == pytest.approx(float(whole(*arrays())), rel=1e-6)
+    for got, expected in zip(gradients(run, arrays()), gradients(whole, arrays()), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)  # float32 sums of 11 terms in another order
 
 
 def test_the_gradient_is_scaled_by_what_comes_from_above() -> None:
     def tripled(*tensors):
-        return 3.0 * log_partition(*tensors, ops.convert_to_tensor(SCALE), 2)
+        return 3.0 * chunked(*tensors)
 
-    for got, expected in zip(gradients(tripled, arrays()), gradients(partition, arrays()), strict=True):
+    for got, expected in zip(gradients(tripled, arrays()), gradients(entropy, arrays()), strict=True):
         np.testing.assert_allclose(got, 3 * expected, rtol=1e-5, atol=3e-6)
 
 
 def test_great_logits_do_not_overflow() -> None:
     hidden, weights, bias = arrays()
-    value = log_partition(*map(ops.convert_to_tensor, (1e4 * hidden, weights, bias, SCALE)), 2)
-    assert float(value) == pytest.approx(float(partition(1e4 * hidden, weights, bias)), rel=1e-6)
+    value = chunked(*map(ops.convert_to_tensor, (1e4 * hidden, weights, bias)))
+    assert float(value) == pytest.approx(float(entropy(1e4 * hidden, weights, bias)), rel=1e-6)
 
 
 @pytest.mark.parametrize("rows", [0, ROWS])

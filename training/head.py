@@ -2,8 +2,9 @@
 
     L = 1/N sum_n [ log sum_w exp(z_nw) - (1 - e) z_n,label - e mean_w z_nw ],   z_n = E h_n + b
 
-over the N real tokens. The gradient of the first term, p_nw = softmax(z_n)_w, is used up in the very chunk of tokens in
-which it is made: its products with E and h are kept, p itself is not. The two other terms need no logits at all.
+over the N real tokens. The gradient in z of the first two terms, `softmax(z_n)_w`, less `1 - e` at the label, is used up
+in the very chunk of tokens in which it is made: its products with E and h are kept, it itself is not. The third term
+needs no logits at all.
 """
 
 from __future__ import annotations
@@ -23,49 +24,76 @@ CHUNK_OF_VOCABULARY = 4000
 """A batch is cut into one chunk of tokens for each so many words of the vocabulary."""
 
 
-def log_partition(
-    hidden: Tensor, weights: Tensor, bias: Tensor, scale: Tensor, chunks: int = 1, products: str = "float32"
+def chunked_cross_entropy(
+    hidden: Tensor,
+    weights: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    scale: Tensor,
+    label_share: float = 1.0,
+    chunks: int = 1,
+    products: str = "float32",
+    columns: bool = False,
 ) -> Tensor:
-    """`sum_n scale_n log sum_w exp(z_nw)`, a scalar, with `z = hidden weights^T + bias`.
+    """`sum_n scale_n (log sum_w exp(z_nw) - label_share z_n,label)`, a scalar, with `z = hidden weights^T + bias`.
 
     Args:
-        hidden: float32 `(N, E)`. weights: `(V, E)`. bias: `(V,)`.
+        hidden: float32 `(N, E)`.
+        weights: `(V, E)`, or with `columns` `(E, V)`. bias: `(V,)`.
+        labels: int `(N,)`.
         scale: `(N,)`; no gradient reaches it.
+        label_share: of the label's term; 0 leaves the log partition alone.
         chunks: into how many parts the N rows are cut; never more than one part of the logits is held.
         products: one of `lstm.PRODUCTS`.
+        columns: how the weights lie.
     """
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
-    def run(hidden: Tensor, weights: Tensor, bias: Tensor, scale: Tensor) -> Any:
+    def run(hidden: Tensor, weights: Tensor, bias: Tensor, labels: Tensor, scale: Tensor) -> Any:
         size = (ops.shape(hidden)[0] + chunks - 1) // chunks
+        labels = ops.cast(labels, "int32")
         rounded = ops.cast(weights, products)
         turned = ops.transpose(rounded)
+        to_words, to_hidden = (rounded, turned) if columns else (turned, rounded)
         total: Any = 0.0
         d_weights: Any = 0.0
         d_bias: Any = 0.0
         d_hidden: list[Tensor] = []
         for chunk in range(chunks):
-            rows = hidden[chunk * size : (chunk + 1) * size]
+            part = slice(chunk * size, (chunk + 1) * size)
+            rows = hidden[part]
             if chunk:  # one after the other: TensorFlow would make all chunks' logits at once
                 rows = rows + 0.0 * d_weights[0, 0]
-            logits = product(rows, turned, products) + bias
+            logits = product(rows, to_words, products) + bias
             exponentials, sums, partition = exponentiate(logits)
-            share = ops.expand_dims(scale[chunk * size : (chunk + 1) * size], 1)
+            share = ops.expand_dims(scale[part], 1)
+            if label_share:
+                label = ops.expand_dims(labels[part], 1)
+                partition = partition - label_share * ops.take_along_axis(logits, label, axis=1)
+                # In place, where nothing else reads them: N numbers, not a second matrix.
+                at_label = ops.take_along_axis(exponentials, label, axis=1) - label_share * sums
+                number = ops.arange(ops.shape(label)[0], dtype="int32")
+                places = ops.stack([number, labels[part]], axis=1)
+                exponentials = ops.scatter_update(exponentials, places, at_label[:, 0])
             total = total + ops.sum(share * partition)
             share = share / sums
             exponentials = ops.cast(exponentials, products)
-            d_hidden.append(product(exponentials, rounded, products) * share)
-            d_weights = d_weights + product(ops.transpose(exponentials), rows * share, products)
+            d_hidden.append(product(exponentials, to_hidden, products) * share)
+            if columns:
+                d_weights = d_weights + product(ops.transpose(rows * share), exponentials, products)
+            else:
+                d_weights = d_weights + product(ops.transpose(exponentials), rows * share, products)
             d_bias = d_bias + product(ops.transpose(share), exponentials, products)[0]
         joined = ops.concatenate(d_hidden, axis=0)
 
         def gradient(*arguments: Any, **named: Any) -> tuple[Tensor, ...]:
             up = of_the_loss(arguments, named)
-            return up * joined, up * d_weights, up * d_bias, ops.zeros_like(scale)
+            return up * joined, up * d_weights, up * d_bias, ops.zeros_like(scale), ops.zeros_like(scale)
 
         return total, gradient
 
-    total: Tensor = run(hidden, weights, bias, scale)
+    # As floats, exact to 16 million: JAX has no gradient in integers.
+    total: Tensor = run(hidden, weights, bias, ops.cast(labels, "float32"), scale)
     return total
 
 
@@ -121,39 +149,48 @@ class FusedCrossEntropy(keras.layers.Layer):
         self, hidden: Tensor, labels: Tensor, teacher_ids: Tensor | None = None, teacher_shares: Tensor | None = None
     ) -> Tensor:
         """The scalar loss; 0 without any real label."""
+        # Reshaped, a variable is a plain tensor, which is what TensorFlow's custom gradients take when eager.
         if isinstance(self.projection, keras.layers.ReversibleEmbedding):
-            # Reshaped, a variable is a plain tensor, which is what TensorFlow's custom gradients take when eager.
             weights, bias = ops.reshape(self.projection.embeddings, self.projection.embeddings.shape), None
+            columns = False
         else:
-            weights, bias = ops.transpose(self.projection.kernel), self.projection.bias
-        words = int(weights.shape[0])
+            weights, bias = ops.reshape(self.projection.kernel, self.projection.kernel.shape), self.projection.bias
+            columns = True
+        words = int(weights.shape[1 if columns else 0])
         bias = ops.zeros((words,)) if bias is None else ops.reshape(bias, (words,))
         hidden = ops.cast(hidden, "float32")
         labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
         real = ops.cast(ops.not_equal(labels, PAD_ID), "float32")
         scale = real / ops.maximum(ops.sum(real), 1.0)
         chunks = -(-words // CHUNK_OF_VOCABULARY)
+        taught = teacher_ids is not None and teacher_shares is not None
+        own = 1.0 - self.distillation if taught else 1.0  # the share of the labels, smoothed, in what is wanted
+        e = self.label_smoothing
         if self.consistency:
             pair = ops.reshape(hidden, (2, -1, hidden.shape[-1]))
-            partition = consistent_partition(pair, weights, bias, scale, self.consistency, chunks, self.products)
+            by_word = ops.transpose(weights) if columns else weights
+            loss = consistent_partition(pair, by_word, bias, scale, self.consistency, chunks, self.products)
             hidden = ops.mean(pair, axis=0)  # what follows is linear in the states
+            label = ops.sum(hidden * ops.take(by_word, labels, axis=0), axis=-1) + ops.take(bias, labels, axis=0)
+            loss = loss - own * (1.0 - e) * ops.sum(scale * label)
         else:
             hidden = ops.reshape(hidden, (-1, hidden.shape[-1]))
-            partition = log_partition(hidden, weights, bias, scale, chunks, self.products)
-        label = ops.sum(hidden * ops.take(weights, labels, axis=0), axis=-1) + ops.take(bias, labels, axis=0)
-        e = self.label_smoothing
-        wanted = (1.0 - e) * label
+            label_share = own * (1.0 - e)
+            settings = label_share, chunks, self.products, columns
+            loss = chunked_cross_entropy(hidden, weights, bias, labels, scale, *settings)
         if e:
-            mean = ops.matmul(hidden, ops.expand_dims(ops.mean(weights, axis=0), 1))[:, 0] + ops.mean(bias)
-            wanted = wanted + e * mean
+            row = ops.mean(weights, axis=1 if columns else 0)
+            mean = ops.matmul(hidden, ops.expand_dims(row, 1))[:, 0] + ops.mean(bias)
+            loss = loss - own * e * ops.sum(scale * mean)
         if teacher_ids is not None and teacher_shares is not None:
-            # As the labels' term: no logits are needed, for a mean of logits is the logit of a mean of rows.
+            # No logits are needed, for a mean of logits is the logit of a mean of rows.
             ids = ops.reshape(ops.cast(teacher_ids, "int32"), (-1, teacher_ids.shape[-1]))
             shares = ops.reshape(ops.cast(teacher_shares, "float32"), (-1, teacher_ids.shape[-1]))
-            row = ops.sum(ops.expand_dims(shares, 2) * ops.take(weights, ids, axis=0), axis=1)
-            taught = ops.sum(hidden * row, axis=-1) + ops.sum(shares * ops.take(bias, ids, axis=0), axis=-1)
-            wanted = (1.0 - self.distillation) * wanted + self.distillation * taught
-        return partition - ops.sum(scale * wanted)
+            by_word = ops.transpose(weights) if columns else weights
+            row = ops.sum(ops.expand_dims(shares, 2) * ops.take(by_word, ids, axis=0), axis=1)
+            logit = ops.sum(hidden * row, axis=-1) + ops.sum(shares * ops.take(bias, ids, axis=0), axis=-1)
+            loss = loss - self.distillation * ops.sum(scale * logit)
+        return loss
 
 
 def fuse_loss(
