@@ -33,15 +33,19 @@ def rise(options: argparse.Namespace) -> int:
     import keras
 
     from keras_attention import Seq2SeqConfig, build_seq2seq
+    from keras_attention.training.adam import Adam
     from keras_attention.training.head import fuse_loss
     from keras_attention.training.losses import TokenCrossEntropy
+    from keras_attention.training.processor import keep_freed_memory
 
     words = options.vocabulary
     config = Seq2SeqConfig(words, words, embedding_size=256, encoder_units=256, decoder_units=512, attention="general")
     model = build_seq2seq(config)
     fused = options.worker == "fused loss"
+    if fused:
+        keep_freed_memory()
     fitted = fuse_loss(model) if fused else model
-    fitted.compile(keras.optimizers.Adam(1e-3), loss=None if fused else TokenCrossEntropy())
+    fitted.compile((Adam if fused else keras.optimizers.Adam)(1e-3), loss=None if fused else TokenCrossEntropy())
     generator = np.random.default_rng(1)
 
     def step(batch: int, length: int) -> None:

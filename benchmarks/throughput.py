@@ -66,7 +66,9 @@ def make_ours(options: argparse.Namespace, feeding: bool, products: str) -> Call
     from keras_attention.training.adam import Adam
     from keras_attention.training.fitting import set_products
     from keras_attention.training.head import fuse_loss
+    from keras_attention.training.processor import keep_freed_memory
 
+    keep_freed_memory()  # as every training here does
     model = build_seq2seq(
         Seq2SeqConfig(
             options.vocabulary,

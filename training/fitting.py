@@ -20,7 +20,7 @@ from .distribution import Devices
 from .head import fuse_loss
 from .links import Links, make_guide
 from .losses import TokenCrossEntropy
-from .processor import choose_products
+from .processor import choose_products, keep_freed_memory
 from .recipes import Splits
 from .settings import Settings
 from .shards import ShardedDataset
