@@ -20,7 +20,7 @@ from keras_attention.types import PAD_ID, Tensor
 from .consistency import consistent_partition, exponentiate, of_the_loss
 from .signals import AlignmentLoss, Signals, rewire
 
-CHUNK_OF_VOCABULARY = 4000
+CHUNK_OF_VOCABULARY = 8000
 """A batch is cut into one chunk of tokens for each so many words of the vocabulary."""
 
 
