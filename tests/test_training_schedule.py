@@ -1,6 +1,8 @@
 """What changes from update to update and from epoch to epoch: learning rate, and the segmentations drawn."""
 
+import ctypes
 import math
+import platform
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ from keras_attention.errors import UserError
 from keras_attention.text import SubwordTokenizer, train_tokenizer
 from keras_attention.training.callbacks import Progress, Trainer
 from keras_attention.training.data import BatchDataset, Encoded, sample_pairs
-from keras_attention.training.processor import choose_products
+from keras_attention.training.processor import choose_products, keep_freed_memory
 from keras_attention.training.schedules import cosine
 from keras_attention.training.settings import Settings
 
@@ -156,3 +158,9 @@ def test_products_are_chosen_by_the_processor(tmp_path, flags, expected) -> None
     assert choose_products("auto", tmp_path / "cpuinfo") == expected
     assert choose_products("auto", tmp_path / "missing") == "float32"
     assert choose_products("bfloat16", tmp_path / "missing") == "bfloat16"
+
+
+def test_freed_memory_is_kept_where_the_c_library_takes_the_wish(monkeypatch) -> None:
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # as musl and macOS, which have no such function
+    assert not keep_freed_memory()

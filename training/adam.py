@@ -12,12 +12,18 @@ from .distribution import replica
 
 
 class Adam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam`, its numbers and its checkpoints, with two differences.
+    """`keras.optimizers.Adam`, its checkpoints, and under JAX and PyTorch its numbers (Kingma and Ba 2015,
+    arXiv 1412.6980, algorithm 1). On TensorFlow there are three differences.
 
-    On TensorFlow each float32 variable is updated by the kernel that TensorFlow has for it (`ResourceApplyAdam`), which
-    reads and writes variable, moments and gradient once; Keras' own update takes ten operations, each with a pass over
-    memory. Where several devices share a batch, `global_clipnorm` bounds the norm of the whole batch's gradient; Keras
-    bounds each device's part before it adds them up, which gives other updates than one device.
+    Each float32 variable is updated by the kernel that TensorFlow has for it (`ResourceApplyAdam`), which reads and
+    writes variable, moments and gradient once; Keras' own update takes ten operations, each with a pass over memory.
+
+    The gradient of an embedding comes from TensorFlow as rows, a row for each time that a word is read. Keras 3.15 adds
+    up the squares of the rows of one word, both for the second moment and for the norm, where the algorithm has the
+    square of their sum; here as on the other backends the rows are added up first.
+
+    Where several devices share a batch, `global_clipnorm` bounds the norm of the whole batch's gradient; Keras bounds
+    each device's part before it adds them up, which gives other updates than one device.
     """
 
     _find_moments: Callable[[int], tuple[Any, Any] | None] = staticmethod({}.get)
@@ -50,17 +56,20 @@ class Adam(keras.optimizers.Adam):
             beta1=beta_1,
             beta2=beta_2,
             epsilon=tf.constant(self.epsilon, variable.dtype),
-            grad=tf.convert_to_tensor(gradient),  # of an embedding only some rows come
+            grad=gradient,
         )
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            grads = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in grads]
         context = replica()
         if context is not None and self.global_clipnorm is not None:
             import tensorflow as tf
 
             # Keras adds up over the devices once more, so that each gives its share.
             share = 1.0 / context.num_replicas_in_sync
-            grads = [tf.convert_to_tensor(gradient) for gradient in grads]
             grads = [share * g for g in context.all_reduce(tf.distribute.ReduceOp.SUM, grads)]
             norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in grads)) / share
             factor = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)

@@ -55,6 +55,7 @@ def make_fitting(
 ) -> Fitting:
     """Seeds every generator and makes the model of `run`, compiled, and its batches."""
     make_deterministic(settings.seed)
+    keep_freed_memory()
     devices = Devices(settings.distribute)
     fuse = fuses_loss(settings, run.config)
     options: dict[str, Any] = {

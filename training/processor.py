@@ -23,8 +23,13 @@ def choose_products(wanted: str, cpu_info: pathlib.Path = CPU_INFO) -> str:
     return "bfloat16" if BFLOAT16_FLAGS.intersection(words) else "float32"
 
 
-KEPT = 128 * 2**20
-_M_TOP_PAD = -2  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
+KEPT = {
+    _M_TOP_PAD: 128 * 2**20,
+    # Where one is set, glibc no longer adapts these two, which begin with 128 KiB: what it would come to, and more.
+    _M_MMAP_THRESHOLD: 32 * 2**20,
+    _M_TRIM_THRESHOLD: 256 * 2**20,
+}
 
 
 def keep_freed_memory() -> bool:
@@ -39,4 +44,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl and macOS have none; Windows has no such handle
         return False
-    return bool(mallopt(_M_TOP_PAD, KEPT))
+    return all([bool(mallopt(option, value)) for option, value in KEPT.items()])

@@ -1,0 +1,92 @@
+"""Adam: the algorithm's numbers on every backend, Keras' checkpoints, one kernel where TensorFlow has it."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_attention.training.adam import Adam
+
+WORDS, DEPTH = 11, 4
+
+OPTIONS = [
+    {},
+    {"global_clipnorm": 0.1},
+    {"use_ema": True, "ema_momentum": 0.7},
+    {"gradient_accumulation_steps": 2},
+    {"amsgrad": True},
+    {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-2, "weight_decay": 0.1},
+]
+
+
+class Lookup(keras.layers.Layer):
+    """An embedding whose gradient comes as one matrix: a product with one-hot rows."""
+
+    def build(self, _: Any) -> None:
+        self.table = self.add_weight(shape=(WORDS, DEPTH), name="embeddings")
+
+    def call(self, ids: Any) -> Any:
+        return ops.matmul(ops.one_hot(ids, WORDS), self.table)
+
+
+def fitted(
+    optimizer: keras.optimizers.Optimizer, as_rows: bool = True, **how: Any
+) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """A model with an embedding after six updates; each batch reads its words several times."""
+    ids = keras.Input((5,), dtype="int32")
+    table = keras.layers.Embedding(WORDS, DEPTH, name="words") if as_rows else Lookup(name="words")
+    model = keras.Model(ids, keras.layers.Dense(3, name="out")(keras.layers.Flatten()(table(ids))))
+    generator = np.random.default_rng(1)
+    model.set_weights([generator.normal(size=weight.shape) for weight in model.get_weights()])
+    model.compile(optimizer, "mse", **how)
+    for _ in range(6):
+        inputs, wanted = generator.integers(0, WORDS, (8, 5)), generator.normal(size=(8, 3))
+        model.train_on_batch(inputs.astype("int32"), wanted.astype("float32"))
+    return model, optimizer
+
+
+def assert_alike(ours: Any, theirs: Any) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        # Float32, added up in another order; Adam divides by roots of squares near epsilon.
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_updates_are_those_of_keras(options) -> None:
+    """Weights, and all that a checkpoint keeps, in Keras' order and under its names.
+
+    Keras' own is given the embedding's gradient as a matrix: of rows it makes something else under TensorFlow.
+    """
+    model, ours = fitted(Adam(0.05, **options))
+    twin, theirs = fitted(keras.optimizers.Adam(0.05, **options), as_rows=False)
+    assert_alike(model.get_weights(), twin.get_weights())
+    names = [[variable.path.split("/", 1)[1] for variable in one.variables] for one in (ours, theirs)]
+    assert names[0] == names[1]
+    assert_alike(*([variable.value for variable in one.variables] for one in (ours, theirs)))
+
+
+def test_compiled_updates_are_the_same() -> None:
+    if keras.backend.backend() == "torch":
+        pytest.skip("PyTorch compiles by a C++ compiler, which a machine need not have")
+    models = [fitted(Adam(0.05, global_clipnorm=0.1), jit_compile=compiled)[0] for compiled in (True, False)]
+    assert_alike(*(model.get_weights() for model in models))
+
+
+def test_a_config_makes_the_same_optimizer() -> None:
+    again = Adam.from_config(Adam(0.05, beta_1=0.8, global_clipnorm=2.0).get_config())
+    assert (type(again), again.beta_1, again.global_clipnorm) == (Adam, 0.8, 2.0)
+
+
+def test_tensorflow_updates_each_variable_by_one_operation() -> None:
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the kernel is TensorFlow's")
+    import tensorflow as tf
+
+    model, _ = fitted(Adam(0.05))
+    specs = [tf.TensorSpec((None, 5), tf.int32), tf.TensorSpec((None, 3))]
+    graph = tf.function(lambda *batch: model.train_step(batch)).get_concrete_function(*specs).graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    assert kinds.count("ResourceApplyAdam") == len(model.trainable_variables) == 3
+    assert "AssignSubVariableOp" not in kinds
