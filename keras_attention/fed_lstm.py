@@ -15,7 +15,7 @@ from keras_attention.cells import AttentionCell
 from keras_attention.lstm import pass_gates, pass_gates_back, product
 from keras_attention.masking import masked_softmax
 from keras_attention.recurrent import RecurrentStack
-from keras_attention.stepping import run_time_major
+from keras_attention.stepping import run_time_major, with_gradient
 from keras_attention.types import Tensor
 
 
@@ -78,7 +78,7 @@ def run_fed_lstm(
     fed_depth, depth = attentional_kernel.shape[1], values.shape[-1]
     recurrence, combination = products
 
-    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    @with_gradient
     def run(
         x: Tensor,
         h: Tensor,

@@ -12,7 +12,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_attention.stepping import run_time_major
+from keras_attention.stepping import run_time_major, with_gradient
 from keras_attention.types import Tensor
 
 PRODUCTS = ("float32", "bfloat16")
@@ -122,7 +122,7 @@ def run_lstms(
             return product(left, right, products)
         return ops.expand_dims(product(ops.squeeze(left, 0), ops.squeeze(right, 0), products), 0)
 
-    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    @with_gradient
     def run(x: Tensor, h: Tensor, c: Tensor, kernel: Tensor, recurrent: Tensor, bias: Tensor) -> Any:
         # All but the weights as rows: `(count B, T, D)` and `(count B, U)`.
         def in_groups(rows: Tensor) -> Tensor:

@@ -319,4 +319,4 @@ def best_by_own_gradient(dtype: str) -> bool:
     if dtype != "float32" or backend not in ("tensorflow", "jax"):  # of others Keras does not know the devices
         return False
     on_gpu = any(name.lower().startswith(("gpu", "cuda")) for name in keras.distribution.list_devices())
-    return on_gpu == (backend == "jax")
+    return on_gpu if backend == "jax" else not on_gpu

@@ -71,6 +71,17 @@ def run_time_major(
     return [ops.transpose(output, (1, 0, 2)) for output in outputs], list(final)
 
 
+def with_gradient(function: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
+    """`ops.custom_gradient` for a function of several results.
+
+    Under PyTorch Keras takes functions of one result alone; there PyTorch's own gradient of the results is what counts.
+    """
+    if keras.backend.backend() == "torch":
+        return lambda *tensors: function(*tensors)[0]
+    wrapped: Callable[..., Any] = ops.custom_gradient(function)
+    return wrapped
+
+
 def join(tensors: Sequence[Tensor]) -> Tensor:
     """One tensor of several, along the last axis."""
     return ops.concatenate(list(tensors), axis=-1) if len(tensors) > 1 else tensors[0]

@@ -70,7 +70,10 @@ def test_the_gradients_are_numeric_ones(parts: tuple[float, float, float]) -> No
 
     def loss(*tensors: Any, sums: Any = np.sum, function: Any = numpy_fed_lstm) -> Any:
         vectors, alignments, h, c, fed = function(*tensors)
-        total = parts[0] * sums(vectors * to_vectors) + parts[1] * sums(alignments * to_alignments)
+        factors = [to_vectors, to_alignments]
+        if sums is ops.sum:
+            factors = [ops.convert_to_tensor(factor) for factor in factors]
+        total = parts[0] * sums(vectors * factors[0]) + parts[1] * sums(alignments * factors[1])
         return total + parts[2] * (sums(h * h) - 2 * sums(c * c * c) + sums(fed))
 
     found = gradients(lambda *tensors: loss(*tensors, sums=ops.sum, function=run), TENSORS)
@@ -170,7 +173,11 @@ def test_training_takes_it_and_learns_what_the_loop_learns(attention: Any, monke
 
         def loss(*tensors: Any) -> Any:
             outputs, alignments, after = results(*tensors)
-            return ops.sum(outputs * upstream) + ops.sum(ops.square(alignments)) + ops.sum(after["c_0"])
+            return (
+                ops.sum(outputs * ops.convert_to_tensor(upstream))
+                + ops.sum(ops.square(alignments))
+                + ops.sum(after["c_0"])
+            )
 
         outputs, alignments, after = results(inputs, memory)
         plain = [outputs, alignments, *(after[name] for name in sorted(after))]

@@ -63,7 +63,7 @@ def test_the_gradients_are_numeric_ones(tensors, weights) -> None:
 
     def loss_of_tensors(*values):
         outputs, h, c = run_lstm(*values)
-        total = weights[0] * ops.sum(outputs * upstream) + weights[1] * ops.sum(ops.square(h))
+        total = weights[0] * ops.sum(outputs * ops.convert_to_tensor(upstream)) + weights[1] * ops.sum(ops.square(h))
         return total + weights[2] * ops.sum(ops.sin(c))
 
     found = gradients(loss_of_tensors, tensors)
@@ -106,7 +106,8 @@ def test_several_in_one_loop_are_each_one_alone() -> None:
         def loss(*tensors: Any) -> Any:
             found = run([list(tensors[6 * group : 6 * group + 6]) for group in range(3)])
             parts = [
-                ops.sum(outputs * up) + ops.sum(h * c) for (outputs, h, c), up in zip(found, upstream, strict=True)
+                ops.sum(outputs * ops.convert_to_tensor(up)) + ops.sum(h * c)
+                for (outputs, h, c), up in zip(found, upstream, strict=True)
             ]
             return parts[0] + 2.0 * parts[1] - parts[2]
 
@@ -117,7 +118,8 @@ def test_several_in_one_loop_are_each_one_alone() -> None:
     )
     alone = total(lambda all_: [run_lstm(*one) for one in all_])
     flat = [tensor for group in groups for tensor in group]
-    np.testing.assert_allclose(together(*flat), alone(*flat), rtol=1e-5)
+    tensors = [ops.convert_to_tensor(array) for array in flat]
+    assert float(together(*tensors)) == pytest.approx(float(alone(*tensors)), rel=1e-5)
     for got, expected in zip(gradients(together, flat), gradients(alone, flat), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
@@ -130,14 +132,19 @@ def test_training_takes_it_and_gives_what_inference_gives(given, monkeypatch) ->
     state = None
     if given:
         state = {name: draw(BATCH, UNITS, seed=index) for index, name in enumerate(stack.state_names)}
-    results = [stack(x, lengths, initial_state=state, training=training) for training in (True, False)]
+
+    def run(training: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        outputs, final = stack(x, lengths, initial_state=state, training=training)
+        return ops.convert_to_numpy(outputs), {name: ops.convert_to_numpy(tensor) for name, tensor in final.items()}
+
+    results = [run(training) for training in (True, False)]
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)  # float32 sums in another order
     for name in results[0][1]:
         np.testing.assert_allclose(results[0][1][name], results[1][1][name], rtol=1e-5, atol=1e-6)
     stack.products = "bfloat16"
-    rounded = stack(x, lengths, initial_state=state, training=True)[0]
+    rounded = run(True)[0]
     assert np.abs(rounded - results[0][0]).max() > 0, "the training pass goes through run_lstm"
-    np.testing.assert_array_equal(stack(x, lengths, initial_state=state, training=False)[0], results[1][0])
+    np.testing.assert_array_equal(run(False)[0], results[1][0])
 
 
 def test_attentional_vectors_round_their_operands_in_training_alone() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from .distribution import replica
+
+
+@dataclasses.dataclass(frozen=True)
+class _Moments:
+    """The two moments of each variable. Not a bare dict: Keras would save what it finds in one a second time."""
+
+    of: dict[int, tuple[Any, Any]]
 
 
 class Adam(keras.optimizers.Adam):
@@ -26,19 +34,18 @@ class Adam(keras.optimizers.Adam):
     each device's part before it adds them up, which gives other updates than one device.
     """
 
-    _find_moments: Callable[[int], tuple[Any, Any] | None] = staticmethod({}.get)
+    _moments: _Moments | None = None
 
     def add_optimizer_variables(self, trainable_variables: Sequence[Any], name: Any, initializer: Any = "zeros") -> Any:
         """Keras' own; each variable's two moments are kept at hand for `update_step`."""
         made = super().add_optimizer_variables(trainable_variables, name, initializer)
         if list(name) == ["momentum", "velocity"]:
             keys = [_key(variable) for variable in trainable_variables]
-            # The function, not the dict: what Keras finds in an attribute it would save a second time.
-            self._find_moments = dict(zip(keys, zip(*made, strict=True), strict=True)).get
+            self._moments = _Moments(dict(zip(keys, zip(*made, strict=True), strict=True)))
         return made
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        moments = self._find_moments(_key(variable))
+        moments = None if self._moments is None else self._moments.of.get(_key(variable))
         if moments is None or self.amsgrad or not _has_kernel(variable):
             super().update_step(gradient, variable, learning_rate)
             return

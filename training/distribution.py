@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_attention.errors import UserError
 from keras_attention.types import Tensor

@@ -2,8 +2,8 @@
 
     L = 1/N sum_n [ log sum_w exp(z_nw) - (1 - e) z_n,label - e mean_w z_nw ],   z_n = E h_n + b
 
-over the N real tokens. The gradient in z of the first two terms, `softmax(z_n)_w`, less `1 - e` at the label, is used up
-in the very chunk of tokens in which it is made: its products with E and h are kept, it itself is not. The third term
+over the N real tokens. The gradient in z of the first two terms, `softmax(z_n)_w`, less `1 - e` at the label, is used
+up in the very chunk of tokens in which it is made: its products with E and h are kept, it itself is not. The third term
 needs no logits at all.
 """
 
