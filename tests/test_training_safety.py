@@ -123,11 +123,11 @@ def test_an_explosion_is_a_warning(toy_run) -> None:
 
 
 def test_a_time_limit_in_mid_epoch_is_told(toy_folder, tmp_path, capsys) -> None:
-    train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=0.02)
+    train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=0.02, batch_size=1)
     assert (tmp_path / "run" / "model.keras").exists()
     out = capsys.readouterr().out
     assert "done: 0.02 minutes used, in epoch" in out
-    assert "of 6" in out
+    assert "of 92" in out
     rows = len(read_history(tmp_path / "run" / "history.csv"))
-    train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=0.02)
+    train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=0.02, batch_size=1)
     assert len(read_history(tmp_path / "run" / "history.csv")) == rows, "time is up: nothing is trained again"

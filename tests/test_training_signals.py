@@ -48,15 +48,16 @@ def loss_of(model, signals, inputs):
 
 def test_coverage_costs_what_was_covered_before():
     alignments = np.array([[[0.6, 0.4, 0.0], [0.5, 0.1, 0.4], [0.0, 1.0, 0.0]]], "float32")
-    np.testing.assert_allclose(numpy(coverage_losses(alignments)), [[0.0, 0.6, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(numpy(coverage_losses(ops.convert_to_tensor(alignments))), [[0.0, 0.6, 0.5]], atol=1e-6)
 
 
 def test_guided_losses_are_cross_entropy_and_squares():
     alignments = np.array([[[0.6, 0.4], [0.5, 0.5], [0.1, 0.9]]], "float32")
     guide = np.array([[[1.0, 0.0], [0.5, 0.5], [0.0, 0.0]]], "float32")
+    tensors = ops.convert_to_tensor(alignments), ops.convert_to_tensor(guide)
     expected = [[-np.log(0.6), np.log(2), 0.0]]
-    np.testing.assert_allclose(numpy(guided_losses(alignments, guide, "cross_entropy")), expected, atol=1e-6)
-    np.testing.assert_allclose(numpy(guided_losses(alignments, guide, "mse")), [[0.16, 0.0, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(numpy(guided_losses(*tensors, "cross_entropy")), expected, atol=1e-6)
+    np.testing.assert_allclose(numpy(guided_losses(*tensors, "mse")), [[0.16, 0.0, 0.0]], atol=1e-6)
 
 
 def test_gold_words_are_kept_less_and_less():
