@@ -162,3 +162,9 @@ def test_attentional_vectors_round_their_operands_in_training_alone() -> None:
     # Eleven products of numbers near 1 and their sum, each rounded to 8 bits.
     np.testing.assert_allclose(vectors(True), plain, atol=0.03)
     assert np.abs(vectors(True) - plain).max() > 1e-5
+
+
+def test_pytorch_is_not_asked_for_devices_that_keras_does_not_know_there(monkeypatch) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    monkeypatch.delattr(keras.distribution, "list_devices")
+    assert not recurrent.best_by_own_gradient("float32")
