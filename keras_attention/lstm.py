@@ -3,8 +3,8 @@
 Differentiating a loop step by step adds to the gradient of the weights at every step: T products of a few rows each,
 and T additions to matrices of the size of the weights. Here the backward loop finds only the gradients of the gates;
 those of both kernels, of the bias and of the inputs follow from all steps at once. What the backward loop multiplies by
-is found in the forward loop, where its factors are at hand; each step's is a tensor of its own and read where it lies,
-for to pack and split tensors of this size costs as much as half the products.
+is found in the forward loop, where its factors are at hand; each step's is a tensor of its own and read where it lies:
+to pack and split them had cost TensorFlow on a processor as much as half the products.
 """
 
 from collections.abc import Iterable, Sequence

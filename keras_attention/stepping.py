@@ -55,7 +55,8 @@ def run_time_major(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """`run_steps` of one sequence by the loop of `keras.layers.RNN`, without packing: outputs as the loop leaves them.
 
-    A step may read the step of a sequence `(T, B, D)` by its number, which takes no copy.
+    A step may read the step of another sequence `(T, B, D)` by its number: `sequence[at]`, where `at` is part of the
+    state. TensorFlow copies nothing then, but for steps of other sizes than a multiple of 64 bytes.
 
     Args:
         step: `step(inputs (B, D), state) -> outputs, state`.

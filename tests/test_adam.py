@@ -79,6 +79,27 @@ def test_a_config_makes_the_same_optimizer() -> None:
     assert (type(again), again.beta_1, again.global_clipnorm) == (Adam, 0.8, 2.0)
 
 
+def test_a_saved_model_goes_on_as_it_would_have(tmp_path) -> None:
+    model, _ = fitted(Adam(0.05, global_clipnorm=0.1))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again.optimizer) is Adam
+    batch = np.arange(10).reshape(2, 5), np.ones((2, 3), "float32")
+    for one in (model, again):
+        one.train_on_batch(*batch)
+    assert_alike(again.get_weights(), model.get_weights())
+
+
+def test_a_gradient_of_another_dtype_is_taken() -> None:
+    if keras.backend.backend() == "torch":
+        pytest.skip("PyTorch's update of Keras takes its tensors alone")
+    variable = keras.Variable(np.zeros(3, "float32"))
+    optimizer = Adam(0.1)
+    optimizer.build([variable])
+    optimizer.apply([ops.convert_to_tensor(np.asarray([1.0, -2.0, 0.0]), dtype="float16")], [variable])
+    np.testing.assert_allclose(ops.convert_to_numpy(variable.value), [-0.1, 0.1, 0.0], atol=1e-6)
+
+
 def test_tensorflow_updates_each_variable_by_one_operation() -> None:
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the kernel is TensorFlow's")

@@ -1,5 +1,6 @@
 """The LSTM with a gradient of its own: numbers of a NumPy loop, gradients of Keras' layer, rounding of products."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -162,6 +163,28 @@ def test_attentional_vectors_round_their_operands_in_training_alone() -> None:
     # Eleven products of numbers near 1 and their sum, each rounded to 8 bits.
     np.testing.assert_allclose(vectors(True), plain, atol=0.03)
     assert np.abs(vectors(True) - plain).max() > 1e-5
+
+
+def test_tensorflow_packs_and_splits_nothing_that_it_need_not(tensors) -> None:
+    """One split in the forward loop, of z into gates; one concatenation in the backward loop, of their gradients."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("what a loop is made of is TensorFlow's graph")
+    import tensorflow as tf
+
+    def slopes(*values: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            total = ops.sum(run_lstm(*values)[0])
+        return tape.gradient(total, values)
+
+    specs = [tf.TensorSpec((None, None, DEPTH)), *[tf.TensorSpec((None, UNITS))] * 2, *map(tf.TensorSpec, SHAPES[3:])]
+    library = tf.function(slopes).get_concrete_function(*specs).graph.as_graph_def().library
+    bodies = [function for function in library.function if re.search("while.*_body", function.signature.name)]
+    kinds = [[node.op for node in body.node_def] for body in bodies]
+    assert sorted((found.count("Split"), found.count("ConcatV2"), found.count("MatMul")) for found in kinds) == [
+        (0, 1, 1),
+        (1, 0, 1),
+    ]
 
 
 def test_pytorch_is_not_asked_for_devices_that_keras_does_not_know_there(monkeypatch) -> None:

@@ -19,6 +19,7 @@ class _Moments:
     of: dict[int, tuple[Any, Any]]
 
 
+@keras.saving.register_keras_serializable(package="keras_attention")
 class Adam(keras.optimizers.Adam):
     """`keras.optimizers.Adam`, its checkpoints, and under JAX and PyTorch its numbers (Kingma and Ba 2015,
     arXiv 1412.6980, algorithm 1). On TensorFlow there are three differences.
@@ -63,7 +64,7 @@ class Adam(keras.optimizers.Adam):
             beta1=beta_1,
             beta2=beta_2,
             epsilon=tf.constant(self.epsilon, variable.dtype),
-            grad=gradient,
+            grad=tf.cast(gradient, variable.dtype),
         )
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
@@ -77,10 +78,12 @@ class Adam(keras.optimizers.Adam):
 
             # Keras adds up over the devices once more, so that each gives its share.
             share = 1.0 / context.num_replicas_in_sync
-            grads = [share * g for g in context.all_reduce(tf.distribute.ReduceOp.SUM, grads)]
-            norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in grads)) / share
-            factor = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
-            grads = [factor * g for g in grads]
+            there = [place for place, gradient in enumerate(grads) if gradient is not None]
+            summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [grads[place] for place in there])
+            norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in summed))
+            factor = share * self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
+            for place, gradient in zip(there, summed, strict=True):
+                grads[place] = factor * gradient
         return super().apply(grads, trainable_variables)
 
 

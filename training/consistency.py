@@ -21,11 +21,17 @@ from keras_attention.lstm import product
 from keras_attention.types import Tensor
 
 
-def exponentiate(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`exp(z - max z)` `(N, V)`, its sums `(N, 1)` and `log sum exp z` `(N, 1)`, without overflow."""
+def exponentiate(logits: Tensor, read: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """`exp(z - max z)` `(N, V)`, its sums `(N, 1)` and `log sum exp z` `(N, 1)`, without overflow.
+
+    `read` `(N, 1)` is what was read of the logits: TensorFlow then reads it first, and the exponentials take the
+    logits' place in memory.
+    """
     # The last chunks of a tiny batch have no rows, which Keras refuses; what it takes as an initial value instead lies
     # on the processor under PyTorch, wherever the rows are.
     top = logits[:, :1] if logits.shape[0] == 0 else ops.max(logits, axis=-1, keepdims=True)
+    if read is not None:
+        top = top + 0.0 * read
     exponentials = ops.exp(logits - top)
     sums = ops.sum(exponentials, axis=-1, keepdims=True)
     return exponentials, sums, ops.log(sums) + top

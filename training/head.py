@@ -20,7 +20,7 @@ from keras_attention.types import PAD_ID, Tensor
 from .consistency import consistent_partition, exponentiate, of_the_loss
 from .signals import AlignmentLoss, Signals, rewire
 
-CHUNK_OF_VOCABULARY = 8000
+CHUNK_OF_VOCABULARY = 4000
 """A batch is cut into one chunk of tokens for each so many words of the vocabulary."""
 
 
@@ -65,16 +65,17 @@ def chunked_cross_entropy(
             if chunk:  # one after the other: TensorFlow would make all chunks' logits at once
                 rows = rows + 0.0 * d_weights[0, 0]
             logits = product(rows, to_words, products) + bias
-            exponentials, sums, partition = exponentiate(logits)
             share = ops.expand_dims(scale[part], 1)
-            if label_share:
-                label = ops.expand_dims(labels[part], 1)
-                partition = partition - label_share * ops.take_along_axis(logits, label, axis=1)
-                # In place, where nothing else reads them: N numbers, not a second matrix.
-                at_label = ops.take_along_axis(exponentials, label, axis=1) - label_share * sums
+            label = ops.expand_dims(labels[part], 1)
+            at_label = ops.take_along_axis(logits, label, axis=1) if label_share else None
+            exponentials, sums, partition = exponentiate(logits, at_label)
+            if at_label is not None:
+                partition = partition - label_share * at_label
+                # N numbers, for which TensorFlow on a processor copies the matrix: cheaper than N rows of the weights.
+                lowered = ops.take_along_axis(exponentials, label, axis=1) - label_share * sums
                 number = ops.arange(ops.shape(label)[0], dtype="int32")
                 places = ops.stack([number, labels[part]], axis=1)
-                exponentials = ops.scatter_update(exponentials, places, at_label[:, 0])
+                exponentials = ops.scatter_update(exponentials, places, lowered[:, 0])
             total = total + ops.sum(share * partition)
             share = share / sums
             exponentials = ops.cast(exponentials, products)
