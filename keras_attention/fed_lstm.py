@@ -110,8 +110,9 @@ def run_fed_lstm(
             alignment = masked_softmax(_inner(keys, hidden), real)
             context = _weighted(alignment, values)
             vector = ops.tanh(product(ops.concatenate([context, hidden], axis=-1), weights[1], combination))
-            to_vector = kept[at] * (1.0 - ops.square(vector))
-            vector = vector * kept[at]
+            keep = kept[at]
+            to_vector = keep * (1.0 - ops.square(vector))
+            vector = vector * keep
             return [vector, alignment, context, hidden, to_vector, *slopes], [at + 1, vector, hidden, cell]
 
         projected = product(x, before, recurrence) + bias

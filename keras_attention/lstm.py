@@ -134,16 +134,12 @@ def run_lstms(
         def in_groups_of_steps(steps: Tensor) -> Tensor:
             """`(T, count B, D)` to `(count, T B, D)`."""
             depth = steps.shape[-1]
-            if count == 1:
-                return ops.reshape(steps, (1, -1, depth))
             groups = ops.reshape(steps, (ops.shape(steps)[0], count, -1, depth))
             return ops.reshape(ops.transpose(groups, (1, 0, 2, 3)), (count, -1, depth))
 
         def in_steps(groups: Tensor, length: Any) -> Tensor:
             """The inverse of `in_groups_of_steps`."""
             depth = groups.shape[-1]
-            if count == 1:
-                return ops.reshape(groups, (length, -1, depth))
             steps = ops.transpose(ops.reshape(groups, (count, length, -1, depth)), (1, 0, 2, 3))
             return ops.reshape(steps, (length, -1, depth))
 

@@ -113,8 +113,8 @@ def test_given_outputs_get_the_score_of_the_backward_search_that_found_them(tran
     scores = translator.score([text for text, _ in pairs], [one.text for _, one in pairs], 1.0, backward=True)
     for (_, one), score in zip(pairs, scores, strict=True):
         assert score.tokens == one.tokens
-        # What one step rounds, eight steps carry on: 2e-4 was seen between float32 and float64.
-        assert score.log_prob == pytest.approx(one.log_prob, abs=1e-3)
+        # Float32; PyTorch's sums differ by 3e-5 of the whole.
+        assert score.log_prob == pytest.approx(one.log_prob, rel=1e-4, abs=1e-4)
         assert score.score == pytest.approx(one.score, abs=1e-4)
         np.testing.assert_allclose(score.alignment, one.alignment, atol=1e-5)
 
