@@ -226,14 +226,18 @@ def measure(options: argparse.Namespace, names: list[str]) -> list[dict[str, Any
     workers = {}
     environment = thread_environment(options)
     for name in names:
-        workers[name] = subprocess.Popen(
-            [options.torch if name == "PyTorch" else sys.executable, __file__, "--worker", name, *passed],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
+        interpreter = options.torch if name == "PyTorch" else sys.executable
+        try:
+            workers[name] = subprocess.Popen(
+                [interpreter, __file__, "--worker", name, *passed],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
+            )
+        except OSError as error:
+            raise SystemExit(f"error: {name}: {interpreter} does not start ({error.strerror})") from error
         if read(workers[name]) != "ready":
             raise SystemExit(f"error: {name} did not start. Expected a working interpreter and its packages")
     rows = []
