@@ -8,6 +8,7 @@ import keras
 
 from keras_attention.errors import UserError
 from keras_attention.output_scores import TASK_METRIC
+from keras_attention.run_directory import RunDirectory
 
 from . import runtime
 from .quality import Task
@@ -80,6 +81,16 @@ def check_host_search(settings: SearchSettings) -> None:
     missing = runtime.only_in_graph({"search": settings.describe()})
     if missing:
         raise UserError(f"int8 files are searched on the host, which knows no {missing}. Expected: a plain beam search")
+
+
+def check_both_ways(runs: Sequence[RunDirectory]) -> None:
+    """Raises UserError for a run that learnt to write in one direction alone."""
+    for run in runs:
+        if not run.writes_backward:
+            raise UserError(
+                f"{run.path} was trained to write in one direction. Expected, for agreement, a run that learnt some "
+                "targets backwards: train --backward 0.5"
+            )
 
 
 def check_ranges(precision: str, calibration: Sequence[Any] | None, source_length: int) -> None:

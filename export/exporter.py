@@ -32,7 +32,16 @@ from . import (
     static_int8,
 )
 from .calibration import split_samples
-from .checks import TARGETS, check_backend, check_formats, check_host_search, check_ranges, check_references, check_task
+from .checks import (
+    TARGETS,
+    check_backend,
+    check_both_ways,
+    check_formats,
+    check_host_search,
+    check_ranges,
+    check_references,
+    check_task,
+)
 from .graphs import Graph
 from .planning import Members, Plan, plan_export, source_rows
 from .quality import LOSS_LIMIT
@@ -159,7 +168,12 @@ def export(
         model = RunDirectory.open(os.fspath(model))
     ensemble = None
     if isinstance(model, (list, tuple)) and model:
-        model, ensemble = open_members(model, combination)
+        opened, ensemble = open_members(model, combination)
+    else:
+        opened = [model]
+    model = opened[0]
+    if settings.method == "agreement":
+        check_both_ways([one for one in opened if isinstance(one, RunDirectory)])
     if isinstance(model, RunDirectory):
         tokenizers = (model.source_tokenizer, model.target_tokenizer)
         if samples is None:
@@ -202,18 +216,18 @@ def export(
     return written
 
 
-def open_members(models: Sequence[Any], combination: str) -> tuple[Any, Members]:
-    """The first of several runs or models, and all of them as one.
+def open_members(models: Sequence[Any], combination: str) -> tuple[list[Any], Members]:
+    """Several runs or models, opened, and all of them as one.
 
     Raises:
         UserError: for runs and models side by side, and vocabularies that differ.
     """
     if all(isinstance(one, keras.Model) for one in models):
-        return models[0], Members(models, combination)
+        return list(models), Members(models, combination)
     if any(isinstance(one, keras.Model) for one in models):
         raise UserError("Expected: run directories, or models. Received: both in one list")
     runs = [one if isinstance(one, RunDirectory) else RunDirectory.open(os.fspath(one)) for one in models]
-    return runs[0], Members(Translator.load(*runs, combination=combination).models, combination)
+    return runs, Members(Translator.load(*runs, combination=combination).models, combination)
 
 
 def begin_manifest(

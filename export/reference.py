@@ -140,6 +140,7 @@ def policies(net: Net, settings: SearchSettings, source: np.ndarray, found: Case
         "temperature": 0.7,
         "top_p": 0.8,
         "alpha": 0.4,
+        "backward_weight": 0.2,
     }
     if settings.phrases is not None:
         phrases = np.full((len(source), *settings.phrases), PAD_ID, np.int32)

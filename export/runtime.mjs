@@ -286,7 +286,7 @@ export class Artefact {
     }
     const [vocabulary] = this.manifest.signatures.translate.inputs.allowed.axes;
     values.allowed = given.allowed ?? new Array(vocabulary).fill(true);
-    values.prefix = given.prefix ?? rows.map(() => []);
+    values.prefix = given.prefix ?? rows.map(() => []);  // where there is no such knob, it stays empty
     if (values.allowed.length !== vocabulary || values.prefix.length !== rows.length) {
       throw new ArtefactError(`Expected: ${vocabulary} values in allowed, and a prefix for each of ${rows.length} rows`);
     }
@@ -360,10 +360,12 @@ export class Artefact {
       feeds[name] = { data: kind.from(dims.length ? knobs[name] : [knobs[name]]), dims };
     }
     feeds.allowed = { data: Uint8Array.from(knobs.allowed, Number), dims: [knobs.allowed.length] };
-    const width = Math.max(1, ...knobs.prefix.map((prefix) => prefix.length));
-    const pad = this.manifest.special_ids.pad;
-    const padded = knobs.prefix.flatMap((prefix) => [...prefix, ...new Array(width - prefix.length).fill(pad)]);
-    feeds.prefix = { data: Int32Array.from(padded), dims: [rows.length, width] };
+    if (inputs.prefix) {
+      const width = Math.max(1, ...knobs.prefix.map((prefix) => prefix.length));
+      const pad = this.manifest.special_ids.pad;
+      const padded = knobs.prefix.flatMap((prefix) => [...prefix, ...new Array(width - prefix.length).fill(pad)]);
+      feeds.prefix = { data: Int32Array.from(padded), dims: [rows.length, width] };
+    }
     const found = await this.run("translate", feeds);
     const [, beams, capacity, sources] = found.alignments.dims;
     return rows.map((row, b) =>
@@ -460,7 +462,8 @@ export class Artefact {
       }
       allowed = this.target.vocabulary.map((_, id) => !refused.has(id) && (allowed?.[id] ?? true));
     }
-    const found = await this.search(rows, { ...options, allowed, prefix: rows.map(() => begun) });
+    const prefixes = begun.length ? rows.map(() => begun) : undefined;
+    const found = await this.search(rows, { ...options, allowed, prefix: prefixes });
     return found.map((hypotheses, b) =>
       hypotheses
         .filter((one) => one.ids.length)

@@ -15,7 +15,7 @@ Two routes find the same tokens. The graph `translate` holds the encoder and the
 at export. The host loop runs `encode` once and `decode_step` for each token, with any beam size. Both take the knobs
 that the manifest names, each with its default: `max_length`, `min_length`, `length_penalty`, `allowed` (which ids may
 be written), `prefix` (ids that each translation begins with) and those of the search that was chosen at export. Groups,
-phrases, samples and contrastive search are in the graph alone. Every file is compared with
+phrases, samples, contrastive search and agreement are in the graph alone. Every file is compared with
 its SHA-256 in `manifest.json` before it is read.
 """
 
@@ -932,6 +932,10 @@ class Artefact:
             raise ArtefactError(f"Expected: a prefix for each of {count} sentences. Received: {len(each)}")
         return [self.target.written(text, "prefix") for text in each]
 
+    def _begun(self, prefixes: Sequence[Sequence[int]]) -> np.ndarray | None:
+        """The knob `prefix`; None where there is neither a prefix nor such a knob."""
+        return self.pad(prefixes, 1) if any(prefixes) or "prefix" in self.manifest["knobs"] else None
+
     def phrase_ids(self, texts: Sequence[str]) -> np.ndarray | None:
         """The knob `phrases` for one row; None, its default, where there are no texts.
 
@@ -1005,10 +1009,10 @@ class Artefact:
         if phrases is not None:
             asked["phrases"] = np.repeat(phrases[None], len(rows), axis=0)
         if rows:
-            knob_values(self.manifest, len(rows), {**asked, "prefix": self.pad(first_words, 1)})
+            knob_values(self.manifest, len(rows), {**asked, "prefix": self._begun(first_words)})
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            begun = self.pad(first_words[start : start + batch_size], 1)
+            begun = self._begun(first_words[start : start + batch_size])
             if phrases is not None:
                 asked["phrases"] = np.repeat(phrases[None], len(batch), axis=0)
             result = self.search(self.pad(batch), beam_size, host_loop, generator, prefix=begun, **asked)
@@ -1048,6 +1052,7 @@ KNOB_OPTIONS = (
     "temperature",
     "top_p",
     "alpha",
+    "backward_weight",
 )
 
 
@@ -1075,6 +1080,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--top-p", type=float, help="samples are drawn from the words that hold this probability")
     parser.add_argument("--seed", type=int, help="of samples")
     parser.add_argument("--alpha", type=float, help="of contrastive search")
+    parser.add_argument("--backward-weight", type=float, help="of agreement between both directions")
     parser.add_argument("--prefix", default="", metavar="TEXT", help="what each translation begins with")
     parser.add_argument("--ban", action="append", metavar="TOKEN", help="a token that no translation holds; repeat")
     parser.add_argument("--require", action="append", metavar="TEXT", help="what each translation holds; repeat")

@@ -23,7 +23,7 @@ from . import runtime
 from .ports import Axis, Port
 
 Net = EncoderDecoder | Ensemble
-METHODS = ("beam", "sample", "contrastive")
+METHODS = ("beam", "sample", "contrastive", "agreement")
 SMALL = 0.01
 """The smallest temperature and repetition penalty of an artefact: they divide and multiply."""
 CONSTRAINTS = ("min_length", "allowed", "prefix", "phrases", "repetition_penalty")
@@ -73,10 +73,11 @@ class SearchSettings:
         groups: of a diverse beam, fixed.
         stop: `"all"`, or `"best"` to stop as soon as the best translation of each row is known, fixed.
         diversity: default of how much groups avoid each other's words.
-        method: `"beam"`, `"sample"` or `"contrastive"`, fixed.
+        method: `"beam"`, `"sample"`, `"contrastive"`, or `"agreement"` of a beam in each direction; fixed.
         temperature, top_p: defaults, of samples.
         top_k: draws are cut to so many words; all if `None`; fixed.
         alpha: default, of contrastive search.
+        backward_weight: default, of agreement: how much the backward direction counts.
 
     Raises:
         UserError: where a value is out of range, or belongs to another method.
@@ -101,6 +102,7 @@ class SearchSettings:
     top_p: float = 1.0
     top_k: int | None = None
     alpha: float = 0.6
+    backward_weight: float = 0.5
 
     def __post_init__(self) -> None:
         least = 0 if self.no_repeat_ngram is None else self.no_repeat_ngram
@@ -122,6 +124,7 @@ class SearchSettings:
             ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
             ("top_k", self.top_k is None or self.top_k >= 1, one_or_more),
             ("alpha", 0 <= self.alpha <= 1, "0 to 1"),
+            ("backward_weight", 0 <= self.backward_weight <= 1, "0 to 1"),
         ):
             if not good:
                 raise UserError(f"The {name} is out of range. Expected: {expected}. Received: {getattr(self, name)}")
@@ -162,7 +165,8 @@ class SearchSettings:
         elif self.coverage_penalty:
             raise UserError("The plain encoder-decoder covers no source. Expected: coverage_penalty=0")
         found.append(Knob(Port("allowed", "bool", (vocabulary,)), True))
-        found.append(Knob(Port("prefix", "int32", ("batch", "prefix_length")), PAD_ID, PAD_ID, vocabulary - 1))
+        if self.method != "agreement":  # the backward direction would have to end with it
+            found.append(Knob(Port("prefix", "int32", ("batch", "prefix_length")), PAD_ID, PAD_ID, vocabulary - 1))
         if self.repetition_penalty is not None:
             found.append(Knob(Port("repetition_penalty", "float32", ()), self.repetition_penalty, SMALL))
         if self.phrases is not None:
@@ -176,6 +180,8 @@ class SearchSettings:
             found.append(Knob(Port("uniforms", "float32", axes), 0.5, 0.0, 1.0, random=True))
         if self.method == "contrastive":
             found.append(Knob(Port("alpha", "float32", ()), self.alpha, 0.0, 1.0))
+        if self.method == "agreement":
+            found.append(Knob(Port("backward_weight", "float32", ()), self.backward_weight, 0.0, 1.0))
         return tuple(found)
 
     def run(self, net: Net, source: Tensor, knobs: Mapping[str, Any], recurrence: str = "layer") -> Any:
@@ -194,5 +200,7 @@ class SearchSettings:
             return net.sample(source, recurrence, **fixed, **limits, **given)
         if self.method == "contrastive":
             return net.contrast(source, recurrence, candidates=self.beam_size, **limits, **given)
+        if self.method == "agreement":
+            return net.agree(source, recurrence, beam_size=self.beam_size, **limits, **given)
         fixed = {"groups": self.groups, "stop": self.stop} if self.beam_size > 1 else {}
         return net.search(source, beam_size=self.beam_size, recurrence=recurrence, **limits, **fixed, **given)

@@ -19,6 +19,7 @@ from keras_attention.recurrent import RecurrentStack
 from keras_attention.search import (
     Constraints,
     SearchResult,
+    agreement_search,
     allow_words,
     beam_search,
     contrastive_search,
@@ -54,6 +55,7 @@ __all__ = [
     "Seq2SeqConfig",
     "UserError",
     "VocabularyShortlist",
+    "agreement_search",
     "allow_words",
     "beam_search",
     "build_seq2seq",

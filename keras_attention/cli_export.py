@@ -47,6 +47,9 @@ def export(
     contrastive: Annotated[
         float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
     ] = None,
+    agreement: Annotated[
+        float | None, typer.Option(metavar="WEIGHT", help="A beam in each direction, ranked by both; its default.")
+    ] = None,
     target: Annotated[
         str, typer.Option(help="mobile; or npu: int8 files of static graphs, with the search on the host.")
     ] = "mobile",
@@ -69,8 +72,10 @@ def export(
     """Export a run as SavedModel, TFLite and ONNX, and prove each equal to Keras: `export RUN --to tflite onnx`."""
     from keras_attention.export.commands import export_run
 
-    if sample and contrastive is not None:
-        raise UserError("--sample and --contrastive are two ways to search. Expected one of them")
+    ways = {"sample": sample or None, "contrastive": contrastive, "agreement": agreement}
+    chosen = [name for name, value in ways.items() if value is not None]
+    if len(chosen) > 1:
+        raise UserError(f"{' and '.join(f'--{name}' for name in chosen)} are ways to search. Expected one of them")
     asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     drawing = {name: value for name, value in asked.items() if value is not None}
     if drawing and not sample:
@@ -95,9 +100,10 @@ def export(
         stop=stop,
         groups=groups,
         diversity=diversity,
-        method="sample" if sample else "beam" if contrastive is None else "contrastive",
+        method=chosen[0] if chosen else "beam",
         **drawing,
         **({} if contrastive is None else {"alpha": contrastive}),
+        **({} if agreement is None else {"backward_weight": agreement}),
         target=target,
         source_length=source_length,
         calibration=calibration,

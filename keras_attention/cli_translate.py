@@ -65,8 +65,7 @@ def translate(
     lenient: Annotated[bool, typer.Option("--lenient", help="Translate what can be of bad lines; warn.")] = False,
 ) -> None:
     """Translate standard input, one sentence per line, to standard output."""
-    from keras_attention.agreement import Agreement
-    from keras_attention.decoding import Contrast, Sampling, Wishes
+    from keras_attention.decoding import Agreement, Contrast, Method, Sampling, Wishes
     from keras_attention.streams import read_dictionary, translate_stream
 
     if sum([sample, agreement is not None, contrastive is not None]) > 1:
@@ -76,7 +75,7 @@ def translate(
     if drawing and not sample:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in drawing)
         raise UserError(f"{names}: nothing is drawn. Expected --sample beside it")
-    method: Sampling | Contrast | Agreement | None = None if agreement is None else Agreement(agreement)
+    method: Method | None = None if agreement is None else Agreement(agreement)
     if sample:
         method = Sampling(**drawing)  # type: ignore[arg-type]
     elif contrastive is not None:

@@ -1,10 +1,10 @@
-"""How texts are searched for: samples or contrast in place of a beam, constraints in words, and the compiled search."""
+"""How texts are searched for: what takes the place of a beam, constraints in words, and the compiled search."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -51,6 +51,21 @@ class Contrast:
             raise UserError(f"candidates is out of range. Expected 1 or more. Received: {self.candidates}")
         if not 0 <= self.alpha <= 1:
             raise UserError(f"alpha is out of range. Expected 0 to 1. Received: {self.alpha}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Outputs are searched for in both directions and ranked by what both say of them; see `agreement_search`.
+
+    Args:
+        weight: of the backward direction.
+    """
+
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise UserError(f"The weight of agreement is out of range. Expected 0 to 1. Received: {self.weight}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +139,10 @@ class Wishes:
         return found
 
 
+Method: TypeAlias = Sampling | Contrast | Agreement
+"""What searches in place of a beam."""
+
+
 def _encode(tokenizer: TextIds, text: str, what: str) -> list[int]:
     ids = tokenizer.encode(text) if text else []
     if UNKNOWN_ID in ids:
@@ -164,18 +183,18 @@ class SearchModel(keras.Model):
     Args:
         models: of `build_seq2seq`, one or several that answer as one; their weights may change between calls.
         combination: of several, see `ensemble_step`.
-        method: `None` for greedy or beam search, or `Sampling`, `Contrast`.
+        method: `None` for greedy or beam search, or `Sampling`, `Contrast`, `Agreement`.
         banned: ids that never follow.
         min_length, no_repeat_ngram, repetition_penalty: see `Constraints`.
         phrase_shape: C and N of the phrases, which a graph has to know; `None` for no phrases.
-        **options: arguments of `Searching.search`, or with a method those that `sample` and `contrast` know.
+        **options: arguments of `Searching.search`, or with a method those that `sample`, `contrast`, `agree` know.
     """
 
     def __init__(
         self,
         models: keras.Model | Sequence[keras.Model],
         combination: str = "probabilities",
-        method: Sampling | Contrast | None = None,
+        method: Method | None = None,
         banned: Sequence[int] = (),
         min_length: int = 0,
         no_repeat_ngram: int = 0,
@@ -220,6 +239,9 @@ class SearchModel(keras.Model):
         if isinstance(self.method, Contrast):
             contrast = dataclasses.asdict(self.method)
             return dict(self.net.contrast(source, constraints=constraints, **contrast, **self.options))
+        if isinstance(self.method, Agreement):
+            weight = self.method.weight
+            return dict(self.net.agree(source, constraints=constraints, backward_weight=weight, **self.options))
         return dict(self.net.search(source, constraints=constraints, **self.options))
 
 

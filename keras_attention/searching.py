@@ -7,6 +7,7 @@ from keras import ops
 from keras_attention.search import (
     Constraints,
     SearchResult,
+    agreement_search,
     beam_search,
     contrastive_search,
     greedy_search,
@@ -97,6 +98,14 @@ class Searching:
         """
         _, state, memory, options = self._begin_with(source, recurrence, options)
         return contrastive_search(self.stepper(memory), state, memory, self.representation, **options)
+
+    def agree(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
+        """Searches source ids `(B, S)` in both directions with `agreement_search`: its `options`, and the limits above.
+
+        The model is one that learnt to write in both (`train --backward`).
+        """
+        source, state, memory, options = self._begin_with(source, recurrence, options)
+        return agreement_search(self.stepper(memory), state, memory, source_length=ops.shape(source)[1], **options)
 
     def score(self, source: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probability of given outputs.

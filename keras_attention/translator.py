@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_attention.agreement import Agreement, search_both_ways
 from keras_attention.copying import CopiedWords, TextIds, of_text
 from keras_attention.decoding import (
+    Agreement,
     Contrast,
+    Method,
     Sampling,
     ScoreModel,
     SearchModel,
@@ -138,7 +139,7 @@ class Translator:
         coverage_penalty: float = 0.0,
         groups: int = 1,
         diversity: float = 0.5,
-        method: Sampling | Contrast | Agreement | None = None,
+        method: Method | None = None,
         backward: bool = False,
         wishes: Wishes | None = None,
         replace_unknown: bool | Mapping[str, str] = False,
@@ -192,6 +193,8 @@ class Translator:
             self._check_backward()
             if wishes.phrases or any(wishes.prefixes):
                 raise UserError("What an output begins with, or must hold, is for the forward direction alone")
+        if backward and isinstance(method, Agreement):
+            raise UserError("Agreement writes in both directions. Expected no single direction with it")
         if method is not None and (wishes.phrases or groups > 1 or coverage_penalty):
             raise UserError(
                 "Phrases that must be in the output, groups and a coverage penalty are beam search's. Expected no "
@@ -204,14 +207,6 @@ class Translator:
             "length_penalty": length_penalty,
             "length_penalty_kind": length_penalty_kind,
         }
-        if isinstance(method, Agreement):
-            if backward or replace_unknown is not False:
-                raise UserError(
-                    "Agreement writes in both directions, and scores what it wrote. Expected no single direction with "
-                    "it, and unknown words left as they are"
-                )
-            options |= {"wishes": wishes, "batch_size": batch_size}
-            return search_both_ways(self, texts, method.weight, beam_size, n_best, on_batch, options)
         readers, rows = self._encode(texts)
         writers = [writer for _, writer in readers]
         prefixes, phrases = wishes.prefix_ids(writers), wishes.phrase_ids(writers)
@@ -232,6 +227,8 @@ class Translator:
                 "groups": groups,
                 "diversity": diversity,
             }
+        elif isinstance(method, Agreement):
+            options["beam_size"] = beam_size
         elif isinstance(method, Sampling):
             options["num_samples"] = n_best
         search = self._search(method=method, **fixed, **options)

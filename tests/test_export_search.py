@@ -6,12 +6,14 @@ import pathlib
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from keras_attention.errors import UserError
 from keras_attention.export import export, runtime
 from keras_attention.export.search_settings import SearchSettings
 from keras_attention.text import train_tokenizer
+from keras_attention.types import EOS_ID
 from tests.export_models import LINES, cheap, tiny_model
 
 __all__ = ["cheap"]
@@ -22,6 +24,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "groups": {"beam_size": 4, "groups": 2, "repetition_penalty": 1.0, "stop": "best"},
     "sample": {"method": "sample", "top_k": 6, "top_p": 0.9, "no_repeat_ngram": 3},
     "contrastive": {"method": "contrastive", "no_repeat_ngram": 2},
+    "agreement": {"method": "agreement", "repetition_penalty": 1.1, "no_repeat_ngram": 3},
 }
 BACKENDS = ["litert", "onnx"]
 
@@ -36,6 +39,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]
     with pytest.MonkeyPatch.context() as patch:
         cheap.__wrapped__(patch)
         for name, search in SEARCHES.items():
+            if name == "agreement":  # outputs that end before the buffers do
+                bias = model.get_layer("output").bias
+                bias.assign(np.where(np.arange(target) == EOS_ID, bias.numpy() + 3.0, bias.numpy()))
             limits: dict[str, Any] = {"beam_size": 3, "max_length": 11, "min_length": 3}
             report = export(
                 model, home / name, ["tflite", "onnx"], samples=LINES, tokenizers=tokenizers, **(limits | search)
@@ -59,6 +65,7 @@ def test_the_manifest_says_what_is_fixed_and_what_is_an_input(folders: dict[str,
         "groups": {*beam, "diversity", "repetition_penalty"},
         "sample": {*common, "temperature", "top_p", "uniforms"},
         "contrastive": {*common, "alpha"},
+        "agreement": {*common, "backward_weight", "repetition_penalty"} - {"prefix"},
     }
     for name, manifest in manifests.items():
         assert set(manifest["knobs"]) == expected[name], name
@@ -71,6 +78,7 @@ def test_the_manifest_says_what_is_fixed_and_what_is_an_input(folders: dict[str,
     assert manifests["sample"]["knobs"]["uniforms"] == {"random": True, "minimum": 0.0, "maximum": 1.0}
     assert manifests["contrastive"]["search"]["candidates"] == 3
     assert manifests["contrastive"]["beam_size"] == 1
+    assert manifests["agreement"]["search"]["method"] == "agreement"
 
 
 def texts(found: Any) -> list[list[str]]:
@@ -119,7 +127,19 @@ def test_knobs_of_groups_and_contrast_change_what_is_found(folders: dict[str, pa
     assert likely != unlike
 
 
-@pytest.mark.parametrize("name", ["phrases", "groups", "sample", "contrastive"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_weight_of_the_backward_direction_is_an_input(folders: dict[str, pathlib.Path], backend: str) -> None:
+    artefact = runtime.Artefact(folders["agreement"], backend)
+    ahead, behind = (list(artefact.translate(LINES, n_best=3, backward_weight=value)) for value in (0.0, 1.0))
+    assert texts(ahead) != texts(behind)
+    for hypotheses in ahead:  # one direction's log-probabilities, and what begins with BOS is not turned
+        assert [one.score for one in hypotheses] == sorted((one.score for one in hypotheses), reverse=True)
+    assert artefact.translate(LINES, prefix="") is not None
+    with pytest.raises(runtime.ArtefactError, match="no knob 'prefix'"):
+        list(artefact.translate(LINES, prefix="c"))
+
+
+@pytest.mark.parametrize("name", ["phrases", "groups", "sample", "contrastive", "agreement"])
 def test_the_host_loop_refuses_what_it_cannot_do(folders: dict[str, pathlib.Path], name: str) -> None:
     artefact = runtime.Artefact(folders[name])
     for options in ({"host_loop": True}, {"beam_size": 7}):
@@ -142,6 +162,7 @@ def test_the_host_loop_refuses_what_it_cannot_do(folders: dict[str, pathlib.Path
         ("sample", {"coverage_penalty": 0.1}, "no knob 'coverage_penalty'"),
         ("contrastive", {"alpha": 2.0}, "alpha is out of range"),
         ("contrastive", {"n_best": 2}, "n-best is out of range"),
+        ("agreement", {"backward_weight": 1.1}, "backward weight is out of range"),
         ("repetition", {"repetition_penalty": 0.0}, "repetition penalty is out of range"),
         ("groups", {"diversity": -1.0}, "diversity is out of range"),
     ],
@@ -160,12 +181,14 @@ def test_mistakes_with_knobs(
         ({"repetition_penalty": -2.0}, "repetition_penalty is out of range"),
         ({"phrases": (0, 3)}, "phrases is out of range"),
         ({"beam_size": 5, "groups": 2}, "Expected: a divisor of 5"),
-        ({"method": "dream"}, "one of beam, sample, contrastive"),
+        ({"method": "dream"}, "one of beam, sample, contrastive, agreement"),
         ({"method": "sample", "top_k": 0}, "top_k is out of range"),
         ({"method": "sample", "groups": 5}, "groups is of beam search"),
         ({"method": "contrastive", "phrases": (1, 1)}, "phrases is of beam search"),
         ({"method": "sample", "coverage_penalty": 0.2}, "coverage_penalty is of beam search"),
         ({"method": "contrastive", "alpha": 1.5}, "alpha is out of range"),
+        ({"method": "agreement", "backward_weight": -0.1}, "backward_weight is out of range"),
+        ({"method": "agreement", "coverage_penalty": 0.2}, "coverage_penalty is of beam search"),
         ({"length_penalty_kind": "none"}, "gnmt or average"),
         ({"stop": "never"}, "all or best"),
         ({"method": "sample", "stop": "best"}, "stop is of beam search"),
@@ -204,3 +227,4 @@ def test_the_command_of_the_runtime(
     assert all("cat" in line and "7" in line for line in required)
     assert run("sample", "--seed", "4", "--temperature", "1.5") == run("sample", "--seed", "4", "--temperature", "1.5")
     assert run("contrastive", "--alpha", "0.0") != run("contrastive", "--alpha", "0.9")
+    assert run("agreement", "--backward-weight", "0.0") != run("agreement", "--backward-weight", "1.0")

@@ -218,6 +218,7 @@ def test_public_names() -> None:
         "Seq2SeqConfig",
         "UserError",
         "VocabularyShortlist",
+        "agreement_search",
         "allow_words",
         "beam_search",
         "build_seq2seq",

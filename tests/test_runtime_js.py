@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import threading
@@ -133,9 +134,13 @@ def test_what_it_cannot_run(folder: pathlib.Path, tmp_path: pathlib.Path, cheap:
     assert missing.stderr == "error: onnxruntime-web is needed. Run: npm install onnxruntime-web\n"
 
 
-@pytest.mark.parametrize("name", ["samples", "phrases"])
+@pytest.mark.parametrize("name", ["samples", "phrases", "agreement"])
 def test_other_searches_are_in_the_graph(folder: pathlib.Path, name: str, cheap: None) -> None:
-    search = {"samples": {"method": "sample", "top_k": 5}, "phrases": {"phrases": (1, 2), "repetition_penalty": 1.3}}
+    search: dict[str, dict[str, Any]] = {
+        "samples": {"method": "sample", "top_k": 5},
+        "phrases": {"phrases": (1, 2), "repetition_penalty": 1.3},
+        "agreement": {"method": "agreement"},
+    }
     tokenizers = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
     sizes = [tokenizer.vocabulary_size for tokenizer in tokenizers]
     model = tiny_model(seed=5, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
@@ -143,7 +148,11 @@ def test_other_searches_are_in_the_graph(folder: pathlib.Path, name: str, cheap:
     export(model, artefact, "onnx", samples=LINES, tokenizers=tokenizers, beam_size=2, max_length=7, **search[name])
     uniforms = np.random.default_rng(3).random((1, 2, 7), np.float32)
     phrases = np.array([[[tokenizers[1].encode("cat")[0], 0]]])
-    knobs = {"samples": {"uniforms": uniforms, "temperature": 1.5}, "phrases": {"phrases": phrases}}[name]
+    knobs = {
+        "samples": {"uniforms": uniforms, "temperature": 1.5},
+        "phrases": {"phrases": phrases},
+        "agreement": {"backward_weight": 0.3},
+    }[name]
     given = {key: np.ravel(value).tolist() if np.ndim(value) else value for key, value in knobs.items()}
     finished = node(artefact, given, "\n".join(LINES))
     assert finished.returncode == 0, finished.stderr
@@ -152,8 +161,10 @@ def test_other_searches_are_in_the_graph(folder: pathlib.Path, name: str, cheap:
         (expected,) = python.translate([text], n_best=2, **knobs)
         assert [one["ids"] for one in json.loads(line)] == [one.ids for one in expected]
     assert "This search is in the graph alone" in node(artefact, {"hostLoop": True}, "a").stderr
-    wrong = {"samples": {"uniforms": [0.5]}, "phrases": {"phrases": [-1, 0]}}[name]
-    assert "does not fit. Expected: " in node(artefact, wrong, "a").stderr
+    wrong = {"samples": {"uniforms": [0.5]}, "phrases": {"phrases": [-1, 0]}, "agreement": {"backward_weight": 2}}[name]
+    assert re.search("does not fit. Expected: |is out of range. Expected: ", node(artefact, wrong, "a").stderr)
+    if name == "agreement":
+        assert "No knob prefix" in node(artefact, {"prefix": "cat"}, "a").stderr
     if name == "samples":  # drawn anew
         assert len({node(artefact, {}, LINES[0]).stdout for _ in range(4)}) > 1
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_attention.agreement import Agreement
 from keras_attention.copying import of_text
+from keras_attention.decoding import Agreement
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
 from keras_attention.output_scores import score_outputs

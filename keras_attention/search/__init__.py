@@ -1,6 +1,7 @@
 """Searches over a `step` function and a state tree; they know nothing of models or text."""
 
 from keras_attention.search.beam import beam_search
+from keras_attention.search.both_ways import agreement_search
 from keras_attention.search.common import SearchResult, Step, length_limits, length_penalty_factor, tile_rows
 from keras_attention.search.constraints import Constraints, allow_words
 from keras_attention.search.contrastive import contrastive_search
@@ -12,6 +13,7 @@ __all__ = [
     "Constraints",
     "SearchResult",
     "Step",
+    "agreement_search",
     "allow_words",
     "beam_search",
     "contrastive_search",

@@ -44,7 +44,7 @@ def beam_search(
     groups: int = 1,
     diversity: Tensor | float = 0.5,
     stop: str = "all",
-    bos_id: int = BOS_ID,
+    bos_id: Tensor | int = BOS_ID,
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
 ) -> SearchResult:
@@ -79,7 +79,8 @@ def beam_search(
         diversity: strength of the groups' dissimilarity, a number or a scalar tensor.
         stop: `"all"` until every hypothesis has ended; `"best"` until none that is live can overtake the best finished
             one. The first hypothesis is the same, those behind it may be left unfinished, and lack phrases.
-        bos_id, eos_id, pad_id: ids of the special words.
+        bos_id: what is read before the first word, for all rows, or int32 `(B,)` where `source_length` is given.
+        eos_id, pad_id: ids of the special words.
 
     Returns:
         A `SearchResult`.

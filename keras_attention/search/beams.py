@@ -46,12 +46,12 @@ class Growth(NamedTuple):
     phrases: Phrases | None = None
 
 
-def first_beams(batch: Tensor | int, beam_size: int, length: int, bos_id: int, pad_id: int) -> Beams:
-    """One live hypothesis without a word in slot 0, and empty slots."""
+def first_beams(batch: Tensor | int, beam_size: int, length: int, bos_id: Tensor | int, pad_id: int) -> Beams:
+    """One live hypothesis without a word in slot 0, and empty slots; `bos_id`: one for all rows, or one for each."""
     first = ops.broadcast_to(ops.equal(ops.arange(beam_size, dtype="int32"), 0)[None, :], (batch, beam_size))
     scores = ops.where(first, 0.0, NEVER)
     return Beams(
-        tokens=ops.full((batch, beam_size), bos_id, dtype="int32"),
+        tokens=ops.zeros((batch, beam_size), dtype="int32") + ops.reshape(bos_id, (-1, 1)),
         log_probs=scores,
         totals=scores,
         scores=scores,
