@@ -76,8 +76,9 @@ def of_keras(run: str, limits: dict[str, Any], threads: int) -> Translate:
     net = EncoderDecoder(RunDirectory.open(run).load_model())
     limits = dict(limits)
     constraints = Constraints(min_length=limits.pop("min_length", 0))
+    way = net.agree if "backward_weight" in limits else net.search
     search = tf.function(
-        lambda source: net.search(source, constraints=constraints, **limits),
+        lambda source: way(source, constraints=constraints, **limits),
         input_signature=[tf.TensorSpec([None, None], tf.int32)],
     )
     return lambda source: {name: value.numpy() for name, value in search(tf.constant(source)).items()}

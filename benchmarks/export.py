@@ -47,6 +47,7 @@ def export_all(options: argparse.Namespace, work: pathlib.Path) -> dict[tuple[st
                 beam_size=beam,
                 max_length=options.max_length,
                 length_penalty=options.length_penalty,
+                **({} if options.agreement is None else {"method": "agreement", "backward_weight": options.agreement}),
                 progress=lambda message, name=folder.name: print(f"{name}: {message}", file=sys.stderr),
             )
             folders[precision, beam] = folder
@@ -146,6 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--max-length", type=int, default=100)
     parser.add_argument("--length-penalty", type=float, default=1.0)
+    parser.add_argument("--agreement", type=float, metavar="WEIGHT", help="a beam in each direction, ranked by both")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--timed", type=int, default=200, help="sentences that are timed")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each timing")
@@ -154,6 +156,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("expected RUN, --sentences and --references")
     if options.precisions is None:
         options.precisions = [one for one in PRECISIONS if one != "int8" or options.calibration is not None]
+    if "int8" in options.precisions and options.agreement is not None:
+        parser.error("int8 files are searched on the host, by one direction: expected --precisions without int8")
     if "int8" in options.precisions and options.calibration is None:
         parser.error("int8 takes its ranges from text: expected --calibration, or --precisions without int8")
     if "int8" in options.precisions and "npu" in options.contenders:
@@ -169,6 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
         if NPU in options.precisions:  # the same sentences for all
             encoded = [row for row in encoded if len(row) <= options.source_length]
         limits = {"max_length": options.max_length, "length_penalty": options.length_penalty}
+        limits |= {} if options.agreement is None else {"backward_weight": options.agreement}
         compared = contenders(folders, options)
         for number in range(options.rounds):
             for contender in compared:

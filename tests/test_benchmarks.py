@@ -326,6 +326,31 @@ def test_an_export_beside_the_stock_route(
     assert (tmp_path / "figures.png").read_bytes() == picture
 
 
+def test_an_export_that_searches_in_both_directions(
+    scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.test_export_artefact import cheap, make_run
+
+    cheap.__wrapped__(monkeypatch)
+    run = make_run(tmp_path / "run")
+    config = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
+    config["training"] = {"settings": {"backward": 0.5}}
+    (run.path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    text = tmp_path / "text"
+    text.write_text("".join(f"{line}\n" for line in run.samples()), encoding="utf-8")
+    script = load("export")
+    arguments = [str(run.path), "--sentences", str(text), "--references", str(text), "--agreement", "0.4"]
+    arguments += ["--beam", "2", "--max-length", "9", "--rounds", "1", "--seconds", "0.01"]
+    script.main([*arguments, "--precisions", "float32", "--contenders", "keras", "tflite"])
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    count = len(run.samples())
+    assert [row[0] for row in cells] == ["Keras, tf.function", "LiteRT"]
+    assert cells[1][-1] == f"{count} of {count}"
+    with pytest.raises(SystemExit):
+        script.main([*arguments, "--precisions", "int8", "--calibration", str(text)])
+    assert "by one direction" in capsys.readouterr().err
+
+
 def test_exports_at_one_size(scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = load("export_speed")
     sizes = ["--units", "8", "--embedding", "4", "--vocabulary", "30", "--steps", "4", "--beam", "2"]

@@ -99,6 +99,22 @@ def test_no_bigram_comes_twice_on_both_routes(folders: dict[str, pathlib.Path], 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_graph_itself_marks_the_slots_that_stay_empty(
+    folders: dict[str, pathlib.Path], name: str, backend: str
+) -> None:
+    """Where no word is allowed there is no hypothesis."""
+    artefact = runtime.Artefact(folders[name], backend)
+    source = artefact.pad(artefact.encode(LINES[:2]))
+    allowed = np.zeros(artefact.manifest["signatures"]["translate"]["inputs"]["allowed"]["axes"], bool)
+    knobs = runtime.knob_values(artefact.manifest, 2, {"allowed": allowed})
+    found = artefact.backend.run("translate", {"source_ids": source, **knobs})
+    assert np.isneginf(found["scores"]).all()
+    assert np.isneginf(found["log_probs"]).all()
+    assert (found["lengths"] == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_phrases_are_there(folders: dict[str, pathlib.Path], backend: str) -> None:
     artefact = runtime.Artefact(folders["phrases"], backend)
     for hypotheses in artefact.translate(LINES, required=["cat", "7"], n_best=3, batch_size=2):

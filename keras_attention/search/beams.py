@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from keras import ops
 
-from keras_attention.search.common import NEVER, SearchResult, top_k
+from keras_attention.search.common import NEVER, SearchResult, filled_or_infinite, top_k
 from keras_attention.search.lexical import Phrases
 from keras_attention.types import Tensor
 
@@ -209,12 +209,11 @@ def gather_result(beams: Beams, alignments: Tensor, pad_id: int) -> SearchResult
         better, worse = beams.scores[:, :-1], beams.scores[:, 1:]
         gaps = ops.where(worse > NEVER / 2, better - worse, -NEVER)
         margins = ops.minimum(margins, ops.min(gaps, axis=1))
-    infinity = float("inf")
     return {
         "ids": ops.where(inside, beams.ids, pad_id),
         "lengths": beams.lengths,
-        "log_probs": ops.where(filled, beams.log_probs, -infinity),
-        "scores": ops.where(filled, beams.scores, -infinity),
+        "log_probs": filled_or_infinite(beams.log_probs, filled),
+        "scores": filled_or_infinite(beams.scores, filled),
         "finished": beams.finished,
         "alignments": ordered * ops.cast(inside, "float32")[:, :, :, None],
         "margins": margins,

@@ -8,10 +8,12 @@ from keras import ops
 
 from keras_attention.search.beam import beam_search
 from keras_attention.search.common import (
+    NEVER,
     SearchResult,
     Step,
     batch_size_of,
     check_capacity,
+    filled_or_infinite,
     length_penalty_factor,
     row_limits,
     sort_hypotheses,
@@ -100,7 +102,7 @@ def agreement_search(
     read, alignments = _read(step, state, memory, turned, found["lengths"], first_words, source_length)
 
     forwards = ops.expand_dims(ops.arange(2 * batch, dtype="int32") < batch, 1)
-    written = ops.where(found["lengths"] > 0, found["log_probs"], 0.0)  # an empty slot's is infinite
+    written, first_scores = (ops.maximum(found[name], NEVER) for name in ("log_probs", "scores"))
     weight = ops.cast(backward_weight, "float32")
     agreed = (1.0 - weight) * ops.where(forwards, written, read) + weight * ops.where(forwards, read, written)
     scores = agreed / length_penalty_factor(found["lengths"], length_penalty, length_penalty_kind)
@@ -110,12 +112,12 @@ def agreement_search(
     other = ops.logical_and(other, ops.logical_not(_among(theirs, ours, candidate)))
     nothing = ops.logical_not(ops.any(ops.logical_or(candidate, other), axis=1, keepdims=True))
     unfinished = ops.logical_and(_twice(nothing), forwards)
-    kept = ops.concatenate([ops.logical_or(candidate, nothing), other], axis=0)
+    kept = ops.logical_and(ops.concatenate([ops.logical_or(candidate, nothing), other], axis=0), found["lengths"] > 0)
     result: dict[str, Tensor] = {
         **found,
         "ids": ids,
-        "log_probs": ops.where(unfinished, found["log_probs"], agreed),
-        "scores": ops.where(unfinished, found["scores"], scores),
+        "log_probs": ops.where(unfinished, written, agreed),
+        "scores": ops.where(unfinished, first_scores, scores),
         "alignments": ops.concatenate([_halves(found["alignments"])[0], alignments], axis=0),
     }
     ways_apart: Any = [
@@ -209,13 +211,12 @@ def _among(ids: Tensor, others: Tensor, there: Tensor) -> Tensor:
 
 def _keep(result: dict[str, Tensor], kept: Tensor, pad_id: int) -> dict[str, Tensor]:
     """The result with all slots empty but those that are kept, bool `(2 B, K)`."""
-    infinity = float("inf")
     return {
         **result,
         "ids": ops.where(ops.expand_dims(kept, 2), result["ids"], pad_id),
         "lengths": ops.where(kept, result["lengths"], 0),
-        "log_probs": ops.where(kept, result["log_probs"], -infinity),
-        "scores": ops.where(kept, result["scores"], -infinity),
+        "log_probs": filled_or_infinite(result["log_probs"], kept),
+        "scores": filled_or_infinite(result["scores"], kept),
         "finished": ops.logical_and(result["finished"], kept),
         "alignments": result["alignments"] * ops.cast(kept, "float32")[:, :, None, None],
     }

@@ -84,6 +84,14 @@ def coverage_penalty_term(coverage: Tensor, source_mask: Tensor | None, beta: Te
     return ops.cast(beta, "float32") * ops.sum(logs, axis=-1)
 
 
+def filled_or_infinite(values: Tensor, filled: Tensor) -> Tensor:
+    """Finite values, and -inf where bool `filled` is false.
+
+    Infinity is that of a logarithm: TFLite has no infinite constants, and a choice in ONNX is a sum of products.
+    """
+    return ops.where(filled, values, 0.0) + ops.log(ops.cast(filled, "float32"))
+
+
 def length_limits(
     source_lengths: Tensor, max_length: Tensor | int, factor: Tensor | float = 1.0, offset: Tensor | int = 0
 ) -> Tensor:

@@ -12,6 +12,7 @@ from keras_attention.search.common import (
     Step,
     batch_size_of,
     check_capacity,
+    filled_or_infinite,
     length_penalty_factor,
     row_limits,
     source_length_of,
@@ -162,12 +163,11 @@ def gather_paths(
     def shaped(values: Tensor, *tail: Any) -> Tensor:
         return ops.reshape(values, (batch, count, *tail))
 
-    infinity = float("inf")
     return {
         "ids": shaped(ops.where(found[:, None], paths.ids, pad_id), length),
         "lengths": shaped(ops.where(found, paths.lengths, 0)),
-        "log_probs": shaped(ops.where(found, paths.log_probs, -infinity)),
-        "scores": shaped(ops.where(found, scores, -infinity)),
+        "log_probs": shaped(filled_or_infinite(paths.log_probs, found)),
+        "scores": shaped(filled_or_infinite(scores, found)),
         "finished": shaped(ops.logical_and(paths.finished, found)),
         "alignments": shaped(shown, length, source_length),
         "margins": ops.min(shaped(paths.margins), axis=1),
