@@ -93,11 +93,11 @@ def static_figures(folder: str, kind: str) -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[dict[str, Any]], beam: int) -> str:
-    """Medians over the rounds, one line for each contender."""
+def table(rows: Sequence[dict[str, Any]], beam: int, narrow: str = "greedy") -> str:
+    """Medians over the rounds, one line for each contender; `narrow`: what a beam of 1 is called."""
     metric = next((row["metric"] for row in rows if row["metric"]), "score")
     keras_score = next((row["keras_score"] for row in rows if row["metric"]), "")
-    heads = [f"beam {beam}, 1 thread", f"beam {beam}, 2 threads", f"beam {beam}, batch 32", "greedy, 2 threads"]
+    heads = [f"beam {beam}, 1 thread", f"beam {beam}, 2 threads", f"beam {beam}, batch 32", f"{narrow}, 2 threads"]
     lines = [
         f"| sentences a second | precision | {' | '.join(heads)} | peak MB | file MB | {metric} | same translations |",
         "|" + "---|" * (len(heads) + 6),
@@ -158,6 +158,8 @@ def main(arguments: list[str] | None = None) -> None:
         options.precisions = [one for one in PRECISIONS if one != "int8" or options.calibration is not None]
     if "int8" in options.precisions and options.agreement is not None:
         parser.error("int8 files are searched on the host, by one direction: expected --precisions without int8")
+    if options.agreement is not None:  # of which the stock route knows nothing
+        options.contenders = [kind for kind in options.contenders if kind != "stock"]
     if "int8" in options.precisions and options.calibration is None:
         parser.error("int8 takes its ranges from text: expected --calibration, or --precisions without int8")
     if "int8" in options.precisions and "npu" in options.contenders:
@@ -201,7 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
                         }
                     )
                     print(f"round {number + 1}: {shown} {threads} thread(s)", file=sys.stderr)
-    report(options, options.name, table(rows, options.beam), rows)
+    narrow = "greedy" if options.agreement is None else "beam 1"
+    report(options, options.name, table(rows, options.beam, narrow), rows)
     if options.output is not None:
         draw(rows, options.output.with_suffix(".png"))
 

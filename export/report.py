@@ -49,7 +49,10 @@ def build(manifest: Mapping[str, Any], parities: Sequence[Parity], latencies: Se
     """The report of a verified artefact."""
     macs = {}
     if isinstance(plan.net, EncoderDecoder):
-        costs = of_net(plan.net, SHOWN_LENGTH, SHOWN_LENGTH, plan.settings.beam_size)
+        settings = plan.settings
+        # Two beams, and what each of them wrote is read by the other direction.
+        hypotheses = settings.beam_size * (4 if settings.method == "agreement" else 1)
+        costs = of_net(plan.net, SHOWN_LENGTH, SHOWN_LENGTH, hypotheses)
         macs = {
             "a source token": costs.encoder_macs,
             f"a step of one hypothesis, {SHOWN_LENGTH} source tokens": costs.step_macs,

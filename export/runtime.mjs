@@ -276,7 +276,7 @@ export class Artefact {
       const whole = this.manifest.signatures.translate.inputs[name].dtype === "int32";
       if (!(whole ? Number.isInteger(value) : Number.isFinite(value)) || value < (knob.minimum ?? -Infinity) || value > (knob.maximum ?? Infinity)) {
         let range = knob.minimum === undefined ? "a finite number" : `at least ${knob.minimum}, and finite`;
-        if (knob.maximum !== undefined) range = `${knob.minimum} to ${knob.maximum} (fixed at export), a whole number`;
+        if (knob.maximum !== undefined) range = `${knob.minimum} to ${knob.maximum} (fixed at export)${whole ? ", a whole number" : ""}`;
         throw new ArtefactError(`${name} is out of range. Expected: ${range}. Received: ${value}`);
       }
       values[name] = value;

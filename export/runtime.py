@@ -894,8 +894,6 @@ class Artefact:
         if host_loop or beam_size != exported or not has_translate(self.backend, self.manifest):
             return search_on_host(self.backend, self.manifest, source_ids, beam_size, values)
         outputs: dict[str, np.ndarray] = self.backend.run("translate", {source_name(source_ids): source_ids, **values})
-        for name in ("scores", "log_probs"):  # a float16 file cannot hold the infinity of an empty slot
-            outputs[name] = np.where(outputs["lengths"] > 0, outputs[name], np.float32(-np.inf))
         return outputs
 
     def allowed(self, banned: Sequence[str]) -> np.ndarray | None:

@@ -48,7 +48,11 @@ def export(
         float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
     ] = None,
     agreement: Annotated[
-        float | None, typer.Option(metavar="WEIGHT", help="A beam in each direction, ranked by both; its default.")
+        float | None,
+        typer.Option(
+            metavar="WEIGHT",
+            help="A beam in each direction, ranked by both: default weight of the second.",
+        ),
     ] = None,
     target: Annotated[
         str, typer.Option(help="mobile; or npu: int8 files of static graphs, with the search on the host.")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_attention import EncoderDecoder, Seq2SeqConfig, UserError, build_seq2seq
-from keras_attention.decoding import Agreement, Sampling, Wishes
+from keras_attention.decoding import Agreement, Sampling, ScoreModel, SearchModel, Wishes
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text import CharacterTokenizer
 from keras_attention.training.data import BatchDataset, Encoded, make_batch
@@ -243,6 +243,60 @@ def test_samples_can_be_drawn_backwards(translator) -> None:
     for one in found:
         written = translator.target_tokenizer.encode(one.text)[::-1] + ([EOS] if one.finished else [])
         assert one.log_prob == pytest.approx(sum(log_probs_of(translator, "abc", written, EOS)), abs=1e-4)
+
+
+CONFIGS = {
+    "attention-only": {"cell": "self_attention", "encoder_units": 8, "decoder_units": 8, "attention": "scaled_dot"},
+    "layers": {"cell": "gru", "encoder_layers": 2, "decoder_layers": 2, "attention": "additive", "use_coverage": True},
+    "copies": {"copy_words": 3},
+    "shortlist": {"shortlist": 4},
+    "plain": {"attention": "none", "decoder_units": 12},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_search_says_what_a_pass_over_its_outputs_says(name) -> None:
+    sizes = {"source_vocabulary": 13, "target_vocabulary": 13, "embedding_size": 8, "encoder_units": 6}
+    model = build_seq2seq(Seq2SeqConfig(**{**sizes, **CONFIGS[name]}))
+    generator = np.random.default_rng(8)
+    for variable in model.trainable_variables:
+        variable.assign(generator.normal(0.0, 0.4, variable.shape).astype("float32"))
+    bias = model.get_layer("output").bias
+    bias.assign(np.where(np.arange(13) == EOS, 2.5, keras.ops.convert_to_numpy(bias)))  # outputs shall end
+    if name == "shortlist":
+        for variable in model.get_layer("shortlist").weights:
+            words = np.arange(np.prod(variable.shape)).reshape(variable.shape) % 11 + 2
+            variable.assign(words.astype("int32"))
+    source = np.array([[4, 5, 6, 7, EOS], [8, 9, EOS, 0, 0]], np.int32)
+    options = {"beam_size": 3, "max_length": 7, "length_penalty": 0.0}
+    found = SearchModel(model, method=Agreement(0.3), **options).predict_on_batch({"source": source})
+    rows, slots = np.nonzero(found["finished"])
+    assert len(rows) > 1
+    ids, lengths = found["ids"][rows, slots], found["lengths"][rows, slots]
+    turned = ids.copy()
+    for line, length in zip(turned, lengths, strict=True):
+        line[: length - 1] = line[: length - 1][::-1].copy()
+    scores, total = ScoreModel([model]), 0.0
+    for weight, first, labels in ((0.7, BOS, ids), (0.3, EOS, turned)):
+        target = np.concatenate([np.full_like(labels[:, :1], first), labels[:, :-1]], axis=1)
+        log_probs, alignments = scores.predict_on_batch({"source": source[rows], "target": target, "labels": labels})
+        total = total + weight * log_probs.sum(axis=1)
+        if first == BOS:
+            inside = np.arange(7)[None, :, None] < lengths[:, None, None]
+            np.testing.assert_allclose(found["alignments"][rows, slots], alignments * inside, atol=1e-5)
+    np.testing.assert_allclose(found["log_probs"][rows, slots], total, rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_words_give_way_to_the_source_words_that_they_attend_to(translator) -> None:
+    bias = translator.model.get_layer("output").bias
+    before = keras.ops.convert_to_numpy(bias)
+    bias.assign(np.where(np.arange(len(before)) == 3, 4.0, before))
+    plain = translator.translate(["abc"], 3, method=Agreement(), max_length=4)[0][0]
+    replaced = translator.translate(["abc"], 3, method=Agreement(), max_length=4, replace_unknown=True)[0][0]
+    bias.assign(before)
+    assert "<unk>" in plain.tokens
+    assert "<unk>" not in replaced.tokens
+    assert replaced.score == pytest.approx(plain.score)
 
 
 def test_an_ensemble_agrees(both_ways, toy_folder, tmp_path) -> None:

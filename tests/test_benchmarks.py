@@ -341,8 +341,10 @@ def test_an_export_that_searches_in_both_directions(
     script = load("export")
     arguments = [str(run.path), "--sentences", str(text), "--references", str(text), "--agreement", "0.4"]
     arguments += ["--beam", "2", "--max-length", "9", "--rounds", "1", "--seconds", "0.01"]
-    script.main([*arguments, "--precisions", "float32", "--contenders", "keras", "tflite"])
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    script.main([*arguments, "--precisions", "float32", "--contenders", "keras", "stock", "tflite"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "beam 1, 2 threads" in lines[0]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
     count = len(run.samples())
     assert [row[0] for row in cells] == ["Keras, tf.function", "LiteRT"]
     assert cells[1][-1] == f"{count} of {count}"

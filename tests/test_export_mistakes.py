@@ -1,5 +1,6 @@
 """What a user may get wrong on the command line of `export`: one line, status 1, nothing left behind."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -39,6 +40,18 @@ def test_a_mistake_on_the_command_line(run: pathlib.Path, tmp_path: pathlib.Path
     (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert all(part in line for part in parts)
     assert [path.name for path in tmp_path.iterdir()] == ["few.txt"]
+
+
+def test_agreement_wants_both_directions_of_every_run(tmp_path: pathlib.Path) -> None:
+    runs = [make_run(tmp_path / name) for name in ("both", "one")]
+    config = json.loads((runs[0].path / "config.json").read_text(encoding="utf-8"))
+    config["training"] = {"settings": {"backward": 0.5}}
+    (runs[0].path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    options = ["--with", str(runs[1].path), "--agreement", "0.5"]
+    done = run_command("export", runs[0].path, *options, "--output", tmp_path / "artefact")
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert f"{runs[1].path} was trained to write in one direction" in line
+    assert not (tmp_path / "artefact").exists()
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,18 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Pat
     return {path.name: path for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize("backend", ["litert", "onnx"])
+@pytest.mark.parametrize("precision", ["float16", "dynamic_int8"])
+def test_empty_slots_are_infinite(artefacts: dict[str, pathlib.Path], precision: str, backend: str) -> None:
+    """No file stores the infinity that the graph writes where no word is allowed."""
+    artefact = runtime.Artefact(artefacts[precision], backend)
+    source = artefact.pad(artefact.encode(LINES[:2])) if artefact.source else np.array([[4, 5, 2]], np.int32)
+    allowed = np.zeros(artefact.manifest["signatures"]["translate"]["inputs"]["allowed"]["axes"], bool)
+    found = artefact.search(source, allowed=allowed)
+    assert np.isneginf(found["scores"]).all()
+    assert np.isneginf(found["log_probs"]).all()
+
+
 def test_float16_files_hold_float16_alone(artefacts: dict[str, pathlib.Path]) -> None:
     assert {kind for _, kind in tflite_constants(artefacts["float16"] / "model.tflite")} == {"FLOAT16"}
     for name in ("encode", "decode_step", "translate"):

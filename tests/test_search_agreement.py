@@ -129,16 +129,18 @@ def test_rows_of_either_direction_have_their_own_limits():
         assert sorted(hypotheses(found, row)) == sorted(ids for _, ids, _ in expected)
 
 
-def test_constraints_hold_in_both_directions_and_for_each_row():
-    tables = random_tables(12, batch=2)
+@pytest.mark.parametrize("batch", [2, 1])
+def test_constraints_hold_in_both_directions_and_for_each_row(batch):
+    tables = random_tables(12, batch=batch)
     least, allowed = np.array([3, 0], np.int32), np.stack([allow_words(VOCABULARY, banned=[word]) for word in (3, 4)])
+    least, allowed = least[:batch], allowed[:batch]
 
     def search(step, state, memory, min_length, allowed):
         rules = Constraints(min_length=min_length, allowed=allowed)
         return agreement_search(step, state, memory, beam_size=ALL, max_length=STEPS, constraints=rules)
 
     found = numpy(compiled(search)(*start(tables), min_length=least, allowed=allowed))
-    for row, (shortest, banned) in enumerate(((3, 3), (0, 4))):
+    for row, (shortest, banned) in enumerate(((3, 3), (0, 4))[:batch]):
         expected = ranked(tables[row], 0.5, 1.0, candidates=list(endings(shortest, (banned,))))
         assert sorted(hypotheses(found, row)) == sorted(ids for _, ids, _ in expected)
         assert hypotheses(found, row)[0] == expected[0][1]
@@ -153,6 +155,37 @@ def test_a_row_of_which_nothing_ends_has_what_the_forward_beam_found():
     for name in ("ids", "lengths", "log_probs", "scores", "finished", "alignments"):
         np.testing.assert_allclose(found[name][0], ahead[name][0], err_msg=name, **FLOAT32)
     assert found["finished"][1, 0]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_what_a_direction_can_never_write_is_no_candidate_unless_it_does_not_count(weight):
+    tables = random_tables(3, batch=2)
+    tables[:, BACKWARD, 0, 3] = -np.inf  # nothing that ends with 3 is written backwards
+    tables[:, BOS, 0, 4] = -np.inf  # nothing that begins with 4 is written forwards
+    found = numpy(compiled(agreement_search, beam_size=ALL, backward_weight=weight, max_length=STEPS)(*start(tables)))
+    for row in range(2):
+        candidates = [
+            words
+            for words in endings()
+            if not words or ((weight == 0 or words[-1] != 3) and (weight == 1 or words[0] != 4))
+        ]
+        with np.errstate(invalid="ignore"):
+            expected = ranked(np.maximum(tables[row], -1e30), weight, 1.0, candidates=candidates)
+        assert sorted(hypotheses(found, row)) == sorted(ids for _, ids, _ in expected)
+        filled = len(expected)
+        np.testing.assert_allclose(found["scores"][row, :filled], [score for score, _, _ in expected], **FLOAT32)
+        assert np.isneginf(found["scores"][row, filled:]).all()
+    assert not np.isnan(found["margins"]).any()
+
+
+def test_a_beam_begins_each_row_with_its_own_word():
+    tables, options = random_tables(15, batch=2), {"beam_size": 4, "max_length": STEPS}
+    run = compiled(beam_search, source_length=3, **options)
+    both = numpy(run(*start(tables), bos_id=np.array([BACKWARD, BOS], np.int32)))
+    for row, first in enumerate((BACKWARD, BOS)):
+        alone = numpy(compiled(beam_search, bos_id=first, **options)(*start(tables)))
+        assert hypotheses(both, row) == hypotheses(alone, row)
+        np.testing.assert_allclose(both["scores"][row], alone["scores"][row], **FLOAT32)
 
 
 def test_margins_are_at_most_those_of_the_ranking_and_of_both_beams():

@@ -51,7 +51,7 @@ def first_beams(batch: Tensor | int, beam_size: int, length: int, bos_id: Tensor
     first = ops.broadcast_to(ops.equal(ops.arange(beam_size, dtype="int32"), 0)[None, :], (batch, beam_size))
     scores = ops.where(first, 0.0, NEVER)
     return Beams(
-        tokens=ops.zeros((batch, beam_size), dtype="int32") + ops.reshape(bos_id, (-1, 1)),
+        tokens=ops.zeros((batch, beam_size), dtype="int32") + ops.reshape(ops.cast(bos_id, "int32"), (-1, 1)),
         log_probs=scores,
         totals=scores,
         scores=scores,

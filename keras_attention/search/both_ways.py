@@ -50,7 +50,8 @@ def agreement_search(
     (Liu et al. 2016, NAACL, "Agreement on Target-bidirectional Neural Machine Translation"), lp the length penalty of
     `beam_search`. The step is that of a model which writes from the first word to the last after `bos_id`, and from the
     last to the first after `backward_id`. Both beams are one search over twice the rows; then each direction reads what
-    the other one wrote. A row of which neither beam finished anything has its unfinished hypotheses of the forward one.
+    the other one wrote. A row of which neither beam finished anything has the hypotheses of the forward one, as they
+    are. Hypotheses are told apart by their ids: two segmentations of one text are two.
 
     Args:
         step, state, memory: see `beam_search`.
@@ -58,12 +59,13 @@ def agreement_search(
         backward_weight: w, from 0 to 1, a number or a scalar tensor.
         batch_size, max_length, capacity, source_length: see `beam_search`.
         length_penalty, length_penalty_kind: see `beam_search`.
-        constraints: see `Constraints`; all but a prefix and phrases, which know one direction alone.
+        constraints: see `Constraints`; all but a prefix and phrases, which know one direction alone. A penalty on
+            repetition shapes what the beams find, and is no part of the scores above.
         bos_id, backward_id, eos_id, pad_id: ids of the special words.
 
     Returns:
-        A `SearchResult`, all of it in the forward order: `log_probs` are the sum above before the length penalty, and
-        alignments those of the forward direction.
+        A `SearchResult`, all of it in the forward order: `log_probs` are the sum above before the length penalty (of
+        hypotheses that did not end, the forward direction's), and alignments those of the forward direction.
 
     Raises:
         ValueError: for a weight out of range, a prefix or phrases, and what `beam_search` raises.
@@ -104,11 +106,16 @@ def agreement_search(
     forwards = ops.expand_dims(ops.arange(2 * batch, dtype="int32") < batch, 1)
     written, first_scores = (ops.maximum(found[name], NEVER) for name in ("log_probs", "scores"))
     weight = ops.cast(backward_weight, "float32")
-    agreed = (1.0 - weight) * ops.where(forwards, written, read) + weight * ops.where(forwards, read, written)
+    ahead, behind = ops.where(forwards, written, read), ops.where(forwards, read, written)
+    agreed = (1.0 - weight) * ahead + weight * behind
+    # What a direction that counts can never write is no candidate.
+    possible = ops.logical_and(
+        ops.logical_or(ahead > NEVER / 2, weight >= 1.0), ops.logical_or(behind > NEVER / 2, weight <= 0.0)
+    )
     scores = agreed / length_penalty_factor(found["lengths"], length_penalty, length_penalty_kind)
 
     ids = ops.where(ops.expand_dims(forwards, 2), found["ids"], turned)
-    (ours, theirs), (candidate, other) = _halves(ids), _halves(found["finished"])
+    (ours, theirs), (candidate, other) = _halves(ids), _halves(ops.logical_and(found["finished"], possible))
     other = ops.logical_and(other, ops.logical_not(_among(theirs, ours, candidate)))
     nothing = ops.logical_not(ops.any(ops.logical_or(candidate, other), axis=1, keepdims=True))
     unfinished = ops.logical_and(_twice(nothing), forwards)
@@ -120,9 +127,8 @@ def agreement_search(
         "scores": ops.where(unfinished, first_scores, scores),
         "alignments": ops.concatenate([_halves(found["alignments"])[0], alignments], axis=0),
     }
-    ways_apart: Any = [
-        {name: _halves(value)[way] for name, value in _keep(result, kept, pad_id).items()} for way in (0, 1)
-    ]
+    left = _keep(result, kept, pad_id)
+    ways_apart: Any = [{name: _halves(value)[way] for name, value in left.items()} for way in (0, 1)]
     ranked: Any = sort_hypotheses(ways_apart)
     best: Any = {name: value if name == "margins" else value[:, :beam_size] for name, value in ranked.items()}
     return best  # type: ignore[no-any-return]
@@ -140,12 +146,13 @@ def _halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_both(constraints: Constraints) -> Constraints:
-    """The same for twice the rows, where they differ from row to row."""
-    given = {
-        name: _twice(ops.convert_to_tensor(value))
-        for name, value, axes in (("min_length", constraints.min_length, 1), ("allowed", constraints.allowed, 2))
-        if value is not None and len(ops.shape(value)) == axes
-    }
+    """The same for twice the rows, where they may differ from row to row."""
+    given = {}
+    for name, axes in (("min_length", 1), ("allowed", 2)):
+        value = getattr(constraints, name)
+        tensor = None if value is None else ops.convert_to_tensor(value)
+        if tensor is not None and len(tensor.shape) == axes and tensor.shape[0] != 1:
+            given[name] = _twice(tensor)
     return dataclasses.replace(constraints, **given)
 
 
@@ -182,7 +189,7 @@ def _read(
         log_probs, new_state, alignment = step(tokens, keras.tree.pack_sequence_as(state, list(leaves)), memory)
         written = ops.take(words, t, axis=0)
         places = ops.arange(rows, dtype="int32") * log_probs.shape[-1] + written
-        picked = ops.take(ops.reshape(log_probs, (-1,)), places, axis=0)
+        picked = ops.maximum(ops.take(ops.reshape(log_probs, (-1,)), places, axis=0), NEVER)
         totals = totals + ops.where(t < counts, picked, 0.0)
         seen = _halves(ops.cast(alignment, "float32"))[1]
         alignments = ops.scatter_update(alignments, ops.reshape(t, (1, 1)), seen[None])
