@@ -183,6 +183,7 @@ def test_some_steps_of_every_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path:
         ({"calibration": None}, "Received: 6 and 0"),
         ({"groups": 3}, "which knows no groups of a diverse beam"),
         ({"method": "sample"}, "which knows no method sample"),
+        ({"method": "agreement"}, "which knows no method agreement"),
         ({"stop": "best"}, "which knows no early stop"),
     ],
 )

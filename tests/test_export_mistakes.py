@@ -28,7 +28,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         (["--agreement", "0.5"], ("one direction", "train --backward 0.5")),
         (["--agreement", "1.5"], ("backward_weight is out of range", "Received: 1.5")),
         (["--agreement", "0.5", "--sample"], ("--sample and --agreement are ways to search",)),
-        (["--agreement", "0.5", "--precision", "int8", "--to", "onnx"], ("knows no method agreement",)),
     ],
 )
 def test_a_mistake_on_the_command_line(run: pathlib.Path, tmp_path: pathlib.Path, options: Any, parts: Any) -> None:
