@@ -83,10 +83,10 @@ def check_host_search(settings: SearchSettings) -> None:
         raise UserError(f"int8 files are searched on the host, which knows no {missing}. Expected: a plain beam search")
 
 
-def check_both_ways(runs: Sequence[RunDirectory]) -> None:
-    """Raises UserError for a run that learnt to write in one direction alone."""
-    for run in runs:
-        if not run.writes_backward:
+def check_both_ways(settings: SearchSettings, models: Sequence[Any]) -> None:
+    """Raises UserError for a run that learnt to write in one direction alone, where both shall agree."""
+    for run in models if settings.method == "agreement" else ():
+        if isinstance(run, RunDirectory) and not run.writes_backward:
             raise UserError(
                 f"{run.path} was trained to write in one direction. Expected, for agreement, a run that learnt some "
                 "targets backwards: train --backward 0.5"

@@ -166,14 +166,10 @@ def export(
     )
     if isinstance(model, (str, os.PathLike)):
         model = RunDirectory.open(os.fspath(model))
-    ensemble = None
-    if isinstance(model, (list, tuple)) and model:
-        opened, ensemble = open_members(model, combination)
-    else:
-        opened = [model]
+    several = isinstance(model, (list, tuple)) and model
+    opened, ensemble = open_members(model, combination) if several else ([model], None)
+    check_both_ways(settings, opened)
     model = opened[0]
-    if settings.method == "agreement":
-        check_both_ways([one for one in opened if isinstance(one, RunDirectory)])
     if isinstance(model, RunDirectory):
         tokenizers = (model.source_tokenizer, model.target_tokenizer)
         if samples is None:
