@@ -129,9 +129,7 @@ def agreement_search(
     }
     left = _keep(result, kept, pad_id)
     ways_apart: Any = [{name: _halves(value)[way] for name, value in left.items()} for way in (0, 1)]
-    ranked: Any = sort_hypotheses(ways_apart)
-    best: Any = {name: value if name == "margins" else value[:, :beam_size] for name, value in ranked.items()}
-    return best  # type: ignore[no-any-return]
+    return sort_hypotheses(ways_apart, beam_size)
 
 
 def _twice(tree: Any) -> Any:

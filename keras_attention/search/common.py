@@ -213,17 +213,18 @@ def check_capacity(capacity: int | None, max_length: Tensor | int) -> int:
     return chosen
 
 
-def sort_hypotheses(results: Sequence[SearchResult]) -> SearchResult:
-    """The hypotheses of several results for the same rows as one result, best first."""
+def sort_hypotheses(results: Sequence[SearchResult], count: int | None = None) -> SearchResult:
+    """The hypotheses of several results for the same rows as one result, best first; the best `count`, or all."""
     scores = ops.concatenate([result["scores"] for result in results], axis=1)
     batch, width = ops.shape(scores)
     best, order = top_k(ops.maximum(scores, NEVER), width)
-    flat = ops.reshape(ops.arange(batch, dtype="int32")[:, None] * width + order, (-1,))
+    kept = width if count is None else count
+    flat = ops.reshape(ops.arange(batch, dtype="int32")[:, None] * width + order[:, :kept], (-1,))
 
     def sort(name: str) -> Tensor:
         values = ops.concatenate([result[name] for result in results], axis=1)  # type: ignore[literal-required]
         tail = ops.shape(values)[2:]
-        return ops.reshape(ops.take(ops.reshape(values, (-1, *tail)), flat, axis=0), (batch, width, *tail))
+        return ops.reshape(ops.take(ops.reshape(values, (-1, *tail)), flat, axis=0), (batch, kept, *tail))
 
     gaps = ops.where(best[:, 1:] > NEVER / 2, best[:, :-1] - best[:, 1:], -NEVER)
     margins = [*(result["margins"] for result in results), ops.min(gaps, axis=1)]
