@@ -192,7 +192,10 @@ class Translator:
         if backward or isinstance(method, Agreement):
             self._check_backward()
             if wishes.phrases or any(wishes.prefixes):
-                raise UserError("What an output begins with, or must hold, is for the forward direction alone")
+                raise UserError(
+                    "What an output begins with, or must hold, is for the forward direction alone. Expected neither a "
+                    "prefix nor phrases with another one"
+                )
         if backward and isinstance(method, Agreement):
             raise UserError("Agreement writes in both directions. Expected no single direction with it")
         if method is not None and (wishes.phrases or groups > 1 or coverage_penalty):
