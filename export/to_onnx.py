@@ -6,26 +6,23 @@ The converter reads a SavedModel and runs as a process of its own:
 """
 
 import collections
-import contextlib
 import json
-import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import lstm_lengths, onnx_loops, onnx_weights
+from . import lstm_lengths, onnx_loops, onnx_passes, onnx_weights
 
 OPSET = 18
 """The newest operator set that tf2onnx writes."""
-TF2ONNX_SWITCH = "TF2ONNX_CATCH_ERRORS"
 
 
-def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any], precision: str = "float32") -> Any:
+def convert(loaded: Any, name: str, graph: Mapping[str, Any], precision: str = "float32") -> Any:
     """The ONNX model of one signature of a SavedModel, checked.
 
     Args:
-        saved_model: folder that `write_saved_model` wrote.
+        loaded: the SavedModel that `write_saved_model` wrote, loaded; it owns the variables.
         name: the signature.
         graph: its ports, as `Graph.to_dict` gives them, and whether to `tell_lengths`, see `lstm_lengths`.
         precision: `"float32"`, `"float16"` or `"dynamic_int8"`, see `onnx_weights`.
@@ -35,9 +32,7 @@ def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any], prec
     """
     import onnx
     import tensorflow as tf
-    import tf2onnx
 
-    loaded = tf.saved_model.load(str(saved_model))  # owns the variables: it must outlive the conversion
     signature = loaded.signatures[name]
     specs = [
         tf.TensorSpec([axis if isinstance(axis, int) else None for axis in port["axes"]], port["dtype"], name=port_name)
@@ -48,8 +43,7 @@ def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any], prec
         return signature(**dict(zip(graph["inputs"], tensors, strict=True)))
 
     traced = tf.function(function, autograph=False)
-    with without_copies():
-        model, _ = tf2onnx.convert.from_function(traced, input_signature=specs, opset=OPSET)
+    model = onnx_passes.from_function(traced.get_concrete_function(*specs), OPSET)
     name_ports(model.graph, graph)
     model.graph.name = name
     del model.graph.value_info[:]
@@ -63,22 +57,6 @@ def convert(saved_model: pathlib.Path, name: str, graph: Mapping[str, Any], prec
         model = onnx_weights.to_dynamic_int8(model)
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-@contextlib.contextmanager
-def without_copies() -> Iterator[None]:
-    """Keeps tf2onnx from copying the whole graph before each of its passes, which doubles its time.
-
-    The copies serve to go on where a pass fails; here such a failure fails the conversion, as it should.
-    """
-    former = os.environ.get(TF2ONNX_SWITCH)
-    os.environ[TF2ONNX_SWITCH] = "FALSE"
-    try:
-        yield
-    finally:
-        del os.environ[TF2ONNX_SWITCH]
-        if former is not None:
-            os.environ[TF2ONNX_SWITCH] = former
 
 
 def name_ports(onnx_graph: Any, graph: Mapping[str, Any]) -> None:
@@ -129,10 +107,12 @@ def operators(onnx_graph: Any) -> dict[str, int]:
 
 def main(arguments: Sequence[str]) -> int:
     import onnx
+    import tensorflow as tf
 
     saved_model, folder, description = (pathlib.Path(argument) for argument in arguments[:3])
+    loaded = tf.saved_model.load(str(saved_model))
     for name, graph in json.loads(description.read_text(encoding="utf-8")).items():
-        onnx.save(convert(saved_model, name, graph, *arguments[3:]), folder / f"{name}.onnx")
+        onnx.save(convert(loaded, name, graph, *arguments[3:]), folder / f"{name}.onnx")
     return 0
 
 
