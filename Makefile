@@ -17,12 +17,17 @@ COMMAND = $(BIN)/keras-attention $(1) 2> >(grep --line-buffered -vE '^(WARNING: 
 # make test-backends BACKENDS="jax torch"
 BACKENDS := tensorflow jax torch
 
-.PHONY: help venv demo test test-backends test-tensorflow test-jax test-torch check format
+.PHONY: help venv demo test test-all test-slow coverage mutants
+.PHONY: test-backends test-tensorflow test-jax test-torch check format
 
 help:
 	@echo "make demo     train a small translator of dates, evaluate, export to three formats, verify, draw its attention"
-	@echo "make test     run the tests"
+	@echo "make test     run the tests that a change is likely to break (TESTS=\"tests/test_search.py\" selects)"
+	@echo "make test-all run all tests"
+	@echo "make test-slow       run what make test leaves out (SHARE=0/4: one of four shares)"
 	@echo "make test-backends   run the library's tests on TensorFlow, JAX and PyTorch (BACKENDS=\"jax torch\" selects)"
+	@echo "make mutants  plant bugs, one at a time, and see which tests notice them (at most an hour; resumes)"
+	@echo "make coverage lines and branches that the tests run"
 	@echo "make check    format, lint and type-check, changing nothing"
 	@echo "make format   format and mend what lint can mend"
 	@echo "make venv     only the environment, in $(VENV)"
@@ -71,17 +76,36 @@ demo: $(READY)
 	@echo "== attention of one date"
 	@$(call COMMAND,attention $(RUN) "$(DATE)" --output $(RUN)/plots/attention.png)
 
+# Tests of one file share fixtures and stay together; the dearest files begin first (tests/conftest.py).
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+TESTS  := tests
+
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python $(PYTEST) -m "not slow" $(TESTS)
+
+test-all: $(READY)
+	$(BIN)/python $(PYTEST) $(TESTS)
+
+# make test-slow SHARE=0/4: one of four shares of what `make test` leaves out
+test-slow: $(READY)
+	$(BIN)/python $(PYTEST) -m slow $(if $(SHARE),--share $(SHARE)) $(TESTS)
+
+# Every line and branch that the whole suite runs, child processes left out: htmlcov/index.html.
+coverage: $(READY)
+	$(BIN)/python $(PYTEST) --cov --cov-branch --cov-report=term --cov-report=html $(TESTS)
+
+# Plant one bug at a time and see which tests notice it; goes on where it stopped.
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 # PyTorch's environment comes first: the tests on the other backends then exchange models with it.
 test-backends: $(if $(filter torch,$(BACKENDS)),$(TORCH)/.ready) $(BACKENDS:%=test-%)
 
 test-tensorflow test-jax: $(READY)
-	KERAS_BACKEND=$(@:test-%=%) $(BIN)/python -m pytest --library -n 2 --dist loadfile
+	KERAS_BACKEND=$(@:test-%=%) $(BIN)/python $(PYTEST) --library $(if $(FAST),-m "not slow") $(TESTS)
 
 test-torch: $(TORCH)/.ready
-	KERAS_BACKEND=torch $(TORCH)/bin/python -m pytest --library -n 2 --dist loadfile
+	KERAS_BACKEND=torch $(TORCH)/bin/python $(PYTEST) --library $(if $(FAST),-m "not slow") $(TESTS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

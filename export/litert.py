@@ -28,6 +28,9 @@ def convert(
     """
     import tensorflow as tf
 
+    if custom:
+        import tensorflow_text  # noqa: F401  registers the operators for text, without which the graph cannot be read
+
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=list(signatures))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     converter.allow_custom_ops = custom

@@ -50,4 +50,9 @@ def publish(stage: pathlib.Path, output: pathlib.Path) -> None:
     former = stage.parent / "former"
     if output.exists():
         output.rename(former)
-    stage.rename(output)
+    try:
+        stage.rename(output)
+    except OSError:
+        if former.exists():
+            former.rename(output)
+        raise

@@ -12,7 +12,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import pathlib
 import random
+import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,24 +37,43 @@ ONCE = {
     "test_export_mistakes.py": EXPORT,
     "test_export_model.py": EXPORT,
     "test_export_npu.py": EXPORT,
+    "test_export_parts.py": EXPORT,
     "test_export_operators.py": EXPORT,
     "test_export_precision.py": EXPORT,
     "test_export_search.py": EXPORT,
     "test_export_shortlist.py": EXPORT,
     "test_export_text.py": EXPORT,
+    "test_host_loop.py": EXPORT,
+    "test_host_loop_js.py": EXPORT,
     "test_onnx_loops.py": EXPORT,
+    "test_onnx_passes.py": EXPORT,
     "test_packaging.py": NO_TENSORS,
     "test_readme.py": EXPORT,
     "test_runtime.py": EXPORT,
     "test_runtime_js.py": EXPORT,
+    "test_runtime_parts.py": EXPORT,
     "test_subwords_js.py": EXPORT,
+    "test_tests.py": NO_TENSORS,
     "test_text_inside.py": EXPORT,
+    "test_verification.py": EXPORT,
 }
 """Files that run once, on TensorFlow, and why. Every other one runs on every backend; `test_backends.py` holds this."""
 
 
+DEAREST = ()
+"""Files that take longest, which begin first: a worker that gets one last would work on alone."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--library", action="store_true", help="leave out what does not run on every backend")
+    parser.addoption("--share", metavar="K/N", help="of the files with slow tests, those of share K of N (0 <= K < N)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if share := config.getoption("--share"):
+        number, _, count = share.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+            raise pytest.UsageError(f"--share. Expected: K/N with 0 <= K < N. Received: {share}")
 
 
 def library_only(config: pytest.Config) -> bool:
@@ -68,21 +89,58 @@ def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `once`, which say why, are left out as the files of `ONCE` are."""
+    """Leave out tests marked `once` as the files of `ONCE` are, and other shares; the dearest files come first."""
+    left_out = set()
     if library_only(config):
-        left_out = [item for item in items if item.get_closest_marker("once")]
+        left_out |= {item for item in items if item.get_closest_marker("once")}
+    if share := config.getoption("--share"):
+        number, count = map(int, share.split("/"))
+        left_out |= {item for item in items if share_of(item.path.name, count) != number}
+    if left_out:
         items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+        config.hook.pytest_deselected(items=list(left_out))
+    items.sort(key=lambda item: DEAREST.index(item.path.name) if item.path.name in DEAREST else len(DEAREST))
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    """Each test starts from the same random state, alone or in the whole run."""
+def share_of(name: str, count: int) -> int:
+    """The share of a file: those of `DEAREST` are dealt in turn, there and back, the others by their names."""
+    if name in DEAREST:
+        place = DEAREST.index(name) % (2 * count)
+        return min(place, 2 * count - 1 - place)
+    return zlib.crc32(name.encode()) % count
+
+
+def seed() -> None:
     random.seed(7)
     np.random.seed(7)
     import keras
 
     keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Each test starts from the same random state, alone or in the whole run."""
+    seed()
+
+
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """So does what several tests share, whichever of them comes first."""
+    if fixturedef.scope != "function":
+        seed()
+
+
+@pytest.fixture(autouse=True)
+def _switches() -> Iterator[None]:
+    """No test meets what another left on: the determinism that a training asks of TensorFlow, or a dtype policy."""
+    yield
+    import keras
+
+    keras.config.set_dtype_policy("float32")
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.framework import config as tf_config
+
+        tf_config.disable_op_determinism()
 
 
 @pytest.fixture(autouse=True, scope="module")

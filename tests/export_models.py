@@ -1,8 +1,9 @@
 """Tiny translators with a different prime for every size, and exports of them that cost little."""
 
-import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+import types
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import pytest
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
 from keras_attention.export import conversion, exporter, litert, litert_int8, onnx_int8, to_onnx
+from tests import warm
 
 LINES = [
     "The cat sat, on the mat!",
@@ -51,15 +53,21 @@ def tiny_model(spread: float = 0.5, seed: int = 3, **changes: Any) -> keras.Mode
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Converters in this process, and no time spent on timing: for tests of what comes out, not of how it is made."""
+    """Converters as processes that do not import TensorFlow again, and no time spent on timing."""
+
+    def run_warm(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert command[:2] == [sys.executable, "-P"]
+        return warm.run(command[2:], **options)
+
+    monkeypatch.setattr(conversion, "subprocess", types.SimpleNamespace(run=run_warm))
+    monkeypatch.setattr(exporter, "TIMING_SECONDS", 0.0)
+
+
+@pytest.fixture
+def converters_here(monkeypatch: pytest.MonkeyPatch, cheap: None) -> None:
+    """Converters in this process, for tests that change what they do."""
 
     def run_here(format_name: str, program: str, arguments: list[str], output: pathlib.Path) -> None:
         {module.__name__: module for module in (litert, litert_int8, onnx_int8, to_onnx)}[program].main(arguments)
 
-    @contextlib.contextmanager
-    def one_by_one() -> Iterator[Callable[..., None]]:
-        yield lambda convert, *arguments: convert(*arguments)
-
     monkeypatch.setattr(conversion, "run_converter", run_here)
-    monkeypatch.setattr(conversion, "background", one_by_one)
-    monkeypatch.setattr(exporter, "TIMING_SECONDS", 0.0)

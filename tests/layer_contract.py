@@ -147,9 +147,8 @@ def _check_gradients(layer, call, arrays):
         # A central difference is off by step ** 2 / 6 of the third derivative, and by float32 noise, 1e-6 of a sum of
         # numbers near 1, over the step.
         name = f"input {number}" if number < len(arrays) else weights[number - len(arrays)].path
-        np.testing.assert_allclose(
-            (ends[0] - ends[1]) / (2 * step), (slope * direction).sum(), 1e-2, 4e-3, err_msg=name
-        )
+        found, expected = (ends[0] - ends[1]) / (2 * step), (slope * direction).sum()
+        np.testing.assert_allclose(found, expected, 1e-2, 4e-3, err_msg=name)  # as said above
 
 
 def _check_masks(layer, masked, arrays, eager, empty_is_zero, may_ignore):

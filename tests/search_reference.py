@@ -1,6 +1,7 @@
 """Exhaustive search over tables of log-probabilities, with every rule a search knows; independent of the library."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -66,3 +67,69 @@ def exhaustive_search(
 
     extend((), 0.0, 0.0)
     return sorted(found, key=lambda entry: -entry[0])
+
+
+def beam_reference(
+    answers, beam_size, most, alpha, first, eos, words, groups=1, diversity=0.0, beta=0.0, positions=None, rules=None
+):
+    """Beam search by its definition, word by word, with groups, a coverage penalty, `Rules`, and phrases by banks.
+
+    Args:
+        answers: `answers(read) -> log_probs, weights` after all words read, the first one among them.
+        most: most words.
+        first: what is read before the first word.
+        positions: how many source positions have to be covered.
+
+    Returns:
+        The hypotheses, best first: (score, ids, log-probability); and the margin.
+    """
+    rules, size, margin = rules or Rules(), beam_size // groups, np.inf
+    needed = sum(len(phrase) for phrase in rules.phrases)
+    beams = [[(0.0, (), 0.0, 0.0)] for _ in range(groups)]  # score, ids, log-probability, and that as rules change it
+
+    def uncovered(ids):
+        rows = [answers((first, *ids[:t]))[1] for t in range(len(ids))]
+        return beta * float(np.sum(np.log(np.clip(np.sum(rows, axis=0)[:positions], 1e-6, 1.0))))
+
+    def in_place(ids):
+        """How many words of the phrases are there: those of whole ones, and what the end of `ids` begins."""
+        count = 0
+        for phrase in rules.phrases:
+            n = len(phrase)
+            whole = any(ids[i : i + n] == phrase for i in range(len(ids) - n + 1))
+            count += n if whole else max(j for j in range(n) if j == 0 or ids[-j:] == phrase[:j])
+        return count
+
+    for t in range(most):
+        chosen, divisor = [], length_penalty(t + 1, alpha)
+        for number, beam in enumerate(beams):
+            if all(ids[-1:] == (eos,) for _, ids, *_ in beam):
+                continue
+            candidates = []
+            for score, ids, log_prob, total in beam:
+                if ids[-1:] == (eos,):
+                    candidates.append((score, (score, ids, log_prob, total)))
+                    continue
+                row, _ = answers((first, *ids))
+                for word in words:
+                    longer, value = (*ids, word), total + rules.value(ids, word, row[word], eos)
+                    room = 0 if word == eos else most - len(longer)
+                    if needed - in_place(longer) > room or not rules.may_follow(ids, word, eos):
+                        continue
+                    penalty = uncovered(longer) if beta else 0.0
+                    rank = (value - diversity * chosen.count(word)) / divisor + penalty
+                    candidates.append((rank, (value / divisor + penalty, longer, log_prob + row[word], value)))
+            candidates.sort(key=lambda entry: -entry[0])
+            banks = {}
+            for place, (_, hypothesis) in enumerate(candidates):
+                banks.setdefault(in_place(hypothesis[1]), []).append(place)
+            turns = [(turn, -bank, place) for bank, places in banks.items() for turn, place in enumerate(places)]
+            kept = {place for _, _, place in sorted(turns)[:size]}
+            for places in banks.values():
+                inside, outside = [p for p in places if p in kept], [p for p in places if p not in kept]
+                if inside and outside:
+                    margin = min(margin, candidates[inside[-1]][0] - candidates[outside[0]][0])
+            beams[number] = [candidates[place][1] for place in sorted(kept)]
+            chosen += [ids[-1] for _, ids, *_ in beams[number] if len(ids) == t + 1]
+    found = sorted((entry[:3] for beam in beams for entry in beam), key=lambda entry: -entry[0])
+    return found, min([margin, *(one[0] - other[0] for one, other in itertools.pairwise(found))])

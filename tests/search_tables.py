@@ -76,3 +76,55 @@ def compiled(function, step=table_step, **fixed):
 
         return tensorflow.function(run, autograph=False)
     return run
+
+
+DIGESTS, PLACES, RECALLED = 31, 5, (2, 3, 4, 5, 6)
+"""States, source positions and words, EOS among them, of `recalling_step`; padding and BOS come before the words."""
+
+
+def recalling_step(token, state, memory):
+    """Log-probabilities and alignments by row and by all words read so far, whose digest is the state."""
+    digest = ops.mod(state["digest"] * memory["factor"] + 5 * ops.cast(token, "int32") + 1, DIGESTS)
+    index = ops.arange(ops.shape(token)[0], dtype="int32") * DIGESTS + digest
+    found = [
+        ops.take(ops.reshape(memory[name], (-1, memory[name].shape[2])), index, axis=0)
+        for name in ("answers", "weights")
+    ]
+    return found[0], {"digest": digest}, found[1]
+
+
+def digest_of(read, factor):
+    """The state of `recalling_step` after these words, in plain Python."""
+    digest = 0
+    for word in read:
+        digest = (digest * factor + 5 * int(word) + 1) % DIGESTS
+    return digest
+
+
+def recalling(seed, batch, factor=7, padding=3.0):
+    """State and memory of `recalling_step`. Padding is the likeliest word of all as a rule; BOS is impossible."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(batch, DIGESTS, max(RECALLED) + 1)) * 1.5
+    values[..., PAD] += padding
+    values[..., BOS] = -np.inf
+    weights = rng.exponential(size=(batch, DIGESTS, PLACES))
+    memory = {
+        "answers": (values - np.log(np.exp(values).sum(axis=-1, keepdims=True))).astype("float32"),
+        "weights": (weights / weights.sum(axis=-1, keepdims=True)).astype("float32"),
+        "factor": np.full(batch, factor, "int32"),
+    }
+    return {"digest": np.zeros(batch, "int32")}, memory
+
+
+def recalled(memory, row):
+    """`answers(read) -> log_probs, weights`: what `recalling_step` says of one row after all these words, in NumPy."""
+
+    def answers(read):
+        digest = digest_of(read, int(memory["factor"][row]))
+        return memory["answers"][row, digest].astype("float64"), memory["weights"][row, digest].astype("float64")
+
+    return answers
+
+
+def tensors(tree):
+    return keras.tree.map_structure(ops.convert_to_tensor, tree)

@@ -101,7 +101,7 @@ def test_a_backward_search_finds_what_the_model_says_of_the_turned_output(transl
                 for other in range(2, tokenizer.vocabulary_size)
             ]
             chosen = log_probs_of(translator, TEXTS[0], written[: step + 1], EOS)[-1]
-            assert chosen == pytest.approx(max(others), abs=1e-5)
+            assert chosen == pytest.approx(max(others), abs=1e-5)  # float32, one row of several against one alone
 
 
 def test_given_outputs_get_the_score_of_the_backward_search_that_found_them(translator) -> None:
@@ -114,8 +114,8 @@ def test_given_outputs_get_the_score_of_the_backward_search_that_found_them(tran
         assert score.tokens == one.tokens
         # Float32; PyTorch's sums differ by 3e-5 of the whole.
         assert score.log_prob == pytest.approx(one.log_prob, rel=1e-4, abs=1e-4)
-        assert score.score == pytest.approx(one.score, abs=1e-4)
-        np.testing.assert_allclose(score.alignment, one.alignment, atol=1e-5)
+        assert score.score == pytest.approx(one.score, abs=1e-4)  # as above, over the length
+        np.testing.assert_allclose(score.alignment, one.alignment, atol=1e-5)  # float32, weights of at most 1
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -138,6 +138,7 @@ def test_agreement_ranks_the_outputs_of_both_beams_by_both_directions(translator
             ranked.append((((1 - weight) * forward + weight * backward) / base**0.8, candidate))
         ranked.sort(reverse=True)
         assert [one.text for one in hypotheses] == [candidate for _, candidate in ranked[:3]]
+        # Float32 sums of log-probabilities of some tens.
         assert [one.score for one in hypotheses] == pytest.approx([score for score, _ in ranked[:3]], abs=1e-4)
 
 
@@ -153,8 +154,8 @@ def test_both_directions_are_learnt(tmp_path) -> None:
     assert np.exp(forward[0]) > 0.5  # a, written first
     assert np.exp(backward[4]) > 0.5  # f, written first
     swapped = translator.score(["bcd"], ["fbcda"])[0], translator.score(["bcd"], ["fbcda"], backward=True)[0]
-    assert np.exp(swapped[0].log_probs[0]) < 0.3
-    assert np.exp(swapped[1].log_probs[4]) < 0.3
+    assert np.exp(swapped[0].log_probs[0]) < 0.3  # now neither is first to be written: well under 0.5
+    assert np.exp(swapped[1].log_probs[4]) < 0.3  # likewise
 
 
 def test_the_command_line_agrees(both_ways, tmp_path) -> None:
@@ -162,7 +163,8 @@ def test_the_command_line_agrees(both_ways, tmp_path) -> None:
     found = Translator.load(both_ways.path).translate(["abc", "fed"], method=Agreement())
     lines = [line.split("\t") for line in done.out.splitlines()]
     assert [line[1] for line in lines] == [row[0].text for row in found]
-    assert [float(line[0]) for line in lines] == pytest.approx([row[0].score for row in found], abs=1e-4)
+    # Six decimals of float32 are written.
+    assert [float(line[0]) for line in lines] == pytest.approx([row[0].score for row in found], abs=1e-5)
     tsv = tmp_path / "held-out.tsv"
     tsv.write_text("abc\tcba\nfed\tdef\n", encoding="utf-8")
     scores = json.loads(run_command("evaluate", both_ways.path, "--tsv", tsv, "--agreement", 0.5).out.splitlines()[-1])
@@ -188,7 +190,7 @@ def test_each_epoch_tells_the_perplexity_of_either_direction(both_ways) -> None:
     for backward, name in ((False, "val_perplexity"), (True, "val_perplexity_backward")):
         scores = translator.score(*pairs, backward=backward)
         loss = -sum(score.log_prob for score in scores) / sum(len(score.tokens) for score in scores)
-        assert row[name] == pytest.approx(np.exp(loss), rel=1e-4)
+        assert row[name] == pytest.approx(np.exp(loss), rel=1e-4)  # float32 sums over batches of other sizes
 
 
 def test_texts_go_through_in_parts_that_a_progress_bar_is_told_of(translator) -> None:
@@ -198,6 +200,7 @@ def test_texts_go_through_in_parts_that_a_progress_bar_is_told_of(translator) ->
     assert told == [1] * 12
     whole = translator.translate(TEXTS, 2, **options) * 2
     assert [row[0].text for row in found] == [row[0].text for row in whole]
+    # Float32 sums in another order.
     assert [row[0].score for row in found] == pytest.approx([row[0].score for row in whole], abs=1e-4)
 
 
@@ -242,6 +245,7 @@ def test_samples_can_be_drawn_backwards(translator) -> None:
     found = translator.translate(["abc"], n_best=4, method=method, backward=True, max_length=5)[0]
     for one in found:
         written = translator.target_tokenizer.encode(one.text)[::-1] + ([EOS] if one.finished else [])
+        # Float32 sums.
         assert one.log_prob == pytest.approx(sum(log_probs_of(translator, "abc", written, EOS)), abs=1e-4)
 
 
@@ -283,7 +287,9 @@ def test_the_search_says_what_a_pass_over_its_outputs_says(name) -> None:
         total = total + weight * log_probs.sum(axis=1)
         if first == BOS:
             inside = np.arange(7)[None, :, None] < lengths[:, None, None]
+            # Float32, weights of at most 1.
             np.testing.assert_allclose(found["alignments"][rows, slots], alignments * inside, atol=1e-5)
+    # Float32 sums of seven log-probabilities.
     np.testing.assert_allclose(found["log_probs"][rows, slots], total, rtol=1e-4, atol=1e-4)
 
 
@@ -305,4 +311,5 @@ def test_an_ensemble_agrees(both_ways, toy_folder, tmp_path) -> None:
     one = Translator.load(both_ways.path).translate(TEXTS, 3, method=Agreement())
     two = Translator.load(both_ways.path, RunDirectory.open(copy)).translate(TEXTS, 3, method=Agreement())
     assert [row[0].text for row in one] == [row[0].text for row in two]
+    # Float32 sums in another order.
     assert [row[0].score for row in one] == pytest.approx([row[0].score for row in two], abs=1e-4)

@@ -16,7 +16,7 @@ from tests.gradients import gradient
 from tests.mechanisms import numpy
 
 # float32 sums of at most 8 numbers up to 8; the reference runs in float64.
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE = {"rtol": 2e-6, "atol": 2e-6}
 # Multiples of 1 / 8 are exact in float32, and so are their sums: ties are ties in the reference too.
 SCORES = st.integers(1, 8).flatmap(
     lambda size: arrays.arrays(np.int64, (2, size), elements=st.integers(-64, 64)).map(
@@ -62,6 +62,7 @@ def test_sparsemax_closed_forms():
 def test_the_gradient_of_sparsemax():
     rng = np.random.default_rng(3)
     scores, direction, readout = rng.normal(size=(3, 2, 7)).astype("float32")
+    scores = np.float32(0.3) * scores  # near enough to each other that several are in the support
 
     def loss(scores):
         return ops.sum(alignment.sparsemax(scores) * ops.convert_to_tensor(readout))
@@ -72,9 +73,10 @@ def test_the_gradient_of_sparsemax():
         loss(ops.convert_to_tensor(scores - step * direction))
     )
     # Piecewise linear: exact but for float32 noise of 1e-7 over the step, unless a kink lies within it.
-    assert rise / (2 * step) == pytest.approx(float((slopes * direction).sum()), abs=1e-3)
+    assert rise / (2 * step) == pytest.approx(float((slopes * direction).sum()), abs=1e-4)
     weights = reference.sparsemax(scores[0].astype("float64"))
     support = weights > 0
+    assert support.sum() == 3
     # The Jacobian is diag(support) - support support^T / |support| (Martins and Astudillo 2016, proposition 2).
     expected = support * (readout[0] - readout[0][support].mean())
     np.testing.assert_allclose(slopes[0], expected, **CLOSE)
@@ -109,7 +111,7 @@ def test_monotonic_alignment_is_the_recursion(chosen, before):
         reference.monotonic(*row) for row in zip(chosen.astype("float64"), before.astype("float64"), strict=True)
     ]
     np.testing.assert_allclose(found, expected, **CLOSE)
-    assert (found.sum(axis=-1) <= before.sum(axis=-1) + 1e-5).all()
+    assert (found.sum(axis=-1) <= before.sum(axis=-1) + 1e-6).all()  # float32 sums
 
 
 @quick
@@ -130,7 +132,7 @@ def test_monotonic_alignment_keeps_the_mass_of_a_long_row():
     weights = numpy(alignment.monotonic_alignment(ops.convert_to_tensor(p), ops.convert_to_tensor(start)))
     # Products of up to 400 factors, each off by 6e-8.
     np.testing.assert_allclose(weights[0], 0.1 * 0.9 ** np.arange(400), rtol=1e-4, atol=1e-12)
-    assert weights.sum() == pytest.approx(1 - 0.9**400, abs=1e-5)
+    assert weights.sum() == pytest.approx(1 - 0.9**400, abs=1e-5)  # as above: 400 terms, 4e-7 seen
 
 
 def test_monotonic_alignment_is_exact_where_the_closed_form_is_not():
@@ -172,6 +174,18 @@ def test_linear_recurrence_is_its_loop(length):
         np.testing.assert_allclose(numpy(unknown(factors, addends)), expected, **CLOSE)
 
 
+def test_linear_recurrence_reaches_from_one_end_to_the_other():
+    """As far as a graph goes that does not know the length: factors of 1 carry the first addend, others die out."""
+    first = np.eye(4096, dtype="float32")[:1]
+    recurrence = alignment.linear_recurrence
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        recurrence = tf.function(recurrence, input_signature=[tf.TensorSpec([1, None], "float32")] * 2)
+    found = recurrence(ops.ones((1, 4096)), ops.convert_to_tensor(first))
+    np.testing.assert_array_equal(numpy(found), np.ones((1, 4096)))
+
+
 def test_source_lengths_are_one_past_the_last_real_position():
     value = np.zeros((3, 5, 2), "float32")
     mask = np.array([[True, False, True, False, False], [False] * 5, [True] * 5])
@@ -206,4 +220,5 @@ def test_a_window_gathered_and_spread_is_the_window(centre, half_width, length):
 
 def test_the_gaussian_is_one_at_its_centre_and_falls_by_its_deviation():
     values = numpy(alignment.gaussian(np.arange(7), ops.convert_to_tensor(np.array([[3.0]], "float32")), 4))
+    # Float32 `exp`.
     np.testing.assert_allclose(values[0, 0, [3, 1, 5]], [1.0, math.exp(-0.5), math.exp(-0.5)], rtol=1e-6)

@@ -95,6 +95,15 @@ def test_first_values_of_the_weights():
     }
 
 
+def test_vectors_start_with_a_variance_of_one_over_their_depth():
+    layer = LuongAttention("additive", units=1009, window="local_p", use_coverage=True)
+    layer.build((2, 3, 997), (2, 7, 11))
+    weights = mechanisms.weights_of(layer)
+    for name, depth in (("vector", 1009), ("coverage_vector", 1009), ("position_vector", 997)):
+        # Uniform, so that the variance of a variance of n numbers is 0.8 / n of its square: four deviations.
+        assert np.var(weights[name]) * depth == pytest.approx(1.0, abs=4 * (0.8 / depth) ** 0.5), name
+
+
 def test_closed_forms():
     one, zero = np.ones((1, 1, 4), "float32"), np.zeros((1, 3, 4), "float32")
     zero[0, 1] = 0.25 * np.log(3.0)  # dot scores 0, ln 3, 0 -> weights 1/5, 3/5, 1/5
@@ -118,6 +127,8 @@ def test_cosine_ignores_length_and_survives_zero_vectors():
     once = numpy(layer(query, value, value_mask=mask, return_attention_scores=True)[1])
     louder = numpy(layer(query * 100, value, value_mask=mask, return_attention_scores=True)[1])
     np.testing.assert_allclose(louder, once, **FLOAT32)
+    quiet = numpy(layer(query * 1e-4, value * 1e-4, value_mask=mask, return_attention_scores=True)[1])
+    np.testing.assert_allclose(quiet, once, **FLOAT32)
     slopes = gradient(lambda v: ops.sum(ops.square(layer(query, v, value_mask=mask))), value)
     assert np.isfinite(slopes).all()
 
@@ -158,6 +169,7 @@ def test_every_other_combination_is_refused():
             r"alignment='hard_monotonic'.*use_coverage=False. Received: .*use_coverage=True",
         ),
         ({"sigmoid_noise": 1.0}, r"alignment='monotonic'.*Received: sigmoid_noise=1.0, alignment='softmax'"),
+        ({"alignment": "hard_monotonic", "sigmoid_noise": 0.5}, r"Received: sigmoid_noise=0.5, alignment='hard_mono"),
         ({"alignment": "monotonic", "sigmoid_noise": -1.0}, r"Expected: 0, or more.*Received: sigmoid_noise=-1.0"),
     ],
 )
@@ -181,6 +193,13 @@ def test_a_source_longer_than_the_location_score(built):
         layer(np.ones((2, 3, 7), "float32"), np.ones((2, 5, 11), "float32"))
     with pytest.raises(ValueError, match=r"max_source_length=4\. Received: source_length=5"):
         LuongAttention("location", max_source_length=4).build((None, None, 7), (None, 5, 11))
+
+
+def test_a_source_as_long_as_the_location_score():
+    arguments = {"score": "location", "max_source_length": 7}
+    query, value, mask = inputs(arguments, positions=7)
+    layer = make(arguments)
+    assert_same(attend(layer, query, value, mask), expect(layer, query, value, mask))
 
 
 SHAPES = r"Expected: shape \(2, {n}\), \(batch, length\), for a tensor of shape \(2, {n}, 7\)\. Received: {name}"

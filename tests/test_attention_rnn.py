@@ -22,6 +22,7 @@ from tests.cell_reference import (
     way,
 )
 from tests.layer_contract import check_layer
+from tests.parts import fast
 
 # The same float32 operations in another order, through three steps of functions that saturate.
 FLOAT32 = {"rtol": 1e-5, "atol": 2e-6}
@@ -146,7 +147,7 @@ def test_forms_of_the_initial_state(name):
     check_same(run(layer, initial_state=whole), expected)
     single = layer_of("gru", name=name)
     check_same(run(single, initial_state=h), run(single, initial_state={"h_0": h}))
-    assert np.abs(run(single, initial_state=h)[0] - run(single)[0]).max() > 1e-3
+    assert np.abs(run(single, initial_state=h)[0] - run(single)[0]).max() > 1e-3  # far above what float32 rounds, 1e-6
 
 
 def test_results_that_are_asked_for():
@@ -223,7 +224,7 @@ def model_of(layer, lengths=(STEPS, POSITIONS)):
 BATCH_OF_MODEL = {"inputs": INPUTS, "memory": MEMORY, "memory_mask": MEMORY_MASK}
 
 
-@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("how", fast(["eager", "graph", "xla"], "graph"))
 def test_a_functional_model_trains_and_is_saved(how, tmp_path):
     """Dropout of all three kinds, with input feeding: what is random in one step must not reach the next."""
     if how == "xla" and keras.backend.backend() == "torch":
@@ -240,14 +241,15 @@ def test_a_functional_model_trains_and_is_saved(how, tmp_path):
     start = numpy(model(BATCH_OF_MODEL))
     np.testing.assert_array_equal(numpy(model(BATCH_OF_MODEL)), start)
     first, second = (numpy(model(BATCH_OF_MODEL, training=True)) for _ in range(2))
-    assert np.abs(first - second).max() > 1e-3
+    assert np.abs(first - second).max() > 1e-3  # far above what float32 rounds, 1e-6
     model.compile("adam", "mse", run_eagerly=how == "eager", jit_compile=how == "xla")
     for _ in range(2):
         history = model.fit(BATCH_OF_MODEL, np.zeros((BATCH, STEPS, SIZE)), epochs=2, batch_size=BATCH, verbose=0)
         assert np.isfinite(history.history["loss"]).all()
     expected = numpy(model(BATCH_OF_MODEL))
-    assert np.abs(expected - start).max() > 1e-4
+    assert np.abs(expected - start).max() > 1e-4  # far above what float32 rounds, 1e-6
     if how == "graph":  # compiled, sums are taken in another order
+        # As said above, in float32.
         np.testing.assert_allclose(model.predict(BATCH_OF_MODEL, verbose=0), expected, rtol=1e-4, atol=1e-5)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

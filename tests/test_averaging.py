@@ -9,11 +9,21 @@ import pytest
 
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
+from keras_attention.seq2seq import build_seq2seq
+from keras_attention.text import CharacterTokenizer
 from keras_attention.training import average
+from keras_attention.training.averaging import last_model
+from keras_attention.training.callbacks import averages
+from keras_attention.training.checkpoints import save_checkpoint
+from keras_attention.training.fitting import compile_model
+from keras_attention.training.head import fuse_loss
+from keras_attention.training.settings import Settings
 from keras_attention.translator import Translator
 
 from .command import run_command
 from .toy_run import train_toy
+
+SIDES = ("source", "target")
 
 
 def numpy(variable) -> np.ndarray:
@@ -50,6 +60,7 @@ def test_a_run_averaged_with_itself_is_itself(toy_run, tmp_path) -> None:
         Translator.load(mean).translate(texts), Translator.load(toy_run).translate(texts), strict=True
     ):
         assert one[0].text == other[0].text
+        # A mean of three equal float32 weights is rounded.
         assert one[0].score == pytest.approx(other[0].score, abs=1e-5)
 
 
@@ -65,10 +76,32 @@ def test_the_weights_at_the_end_of_a_run(toy_folder, tmp_path) -> None:
         np.abs(numpy(variable) - first).max()
         for variable, first in zip(later.load_model().trainable_variables, best, strict=True)
     ]
-    assert max(changes) > 1e-3, "another epoch"
+    assert max(changes) > 1e-3, "another epoch"  # Adam moves a weight by up to 1e-2 an update
     shutil.rmtree(run.path / "checkpoints")
     with pytest.raises(UserError, match=r"last\.npz: no such file.*without --last the best model is taken"):
         average([run.path], tmp_path / "three", last=True)
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused loss", "stock loss"])
+@pytest.mark.parametrize("averaging", [0.9, 0.0], ids=["averages", "plain"])
+def test_the_weights_at_the_end_are_those_of_the_newest_checkpoint(tmp_path, averaging, fused) -> None:
+    """The averages, where there are any, not the weights that were trained."""
+    settings = Settings(averaging=averaging, fused_loss=fused, source_tokenizer="char", target_tokenizer="char")
+    files = {f"{side}_tokenizer": CharacterTokenizer.train(["abc"]).save(tmp_path, side)[0] for side in SIDES}
+    fields = {"source_vocabulary": 7, "target_vocabulary": 7, "embedding_size": 3, "encoder_units": 2, "dropout": 0.1}
+    metadata = {"task": "exact", "model": fields, **files, "training": {"settings": settings.to_dict()}}
+    run = RunDirectory.create(tmp_path, metadata)
+    model = build_seq2seq(run.config)
+    fitted = fuse_loss(model, settings.label_smoothing) if fused else model
+    compile_model(fitted, settings)
+    for epoch in (1, 2):
+        for trained in fitted.trainable_variables:
+            trained.assign(np.full(trained.shape, epoch, "float32"))
+        for average_of_it in averages(fitted.optimizer):
+            average_of_it.assign(np.full(average_of_it.shape, epoch / 8, "float32"))
+        save_checkpoint(tmp_path / "checkpoints" / "last.npz", fitted, {"epoch": epoch})
+    for variable in last_model(run).trainable_variables:
+        np.testing.assert_array_equal(numpy(variable), np.full(variable.shape, 0.25 if averaging else 2.0))
 
 
 def test_runs_that_have_no_mean(toy_run, tmp_path) -> None:

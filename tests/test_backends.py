@@ -50,6 +50,7 @@ OTHERS = [name for name in BACKENDS if name != keras.backend.backend() and inter
 """PyTorch is among them where `make test-backends` has made its environment; its own tests meet the other two."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_a_saved_model_gives_the_same_outputs_on_another_backend(
     saved: tuple[pathlib.Path, dict[str, np.ndarray]], backend: str
@@ -131,5 +132,8 @@ def test_torch_is_locked_beside_the_same_versions_of_everything_else() -> None:
 
 def test_continuous_integration_runs_two_backends() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert "\nmake test\n" in script  # everything, on TensorFlow
-    assert '\nmake test-backends BACKENDS="jax"\n' in script
+    assert "\nmake test\n" in script  # the fast part, on TensorFlow
+    (line,) = re.findall(r'^make test-backends BACKENDS="jax" FAST=1 TESTS="(.*)"$', script, re.MULTILINE)
+    assert all((ROOT / name).is_file() and pathlib.Path(name).name not in ONCE for name in line.split())
+    (shares,) = re.findall(r"^make test-slow SHARE=\S+ % (\d)\)\)/(\d)\"$", script, re.MULTILINE)
+    assert shares == ("4", "4")  # the commit chooses one of all shares

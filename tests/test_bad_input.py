@@ -4,15 +4,17 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory, write_atomically, write_text
 
-from . import toy
+from . import toy, warm
 from .command import run_command
+
+FULL = pathlib.Path("/dev/full")
+needs_a_full_disk = pytest.mark.skipif(not FULL.exists(), reason=f"no {FULL}, which Linux has, to be a full disk")
 
 
 def fails(done, *parts: str) -> None:
@@ -68,6 +70,7 @@ def test_bad_training_text(source, target, parts, tmp_path) -> None:
         (["--recipe", "dates", "--attention", "magic"], ("magic",)),
         (["--recipe", "dates", "--batch-size", "0"], ("batch_size is out of range",)),
         (["--recipe", "dates", "--tokenizer", "byte"], ("Unknown source_tokenizer", "'byte'")),
+        (["--tokenizer", "word", "--target-tokenizer", "byte"], ("Unknown target_tokenizer", "'byte'")),
     ],
 )
 def test_bad_choices(arguments, parts, tmp_path, monkeypatch) -> None:
@@ -170,13 +173,14 @@ def test_tokenizers_of_another_run_are_noticed(toy_run, tmp_path) -> None:
         RunDirectory.open(run)
 
 
+@needs_a_full_disk
 def test_a_failed_write_leaves_the_former_file(tmp_path) -> None:
     path = tmp_path / "x.txt"
     write_text(path, "whole")
 
     def fill(temporary: pathlib.Path) -> None:
         temporary.write_text("half")
-        pathlib.Path("/dev/full").write_text("no space is left there")
+        FULL.write_text("no space is left there")
 
     with pytest.raises(UserError, match=r"x\.txt: the disk is full\. What was saved before is whole"):
         write_atomically(path, fill)
@@ -186,10 +190,11 @@ def test_a_failed_write_leaves_the_former_file(tmp_path) -> None:
         write_text(path / "below" / "a" / "file", "text")
 
 
+@needs_a_full_disk
 def test_a_full_disk_under_the_output_is_one_line(toy_run) -> None:
-    arguments = [sys.executable, "-m", "keras_attention.cli", "translate", str(toy_run.path), "--max-length=4"]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(arguments, input=b"abc\n" * 3, stdout=full, stderr=subprocess.PIPE, check=False)
+    arguments = ["-m", "keras_attention.cli", "translate", toy_run.path, "--max-length=4"]
+    with FULL.open("w") as full:
+        done = warm.run(arguments, input=b"abc\n" * 3, stdout=full, stderr=subprocess.PIPE, check=False)
     lines = done.stderr.decode().splitlines()
     assert done.returncode == 1
     assert "error: the output: the disk is full" in lines[-1]

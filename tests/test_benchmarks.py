@@ -4,14 +4,17 @@ import csv
 import importlib.util
 import json
 import pathlib
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 import pytest
 
+from tests import warm
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+STATUS = pathlib.Path("/proc/self/status")
+needs_proc = pytest.mark.skipif(not STATUS.exists(), reason=f"memory is read from {STATUS}, which Linux has")
 
 
 def load(name: str) -> ModuleType:
@@ -81,6 +84,7 @@ def test_files_of_different_length(
     assert "has 2 lines" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ablation_trains_scores_and_resumes(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +121,7 @@ def test_every_variant_of_the_ablation_is_a_config() -> None:
     assert len(set(configs.values())) == len(configs)
 
 
+@pytest.mark.slow
 def test_cost_of_attention(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,11 +148,16 @@ def test_cost_of_attention(
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scripts import each other, as they do when one of them is run."""
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The scripts import each other, as they do when one of them is run; the next test does not find them loaded."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        if getattr(sys.modules.get(path.stem), "__file__", None) == str(path):
+            del sys.modules[path.stem]
 
 
+@pytest.mark.slow
 def test_throughput_and_its_profile_on_a_tiny_network(
     scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +188,7 @@ def test_throughput_and_its_profile_on_a_tiny_network(
     assert "MatMul" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training_on_a_gpu_without_one(
     scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +210,8 @@ def test_training_on_a_gpu_without_one(
         gpu.main([*sizes, "--only", names[1], "--limit", "0.01"])
 
 
+@needs_proc
+@pytest.mark.slow
 def test_memory_and_scale_on_tiny_sizes(scripts: None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load("memory").main(
         ["--vocabulary=30", "--batch=2", "--length=4", "--rounds=1", "--output", str(tmp_path / "memory")]
@@ -238,7 +251,8 @@ def test_quality_and_curves(
         curves.main(["--output", str(tmp_path / "curves"), f"ours={toy_run.path}"])
 
 
-def test_every_stage_of_the_diversified_training(toy_folder, tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.slow
+def test_every_stage_of_the_diversified_training(scripts, toy_folder, tmp_path, monkeypatch, capsys) -> None:
     """On the toy pairs, one epoch each: the stages fit together."""
     script = load("diversified")
     for split in ("train", "val"):
@@ -270,14 +284,12 @@ def test_every_stage_of_the_diversified_training(toy_folder, tmp_path, monkeypat
         assert [row["run"] for row in csv.DictReader(file)] == list(scores)
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_search(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {"batch": 2, "beam": 2, "hidden": 8, "vocabulary": 11, "length": 3, "source": 4, "rounds": 1}
     options = [f"--{name}={value}" for name, value in sizes.items()]
-    run = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "benchmarks" / "search.py"), *options),
-            *("--profile", "--output", str(tmp_path / "search")),
-        ],
+    run = warm.run(
+        [ROOT / "benchmarks" / "search.py", *options, "--profile", "--output", tmp_path / "search"],
         capture_output=True,
         text=True,
         check=False,
@@ -294,6 +306,8 @@ def test_the_cost_of_a_search(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
         assert len(list(csv.DictReader(file))) == len(overheads) + 2
 
 
+@needs_proc
+@pytest.mark.slow
 def test_an_export_beside_the_stock_route(
     scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +340,8 @@ def test_an_export_beside_the_stock_route(
     assert (tmp_path / "figures.png").read_bytes() == picture
 
 
+@needs_proc
+@pytest.mark.slow
 def test_an_export_that_searches_in_both_directions(
     scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +369,8 @@ def test_an_export_that_searches_in_both_directions(
     assert "by one direction" in capsys.readouterr().err
 
 
+@needs_proc
+@pytest.mark.slow
 def test_exports_at_one_size(scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = load("export_speed")
     sizes = ["--units", "8", "--embedding", "4", "--vocabulary", "30", "--steps", "4", "--beam", "2"]
@@ -368,6 +386,7 @@ def test_exports_at_one_size(scripts: None, tmp_path: pathlib.Path, capsys: pyte
         assert len(list(csv.DictReader(file))) == 2 * len(cells)
 
 
+@pytest.mark.slow
 def test_a_shortlist(scripts: None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = load("shortlist")
     arguments = ["--vocabularies", "300", "--precisions", "float32", "--units", "32", "--rounds", "2"]

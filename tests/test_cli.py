@@ -1,8 +1,6 @@
 """The command line: translate, evaluate, attention, train; what it prints and where."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.training import evaluate
 from keras_attention.translator import Translator
 
-from . import toy
+from . import toy, warm
 from .command import run_command
 
 WORDS = ["fed", "a", "badcafe", "cc", "abcdef"]
@@ -102,6 +100,7 @@ def test_translations_do_not_depend_on_their_batch(translator) -> None:
     for word, found in zip(WORDS, together, strict=True):
         alone = translator.translate([word], beam_size=2, n_best=2, max_length=9)[0]
         assert [best.text for best in found] == [best.text for best in alone]
+        # Float32 sums in another order.
         np.testing.assert_allclose([best.score for best in found], [best.score for best in alone], atol=1e-5)
 
 
@@ -116,9 +115,9 @@ def test_numbers_out_of_range_are_refused(translator) -> None:
 
 def test_train_reads_every_option(toy_folder, tmp_path) -> None:
     files = ["--source", toy_folder / "source.txt", "--target", toy_folder / "target.txt"]
-    arguments = [sys.executable, "-m", "keras_attention.cli", "train", *files, "--output", tmp_path / "run"]
-    done = subprocess.run(
-        [str(argument) for argument in (*arguments, *toy.OPTIONS, "--epochs=1", "--attention=dot", "--seed=9")],
+    arguments = ["-m", "keras_attention.cli", "train", *files, "--output", tmp_path / "run"]
+    done = warm.run(
+        [*arguments, *toy.OPTIONS, "--epochs=1", "--attention=dot", "--seed=9"],
         capture_output=True,
         text=True,
         check=True,

@@ -13,7 +13,7 @@ from keras_attention.hypotheses import Hypothesis
 from keras_attention.training.compare import _bleu_tests, _error_tests, compare, differences
 from keras_attention.training.data import Pairs
 from tests.command import run_command
-from tests.toy_run import train_toy
+from tests.toy_run import another_run
 
 
 def pairs_of(references):
@@ -29,8 +29,8 @@ def test_a_clear_difference_is_significant_and_none_is_not():
     other_half = [text if rng.random() < 0.5 else "x" for text in good]
     found = _error_tests("exact", ["half", "other", "good", "twin"], [half, other_half, good, half], pairs, "none", 500)
     assert "p_value" not in found[0]["exact_match"]
-    assert found[1]["exact_match"]["p_value"] > 0.05
-    assert found[2]["exact_match"]["p_value"] < 0.01
+    assert found[1]["exact_match"]["p_value"] > 0.05  # two halves drawn alike: no level would call it clear
+    assert found[2]["exact_match"]["p_value"] < 0.01  # all right against half of 400
     assert found[3]["exact_match"]["p_value"] == 1.0
     share = np.mean([a == b for a, b in zip(half, good, strict=True)])
     assert found[0]["exact_match"]["score"] == pytest.approx(100 * share)
@@ -52,7 +52,7 @@ def test_bleu_is_that_of_sacrebleu():
         "translation", ["bad", "good", "twin"], [bad, references, bad], pairs_of(references), "none", 200
     )
     assert found[1]["bleu"]["score"] == pytest.approx(100.0)
-    assert found[1]["bleu"]["p_value"] < 0.01
+    assert found[1]["bleu"]["p_value"] < 0.01  # all right against three words of five
     assert found[2]["bleu"]["p_value"] == 1.0
     assert found[0]["chrf"]["score"] < 90
 
@@ -66,8 +66,25 @@ def test_the_sentences_that_differ_most_come_first():
     ]
 
 
-def test_the_command_compares_runs(toy_run, toy_folder):
-    other = train_toy(toy_folder / "compared", toy_folder, seed=5).path
+def test_sentences_that_got_better_or_worse_differ_alike():
+    pairs = pairs_of(["a b c", "d e", "f", "g"])
+    found = differences("g2p", outputs := [["x y z", "x", "f", "g"], ["a b c", "d e", "x", "g"]], pairs, 5)
+    assert [(entry["source"], entry["scores"]) for entry in found] == [
+        ("source 0", [3.0, 0.0]),
+        ("source 1", [2.0, 0.0]),
+        ("source 2", [0.0, 1.0]),
+    ]
+    assert differences("g2p", outputs, pairs, 2) == found[:2]
+
+
+def test_edits_are_those_from_the_nearest_reference():
+    pairs = Pairs(["s"], [["a b c d", "a b", "x"]], ["text:0"])
+    [found] = differences("g2p", [["a b c"], ["a b c d"]], pairs, 5)
+    assert found["scores"] == [1.0, 0.0]
+
+
+def test_the_command_compares_runs(toy_run, toy_folder, tmp_path):
+    other = another_run(toy_run, tmp_path / "compared").path
     text = ["--source", toy_folder / "source.txt", "--target", toy_folder / "target.txt"]
     done = run_command("compare", toy_run.path, other, *text, "--samples", 100, "--beam", 2)
     assert done.status == 0, done.err

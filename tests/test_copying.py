@@ -40,7 +40,7 @@ def test_the_mixture_is_that_of_the_formula():
         for position, word in enumerate(words):
             expected[row, :, word] += (1 - gate[row, :, 0]) * alignment[row, :, position]
     np.testing.assert_allclose(np.exp(found), np.maximum(expected, SMALLEST), rtol=1e-5)  # float32
-    np.testing.assert_allclose(np.exp(found).sum(axis=-1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found).sum(axis=-1), 1.0, rtol=2e-6)  # float32 sums of nine terms
 
 
 @pytest.mark.parametrize("bias", [-40.0, 40.0])
@@ -51,12 +51,12 @@ def test_a_shut_gate_leaves_one_of_the_two(bias):
     layer.gate.set_weights([np.zeros((4, 1)), np.full(1, bias)])
     found = np.exp(ops.convert_to_numpy(layer(logits, attentional, alignment, SOURCE)))
     if bias > 0:
-        np.testing.assert_allclose(found[:, :, :7], ops.convert_to_numpy(ops.softmax(logits)), rtol=1e-5)
-        assert (found[:, :, 7:] < 1e-15).all()
+        np.testing.assert_allclose(found[:, :, :7], ops.convert_to_numpy(ops.softmax(logits)), rtol=2e-6)  # float32
+        assert (found[:, :, 7:] < 1e-15).all()  # the gate is exp(-40), 4e-18
     else:  # a word that stands twice gets what both places have
-        np.testing.assert_allclose(found[0, :, 7], alignment[0, :, 1] + alignment[0, :, 3], rtol=1e-5)
-        np.testing.assert_allclose(found[1, :, 8], alignment[1, :, 0], rtol=1e-5)
-        assert (found[:, :, 3] < 1e-15).all()
+        np.testing.assert_allclose(found[0, :, 7], alignment[0, :, 1] + alignment[0, :, 3], rtol=2e-6)  # float32
+        np.testing.assert_allclose(found[1, :, 8], alignment[1, :, 0], rtol=2e-6)  # float32
+        assert (found[:, :, 3] < 1e-15).all()  # the gate is exp(-40), 4e-18
 
 
 def test_the_layer_keeps_the_contract(tmp_path):
@@ -77,7 +77,7 @@ def test_logits_are_not_rounded(dtype):
     layer.build(logits.shape, attentional.shape)
     layer.gate.set_weights([np.zeros((4, 1)), np.full(1, 40.0)])
     found = ops.convert_to_numpy(layer(logits, attentional, alignment, SOURCE))
-    np.testing.assert_allclose(found[..., 0] - found[..., 1], 0.03, atol=1e-4)
+    np.testing.assert_allclose(found[..., 0] - found[..., 1], 0.03, atol=1e-5)  # 20.03 in float32 is off by up to 1e-6
 
 
 def test_without_room_there_is_no_layer():

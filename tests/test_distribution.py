@@ -35,7 +35,7 @@ def test_two_devices_give_the_curve_of_one_and_share_its_checkpoints(toy_folder,
     train_in_process(toy_folder, tmp_path / "mixed", engine, 2)
     resumed = train_in_process(toy_folder, tmp_path / "mixed", "none", 4)
     assert "resuming after epoch 2" in resumed
-    np.testing.assert_allclose(curve(tmp_path / "mixed"), curve(tmp_path / "one"), rtol=1e-4)
+    np.testing.assert_allclose(curve(tmp_path / "mixed"), curve(tmp_path / "one"), rtol=1e-4)  # as above
 
 
 def test_two_processes_give_the_curve_of_one_and_share_its_checkpoints(toy_folder, tmp_path) -> None:
@@ -52,6 +52,7 @@ def test_two_processes_give_the_curve_of_one_and_share_its_checkpoints(toy_folde
             np.testing.assert_array_equal(first[name], second[name])
     resumed = train_in_process(toy_folder, tmp_path / "two", "none", 3)
     assert "resuming after epoch 2" in resumed
+    # As with two devices.
     np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), rtol=1e-4)
 
 

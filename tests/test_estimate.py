@@ -13,10 +13,13 @@ from keras_attention.export import commands, export, vela
 from keras_attention.export import estimate as estimates
 from keras_attention.seq2seq import EncoderDecoder
 from tests.export_models import cheap
+from tests.parts import Made, fast
 
 __all__ = ["cheap"]
 
 SOURCE, TARGET, BEAM = 12, 8, 3
+WITHIN, NEARLY = 0.1, 0.05
+"""The promise, and what ONNX and Vela keep: headers of files, small nodes and what converters add are not counted."""
 CONFIGS: dict[str, dict[str, Any]] = {
     "tied": {"tie_embeddings": "target", "embedding_size": 96, "encoder_layers": 2, "decoder_units": 192},
     "heads, gru": {"attention": "scaled_dot", "attention_heads": 4, "cell": "gru", "decoder_units": 192},
@@ -77,32 +80,36 @@ def onnx_macs(path: pathlib.Path) -> int:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     home = tmp_path_factory.mktemp("estimates")
-    with pytest.MonkeyPatch.context() as patch:
-        cheap.__wrapped__(patch)
-        for name in EXPORTED:
-            model = build_seq2seq(config_of(name))
-            export(model, home / name, ["tflite", "onnx"], beam_size=BEAM, max_length=TARGET, samples=[[4, 5, 2]])
-    return {name: home / name for name in EXPORTED}
+
+    def make(name: str) -> pathlib.Path:
+        with pytest.MonkeyPatch.context() as patch:
+            cheap.__wrapped__(patch)
+            limits: dict[str, Any] = {"beam_size": BEAM, "max_length": TARGET}
+            export(build_seq2seq(config_of(name)), home / name, ["tflite", "onnx"], samples=[[4, 5, 2]], **limits)
+        return home / name
+
+    return Made(make)
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", fast(EXPORTED, "tied"))
 def test_products_and_bytes(exported: dict[str, pathlib.Path], name: str) -> None:
     found = estimates.estimate(config_of(name), SOURCE, TARGET, BEAM)
     model = build_seq2seq(config_of(name))
     assert found.weights == model.count_params()
     measured = onnx_macs(exported[name] / "onnx" / "decode_step.onnx")
-    assert found.step_macs == pytest.approx(measured, rel=0.1)
+    assert found.step_macs == pytest.approx(measured, rel=WITHIN)
     encode = onnx_macs(exported[name] / "onnx" / "encode.onnx")
-    assert found.sentence_macs == pytest.approx(encode + BEAM * TARGET * measured, rel=0.1)
+    assert found.sentence_macs == pytest.approx(encode + BEAM * TARGET * measured, rel=WITHIN)
     file = exported[name] / "model.tflite"
-    assert found.bytes["float32"] == pytest.approx(file.stat().st_size, rel=0.1)
-    assert found.onnx_bytes["float32"] == pytest.approx(bytes_in(exported[name] / "onnx"), rel=0.1)
+    assert found.bytes["float32"] == pytest.approx(file.stat().st_size, rel=WITHIN)
+    assert found.onnx_bytes["float32"] == pytest.approx(bytes_in(exported[name] / "onnx"), rel=NEARLY)
 
 
 def bytes_in(folder: pathlib.Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision"),
     [("tied", "float16"), ("tied", "dynamic_int8"), ("self-attention", "dynamic_int8"), ("tied", "int8")],
@@ -119,15 +126,15 @@ def test_bytes_of_lower_precision(tmp_path: pathlib.Path, cheap: None, name: str
         size = bytes_in(output / "npu")
         ranges: dict[str, Any] = {"samples": rows[:1], "calibration": rows}
         export(model, tmp_path / "onnx", precision="int8", **ranges, **limits)
-        assert found.onnx_bytes["int8"] == pytest.approx(bytes_in(tmp_path / "onnx" / "onnx"), rel=0.1)
+        assert found.onnx_bytes["int8"] == pytest.approx(bytes_in(tmp_path / "onnx" / "onnx"), rel=NEARLY)
         placements = json.loads((output / "report.json").read_text())["parities"][0]["placements"]
         (step,) = [one for one in placements if one["graph"] == "decode_step"]
-        assert found.step_macs == pytest.approx(step["macs"], rel=0.1)  # as Vela counts them
+        assert found.step_macs == pytest.approx(step["macs"], rel=NEARLY)  # as Vela counts them
     else:
         export(model, output, ["tflite", "onnx"], precision=precision, samples=rows[:1], **limits)
         size = (output / "model.tflite").stat().st_size
-        assert found.onnx_bytes[precision] == pytest.approx(bytes_in(output / "onnx"), rel=0.1)
-    assert found.bytes[precision] == pytest.approx(size, rel=0.1)
+        assert found.onnx_bytes[precision] == pytest.approx(bytes_in(output / "onnx"), rel=NEARLY)
+    assert found.bytes[precision] == pytest.approx(size, rel=WITHIN)
 
 
 @pytest.mark.parametrize("name", ["tied", "self-attention", "none"])
@@ -140,7 +147,7 @@ def test_memory_of_a_search(name: str) -> None:
     held = [*state.values(), *memory.values(), log_probs]
     found = net.search(source[:1], beam_size=BEAM, max_length=TARGET)
     measured = sum(np.asarray(value).nbytes for value in [*held, found["ids"], found["ids"], found["alignments"]])
-    assert estimates.estimate(config_of(name), SOURCE, TARGET, BEAM).search_bytes == pytest.approx(measured, rel=0.1)
+    assert estimates.estimate(config_of(name), SOURCE, TARGET, BEAM).search_bytes == measured
 
 
 def test_the_command(tmp_path: pathlib.Path, toy_run: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ def test_an_artefact_answers_as_the_ensemble(tmp_path: pathlib.Path, cheap: None
         found = artefact.search(source)
         expected = ensemble.search(source, beam_size=3, max_length=9)
         np.testing.assert_array_equal(found["ids"], np.asarray(expected["ids"]))
+        # Float32 kernels of LiteRT.
         np.testing.assert_allclose(found["scores"], np.asarray(expected["scores"]), atol=1e-4)
         others = [np.asarray(net.search(source, beam_size=3, max_length=9)["ids"]) for net in alone]
         differs += all((found["ids"] != other).any() for other in others)

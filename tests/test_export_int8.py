@@ -15,6 +15,7 @@ from keras_attention.export.calibration import SEQUENCES, STEPS
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import train_tokenizer
 from tests.export_models import LINES, cheap, tiny_model
+from tests.parts import Made, fast
 from tests.test_export_artefact import dense_model
 from tests.test_export_npu import rows
 
@@ -31,20 +32,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[pathlib.Path, Any, Any]]:
     """For each config its folder, its report, and the model."""
-    home, found = tmp_path_factory.mktemp("int8"), {}
-    with pytest.MonkeyPatch.context() as patch:
-        cheap.__wrapped__(patch)
-        for name, config in CONFIGS.items():
-            model, text = tiny_model(spread=0.3, **config), {"samples": rows(6), "calibration": rows(SEQUENCES)}
-            found[name] = (home / name, export(model, home / name, precision="int8", **LIMITS, **text), model)
-    return found
+    home = tmp_path_factory.mktemp("int8")
+
+    def make(name: str) -> tuple[pathlib.Path, Any, Any]:
+        model, text = tiny_model(spread=0.3, **CONFIGS[name]), {"samples": rows(6), "calibration": rows(SEQUENCES)}
+        with pytest.MonkeyPatch.context() as patch:
+            cheap.__wrapped__(patch)
+            return home / name, export(model, home / name, precision="int8", **LIMITS, **text), model
+
+    return Made(make)
 
 
 def graphs_of(folder: pathlib.Path) -> dict[str, onnx.GraphProto]:
     return {path.stem: onnx.load(str(path)).graph for path in (folder / "onnx").iterdir()}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", fast(CONFIGS, "lstm"))
 def test_products_read_and_give_int8(artefacts: dict[str, tuple[pathlib.Path, Any, Any]], name: str) -> None:
     """Each product, but one with a stack of kernels, has int8 at both inputs and at its output."""
     folder, report, _ = artefacts[name]
@@ -66,7 +69,7 @@ def test_products_read_and_give_int8(artefacts: dict[str, tuple[pathlib.Path, An
     assert products >= 5
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", fast(CONFIGS, "lstm"))
 def test_files_hold_int8_alone(artefacts: dict[str, tuple[pathlib.Path, Any, Any]], name: str) -> None:
     folder, report, _ = artefacts[name]
     for graph_name, graph in graphs_of(folder).items():
@@ -82,7 +85,7 @@ def test_files_hold_int8_alone(artefacts: dict[str, tuple[pathlib.Path, Any, Any
     assert manifest["formats"]["onnx"]["signatures"] == ["encode", "decode_step"]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", fast(CONFIGS, "lstm"))
 def test_numbers_stay_near_those_of_keras(artefacts: dict[str, tuple[pathlib.Path, Any, Any]], name: str) -> None:
     """255 steps over what was seen: a few hundredths, after some products one behind the other."""
     folder, _, model = artefacts[name]
@@ -91,9 +94,10 @@ def test_numbers_stay_near_those_of_keras(artefacts: dict[str, tuple[pathlib.Pat
     encoded = artefact.backend.run("encode", {"source_ids": source})
     state, memory = net.encode(source)
     for key, value in state.items():
-        np.testing.assert_allclose(encoded[f"state_{key}"], np.asarray(value), atol=0.05)
+        np.testing.assert_allclose(encoded[f"state_{key}"], np.asarray(value), atol=0.05)  # 0.012 seen
     stepped = artefact.backend.run("decode_step", {"token_ids": np.asarray([1], np.int32), **encoded})
     log_probs, _, _ = net.step(np.asarray([1], np.int32), state, memory)
+    # Log-probabilities go down to -6, and so have longer steps: 0.08 seen.
     np.testing.assert_allclose(stepped["log_probs"], np.asarray(log_probs), atol=0.3)
 
 
@@ -129,7 +133,7 @@ def test_ranges_are_those_of_the_calls(tmp_path: pathlib.Path) -> None:
     assert constants["x_scale"] == pytest.approx(3.0 / 255)
     # y came to 0.5, 0, 1.75, 254, 1 and 127, and a range holds 0
     assert constants["y_scale"] == pytest.approx(254.0 / 255)
-    np.testing.assert_allclose(constants["w_scale"], [1.0 / 127, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(constants["w_scale"], [1.0 / 127, 1.0], rtol=1e-6)  # float32
     assert constants["w_quantized"].tolist() == [[127, 127], [-64, 0]]
 
 
@@ -149,7 +153,7 @@ def test_weights_of_recurrent_nodes() -> None:
     assert stored["W/int8"].dtype == np.int8
     assert stored["W/scale"].shape == (2, 12, 1)
     error = np.abs(stored["W/int8"] * stored["W/scale"] - kernel)
-    assert (error <= 0.501 * stored["W/scale"]).all()
+    assert (error <= 0.501 * stored["W/scale"]).all()  # rounded to the nearest step, in float32
     assert [one.op_type for one in graph.node][-1] == "LSTM"
 
 

@@ -118,8 +118,8 @@ def test_stepped_cell_equals_the_layer(backwards: bool, zero_output: bool) -> No
     last, outputs, states = run_masked_cell(
         layer.cell, inputs, [np.zeros((3, 7), "float32")], mask, backwards, zero_output
     )
-    np.testing.assert_allclose(outputs, expected, atol=1e-6)
-    np.testing.assert_allclose(states[0], state, atol=1e-6)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)  # float32 sums of seven products
+    np.testing.assert_allclose(states[0], state, atol=1e-6)  # likewise
     assert last.shape == (3, 7)
 
 
@@ -128,6 +128,7 @@ def test_stepping_ends_with_its_context() -> None:
     words = np.array([[3, 4, 5, 0]])
     expected = model({"words": words})["classes"]
     with stepped(model):
+        # The same float32 sums, step by step.
         np.testing.assert_allclose(model({"words": words})["classes"], expected, atol=1e-6)
     assert not any("inner_loop" in vars(layer) for layer in recurrent_layers(model))
 

@@ -16,6 +16,7 @@ from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import train_tokenizer
 from tests.export_models import LINES, cheap, tiny_model
 from tests.npu_host import follow_the_protocol
+from tests.parts import Made, fast
 
 __all__ = ["cheap"]
 
@@ -55,18 +56,17 @@ def export_tiny(output: pathlib.Path, config: dict[str, Any], **options: Any) ->
 @pytest.fixture(scope="module")
 def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[pathlib.Path, Any]]:
     home = tmp_path_factory.mktemp("npu")
-    found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        cheap.__wrapped__(patch)
-        for name, config in CONFIGS.items():
-            accelerators = vela.ACCELERATORS if name == "general" else vela.ACCELERATORS[:1]
-            with pytest.MonkeyPatch.context() as fewer:
-                fewer.setattr(vela, "ACCELERATORS", accelerators)
-                found[name] = (home / name, export_tiny(home / name, config))
-    return found
+
+    def make(name: str) -> tuple[pathlib.Path, Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            cheap.__wrapped__(patch)
+            patch.setattr(vela, "ACCELERATORS", vela.ACCELERATORS if name == "general" else vela.ACCELERATORS[:1])
+            return home / name, export_tiny(home / name, CONFIGS[name])
+
+    return Made(make)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", fast(CONFIGS, "general"))
 def test_files_hold_what_an_npu_takes(artefacts: dict[str, tuple[pathlib.Path, Any]], name: str) -> None:
     folder, report = artefacts[name]
     (parity,) = report.parities
@@ -85,7 +85,7 @@ def test_files_hold_what_an_npu_takes(artefacts: dict[str, tuple[pathlib.Path, A
         assert {detail["dtype"] for detail in details.values()} == {np.int8}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", fast(CONFIGS, "general"))
 def test_vela_places_all_of_it(artefacts: dict[str, tuple[pathlib.Path, Any]], name: str) -> None:
     _, report = artefacts[name]
     placements = report.parities[0].placements
@@ -97,7 +97,7 @@ def test_vela_places_all_of_it(artefacts: dict[str, tuple[pathlib.Path, Any]], n
         assert one.sram + one.other > 0
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", fast(CONFIGS, "general"))
 def test_numbers_are_those_of_keras_within_int8(artefacts: dict[str, tuple[pathlib.Path, Any]], name: str) -> None:
     """Of values between -1 and 1: a step of int8 is 1/127, and a few of them add up through layers and steps."""
     folder, _ = artefacts[name]
@@ -113,12 +113,14 @@ def test_numbers_are_those_of_keras_within_int8(artefacts: dict[str, tuple[pathl
     for key, value in encoded.items():
         wanted = np.asarray(expected[key], np.float32)
         assert value.shape == wanted.shape
+        # Some eight steps; two are seen.
         np.testing.assert_allclose(value, wanted, atol=0.06 * max(1.0, float(np.abs(wanted).max())), err_msg=key)
     tokens = np.full((6,), 1, np.int32)
     found = backend.run("decode_step", {"token_ids": tokens, **encoded})
     log_probs, _, alignment = net.step(tokens, state, memory)
-    np.testing.assert_allclose(np.exp(found["log_probs"]), np.exp(np.asarray(log_probs)), atol=0.05)
-    np.testing.assert_allclose(found["alignment"], np.asarray(alignment), atol=0.05)
+    # Probabilities: of 0.17 at most, off by 0.0023; weights: of 0.28 at most, off by 0.0052.
+    np.testing.assert_allclose(np.exp(found["log_probs"]), np.exp(np.asarray(log_probs)), atol=0.02)
+    np.testing.assert_allclose(found["alignment"], np.asarray(alignment), atol=0.03)  # as said
     assert not found["alignment"][source == 0].any()
 
 
@@ -147,9 +149,10 @@ def test_padding_gets_no_attention_however_long(artefacts: dict[str, tuple[pathl
     np.testing.assert_array_equal(narrow["scores"], padded["scores"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not micro.installed(), reason="tflite-micro has development releases alone, so no lock holds it")
 def test_tensorflow_lite_micro_runs_the_files(artefacts: dict[str, tuple[pathlib.Path, Any]]) -> None:
-    for _, report in artefacts.values():
+    for _, report in [artefacts[name] for name in CONFIGS]:
         (parity,) = report.parities
         assert set(parity.micro) == set(parity.operators)
         for one in parity.micro.values():
@@ -170,6 +173,7 @@ def test_the_artefact_says_what_it_is(artefacts: dict[str, tuple[pathlib.Path, A
     assert parity.identical == report.parities[0].identical
 
 
+@pytest.mark.slow
 def test_it_translates_text(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vela, "installed", lambda: False)
     tokenizers = train_tokenizer("word", LINES), train_tokenizer("char", LINES)
@@ -251,6 +255,7 @@ def test_a_translator_alone(tmp_path: pathlib.Path) -> None:
         export(model, tmp_path / "artefact", target="npu")
 
 
+@pytest.mark.slow
 def test_a_loss_above_the_limit_leaves_nothing(tmp_path: pathlib.Path, cheap: None) -> None:
     """Tokens of a model that was never trained turn on little; that its int8 form says the same is not to be had."""
     tokenizers = train_tokenizer("word", LINES), train_tokenizer("char", LINES)
@@ -299,6 +304,7 @@ def test_vela_and_micro_say_what_they_cannot_read(tmp_path: pathlib.Path) -> Non
             micro.run(wrong, [{}], 1)
 
 
+@pytest.mark.slow
 def test_the_command(toy_run: Any, tmp_path: pathlib.Path, cheap: None, capsys: pytest.CaptureFixture[str]) -> None:
     sentences = tmp_path / "calibration.txt"
     lines = toy_run.samples()
@@ -319,6 +325,7 @@ def test_the_command(toy_run: Any, tmp_path: pathlib.Path, cheap: None, capsys: 
     assert (folder / "npu" / "decode_step.tflite").is_file()
 
 
+@pytest.mark.slow
 def test_samples_that_are_too_long_are_counted(tmp_path: pathlib.Path, cheap: None, monkeypatch: Any) -> None:
     monkeypatch.setattr(vela, "installed", lambda: False)
     report = export_tiny(tmp_path / "artefact", {}, samples=[*rows(3), [4] * LENGTH + [2], [5] * 30 + [2]])
@@ -326,7 +333,7 @@ def test_samples_that_are_too_long_are_counted(tmp_path: pathlib.Path, cheap: No
     assert "2 samples are longer" in (tmp_path / "artefact" / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", fast(CONFIGS, "general"))
 def test_a_stranger_searches_by_the_manifest_alone(artefacts: dict[str, tuple[pathlib.Path, Any]], name: str) -> None:
     folder, _ = artefacts[name]
     opened = runtime.Artefact(folder, "npu")

@@ -25,13 +25,15 @@ from keras_attention.output_scores import score_outputs
 from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import train_tokenizer
-from tests.export_models import LINES, cheap, tiny_model
+from tests.export_models import LINES, cheap, converters_here, tiny_model
+from tests.parts import Made
 from tests.test_export_artefact import dense_model, make_run
 
-__all__ = ["cheap"]
+__all__ = ["cheap", "converters_here"]
 
 SIZES = {"embedding_size": 48, "encoder_units": 32, "decoder_units": 64}
 """Large enough that converters find it worth while to quantise."""
+PRECISIONS = ("float32", "float16", "dynamic_int8")
 TOKENIZERS = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
 VOCABULARIES = {
     "source_vocabulary": TOKENIZERS[0].vocabulary_size,
@@ -72,11 +74,14 @@ def tflite_constants(path: pathlib.Path) -> set[tuple[str, str]]:
 def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     """The same model at every precision."""
     folder = tmp_path_factory.mktemp("precisions")
-    with pytest.MonkeyPatch.context() as patch:
-        cheap.__wrapped__(patch)
-        for precision in ("float32", "float16", "dynamic_int8"):
+
+    def make(precision: str) -> pathlib.Path:
+        with pytest.MonkeyPatch.context() as patch:
+            cheap.__wrapped__(patch)
             export_at(precision, folder / precision, to=["tflite", "onnx"])
-    return {path.name: path for path in folder.iterdir()}
+        return folder / precision
+
+    return Made(make)
 
 
 @pytest.mark.parametrize("backend", ["litert", "onnx"])
@@ -129,6 +134,7 @@ def tables(path: pathlib.Path, vocabulary: int) -> list[tuple[str, int, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tie", ["all", "none"])
 def test_tables_are_looked_up_in_int8(tmp_path: pathlib.Path, cheap: None, tie: str) -> None:
     """Rows are gathered as int8, in loops too, and none becomes floats as a whole; a tied table is stored once."""
@@ -162,6 +168,7 @@ def test_tables_are_looked_up_in_int8(tmp_path: pathlib.Path, cheap: None, tie: 
         opened = runtime.Artefact(tmp_path / "artefact", backend)
         received = opened.backend.run("encode", {"source_ids": source})
         for name, value in state.items():
+            # Steps of int8, each 1/127 of its row, through the layers: 0.03 seen.
             np.testing.assert_allclose(received[f"state_{name}"], np.asarray(value), atol=0.05)
 
 
@@ -192,6 +199,7 @@ def test_a_transposed_constant_is_stored_once() -> None:
         np.testing.assert_allclose(logits, table[ids] @ value.T, rtol=1e-5, atol=1e-5)  # float32 sums of nine products
 
 
+@pytest.mark.slow
 def test_a_gru_is_stored_in_int8(tmp_path: pathlib.Path, cheap: None) -> None:
     model = tiny_model(**SIZES, cell="gru")
     export(model, tmp_path / "artefact", "onnx", precision="dynamic_int8", max_length=8, loss_limit=100.0)
@@ -201,6 +209,7 @@ def test_a_gru_is_stored_in_int8(tmp_path: pathlib.Path, cheap: None) -> None:
         assert set(large_constants(graph)) == {onnx.TensorProto.INT8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["dynamic_int8", "int8"])
 def test_cell_states_are_handed_over_in_int8(tmp_path: pathlib.Path, cheap: None, precision: str) -> None:
     """LSTM nodes that know where rows end, and a loop that reads what stands around it, in whichever order."""
@@ -214,13 +223,16 @@ def test_cell_states_are_handed_over_in_int8(tmp_path: pathlib.Path, cheap: None
     found, (state, _) = opened.backend.run("encode", {"source_ids": source}), EncoderDecoder(model).encode(source)
     for name in ("c_0", "h_0"):
         largest = np.abs(np.asarray(state[name])).max()
+        # Steps of int8 through the layers and eight steps: half of it seen.
         np.testing.assert_allclose(found[f"state_{name}"], np.asarray(state[name]), atol=0.1 * largest)
 
 
 def test_files_shrink(artefacts: dict[str, pathlib.Path]) -> None:
-    sizes = {name: (path / "onnx" / "decode_step.onnx").stat().st_size for name, path in artefacts.items()}
-    assert sizes["float16"] < 0.65 * sizes["float32"]
-    assert sizes["dynamic_int8"] < 0.5 * sizes["float32"]
+    sizes = {
+        name: (path / "onnx" / "decode_step.onnx").stat().st_size for name in PRECISIONS for path in [artefacts[name]]
+    }
+    assert sizes["float16"] < 0.65 * sizes["float32"]  # half the weights; the graph itself stays
+    assert sizes["dynamic_int8"] < 0.5 * sizes["float32"]  # a quarter of the weights; the graph itself stays
 
 
 @pytest.mark.parametrize("precision", ["float16", "dynamic_int8"])
@@ -243,7 +255,10 @@ def test_the_loss_is_measured_and_travels_with_the_artefact(artefacts: dict[str,
     assert all(parity.loss is None and parity.identical == len(LINES) for parity in strict)
 
 
-def test_a_loss_above_the_limit_fails(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_loss_above_the_limit_fails(
+    tmp_path: pathlib.Path, converters_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Weights spoilt on the way into the file: the score tells, against what Keras itself translates."""
     model = tiny_model(spread=0.2, **SIZES, **VOCABULARIES)
     arguments: dict[str, Any] = {"samples": LINES, "tokenizers": TOKENIZERS, "max_length": 11, "task": "exact"}
@@ -267,6 +282,7 @@ def test_a_loss_above_the_limit_fails(tmp_path: pathlib.Path, cheap: None, monke
     assert not (tmp_path / "third").exists()
 
 
+@pytest.mark.slow
 def test_no_recurrence_and_tied_embeddings(tmp_path: pathlib.Path, cheap: None) -> None:
     """Tied embeddings give an output layer that is the transposed table: a constant too. Stacked kernels stay float."""
     config = {
@@ -301,6 +317,7 @@ def test_a_run_has_references_of_its_own(tmp_path: pathlib.Path, cheap: None) ->
         commands.export_run(run.path, None, tmp_path / "other", precision="float16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["litert", "onnx"])
 @pytest.mark.parametrize("precision", ["float16", "dynamic_int8"])
 def test_what_is_refused_stays_refused(precision: str, backend: str, tmp_path: pathlib.Path, cheap: None) -> None:
@@ -373,5 +390,5 @@ def test_points_of_a_loss() -> None:
 
 
 def test_the_tflite_converter_keeps_operators_built_in(artefacts: dict[str, pathlib.Path]) -> None:
-    for path in artefacts.values():
+    for path in [artefacts[name] for name in PRECISIONS]:
         assert litert.operators((path / "model.tflite").read_bytes())["custom"] == {}

@@ -15,6 +15,7 @@ from keras_attention.export.search_settings import SearchSettings
 from keras_attention.text import train_tokenizer
 from keras_attention.types import EOS_ID
 from tests.export_models import LINES, cheap, tiny_model
+from tests.parts import Made, fast
 
 __all__ = ["cheap"]
 
@@ -33,30 +34,40 @@ BACKENDS = ["litert", "onnx"]
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     """An artefact for each search, of words to characters, verified when it was exported."""
     home = tmp_path_factory.mktemp("searches")
+
+    def make(name: str) -> pathlib.Path:
+        with pytest.MonkeyPatch.context() as patch:
+            cheap.__wrapped__(patch)
+            export_search(name, home / name)
+        return home / name
+
+    return Made(make)
+
+
+def export_search(name: str, folder: pathlib.Path) -> None:
+    """Export with one of `SEARCHES`; Keras, the graphs and where it can the host loop find the same."""
     tokenizers = train_tokenizer("word", LINES), train_tokenizer("char", LINES)
     source, target = (tokenizer.vocabulary_size for tokenizer in tokenizers)
     model = tiny_model(seed=5, source_vocabulary=source, target_vocabulary=target)
-    with pytest.MonkeyPatch.context() as patch:
-        cheap.__wrapped__(patch)
-        for name, search in SEARCHES.items():
-            if name == "agreement":  # outputs that end before the buffers do
-                bias = model.get_layer("output").bias
-                bias.assign(np.where(np.arange(target) == EOS_ID, bias.numpy() + 3.0, bias.numpy()))
-            limits: dict[str, Any] = {"beam_size": 3, "max_length": 11, "min_length": 3}
-            report = export(
-                model, home / name, ["tflite", "onnx"], samples=LINES, tokenizers=tokenizers, **(limits | search)
-            )
-            for parity in report.parities:
-                # A few draws may come near a border; most may not, or nothing was verified.
-                assert parity.identical + parity.near_ties == parity.sentences == len(LINES)
-                assert parity.near_ties <= 1
-                assert parity.host_loop_identical == parity.host_loop_sentences
-                assert (parity.host_loop_sentences > 0) == (name == "repetition")
-    return {name: home / name for name in SEARCHES}
+    if name == "agreement":  # outputs that end before the buffers do
+        bias = model.get_layer("output").bias
+        bias.assign(np.where(np.arange(target) == EOS_ID, bias.numpy() + 3.0, bias.numpy()))
+    limits: dict[str, Any] = {"beam_size": 3, "max_length": 11, "min_length": 3}
+    text: dict[str, Any] = {"samples": LINES, "tokenizers": tokenizers}
+    report = export(model, folder, ["tflite", "onnx"], **text, **(limits | SEARCHES[name]))
+    for parity in report.parities:
+        # A few draws may come near a border; most may not, or nothing was verified.
+        assert parity.identical + parity.near_ties == parity.sentences == len(LINES)
+        assert parity.near_ties <= 1
+        assert parity.host_loop_identical == parity.host_loop_sentences
+        assert (parity.host_loop_sentences > 0) == (name == "repetition")
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_is_fixed_and_what_is_an_input(folders: dict[str, pathlib.Path]) -> None:
-    manifests = {name: json.loads((folder / "manifest.json").read_text()) for name, folder in folders.items()}
+    manifests = {
+        name: json.loads((folder / "manifest.json").read_text()) for name in SEARCHES for folder in [folders[name]]
+    }
     common = {"max_length", "min_length", "length_penalty", "allowed", "prefix"}
     beam = {*common, "coverage_penalty"}
     expected = {
@@ -99,7 +110,7 @@ def test_no_bigram_comes_twice_on_both_routes(folders: dict[str, pathlib.Path], 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", fast(SEARCHES, "repetition", "phrases"))
 def test_a_graph_itself_marks_the_slots_that_stay_empty(
     folders: dict[str, pathlib.Path], name: str, backend: str
 ) -> None:
@@ -122,6 +133,7 @@ def test_phrases_are_there(folders: dict[str, pathlib.Path], backend: str) -> No
         assert all("cat" in one.text and "7" in one.text for one in hypotheses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_samples_follow_their_seed(folders: dict[str, pathlib.Path], backend: str) -> None:
     artefact = runtime.Artefact(folders["sample"], backend)
@@ -134,6 +146,7 @@ def test_samples_follow_their_seed(folders: dict[str, pathlib.Path], backend: st
     assert cold[0] == cold[1]  # no freedom is left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_knobs_of_groups_and_contrast_change_what_is_found(folders: dict[str, pathlib.Path], backend: str) -> None:
     groups, contrast = (runtime.Artefact(folders[name], backend) for name in ("groups", "contrastive"))
@@ -143,6 +156,7 @@ def test_knobs_of_groups_and_contrast_change_what_is_found(folders: dict[str, pa
     assert likely != unlike
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_weight_of_the_backward_direction_is_an_input(folders: dict[str, pathlib.Path], backend: str) -> None:
     artefact = runtime.Artefact(folders["agreement"], backend)
@@ -155,7 +169,7 @@ def test_the_weight_of_the_backward_direction_is_an_input(folders: dict[str, pat
         list(artefact.translate(LINES, prefix="c"))
 
 
-@pytest.mark.parametrize("name", ["phrases", "groups", "sample", "contrastive", "agreement"])
+@pytest.mark.parametrize("name", fast([name for name in SEARCHES if name != "repetition"], "phrases"))
 def test_the_host_loop_refuses_what_it_cannot_do(folders: dict[str, pathlib.Path], name: str) -> None:
     artefact = runtime.Artefact(folders[name])
     for options in ({"host_loop": True}, {"beam_size": 7}):
@@ -173,14 +187,14 @@ def test_the_host_loop_refuses_what_it_cannot_do(folders: dict[str, pathlib.Path
         ("phrases", {"required": ["a", "c", "e"]}, r"Too many phrases. Expected: at most 2. Received: 3"),
         ("phrases", {"required": ["漢"]}, "what the model cannot write"),
         ("phrases", {"required": ["cat", "sun"], "max_length": 5}, "What phrases hold together is longer"),
-        ("sample", {"temperature": 0.0}, "temperature is out of range"),
-        ("sample", {"top_p": 1.5}, "top p is out of range"),
-        ("sample", {"coverage_penalty": 0.1}, "no knob 'coverage_penalty'"),
-        ("contrastive", {"alpha": 2.0}, "alpha is out of range"),
-        ("contrastive", {"n_best": 2}, "n-best is out of range"),
-        ("agreement", {"backward_weight": 1.1}, "backward weight is out of range"),
+        pytest.param("sample", {"temperature": 0.0}, "temperature is out of range", marks=pytest.mark.slow),
+        pytest.param("sample", {"top_p": 1.5}, "top p is out of range", marks=pytest.mark.slow),
+        pytest.param("sample", {"coverage_penalty": 0.1}, "no knob 'coverage_penalty'", marks=pytest.mark.slow),
+        pytest.param("contrastive", {"alpha": 2.0}, "alpha is out of range", marks=pytest.mark.slow),
+        pytest.param("contrastive", {"n_best": 2}, "n-best is out of range", marks=pytest.mark.slow),
+        pytest.param("agreement", {"backward_weight": 1.1}, "backward weight is out of range", marks=pytest.mark.slow),
         ("repetition", {"repetition_penalty": 0.0}, "repetition penalty is out of range"),
-        ("groups", {"diversity": -1.0}, "diversity is out of range"),
+        pytest.param("groups", {"diversity": -1.0}, "diversity is out of range", marks=pytest.mark.slow),
     ],
 )
 def test_mistakes_with_knobs(
@@ -223,6 +237,7 @@ def test_what_cannot_go_together(tmp_path: pathlib.Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_of_the_runtime(
     folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

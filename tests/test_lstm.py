@@ -120,9 +120,9 @@ def test_several_in_one_loop_are_each_one_alone() -> None:
     alone = total(lambda all_: [run_lstm(*one) for one in all_])
     flat = [tensor for group in groups for tensor in group]
     tensors = [ops.convert_to_tensor(array) for array in flat]
-    assert float(together(*tensors)) == pytest.approx(float(alone(*tensors)), rel=1e-5)
+    assert float(together(*tensors)) == pytest.approx(float(alone(*tensors)), rel=2e-6)  # float32 sums in another order
     for got, expected in zip(gradients(together, flat), gradients(alone, flat), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)  # likewise; gradients are up to 14
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["zeros", "initial state"])
@@ -141,7 +141,7 @@ def test_training_takes_it_and_gives_what_inference_gives(given, monkeypatch) ->
     results = [run(training) for training in (True, False)]
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)  # float32 sums in another order
     for name in results[0][1]:
-        np.testing.assert_allclose(results[0][1][name], results[1][1][name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(results[0][1][name], results[1][1][name], rtol=1e-5, atol=1e-6)  # likewise
     stack.products = "bfloat16"
     rounded = run(True)[0]
     assert np.abs(rounded - results[0][0]).max() > 0, "the training pass goes through run_lstm"
@@ -161,8 +161,8 @@ def test_attentional_vectors_round_their_operands_in_training_alone() -> None:
     cell.products = "bfloat16"
     np.testing.assert_array_equal(vectors(False), plain)
     # Eleven products of numbers near 1 and their sum, each rounded to 8 bits.
-    np.testing.assert_allclose(vectors(True), plain, atol=0.03)
-    assert np.abs(vectors(True) - plain).max() > 1e-5
+    np.testing.assert_allclose(vectors(True), plain, atol=0.01)
+    assert np.abs(vectors(True) - plain).max() > 1e-5  # above what float32 rounds
 
 
 def test_tensorflow_packs_and_splits_nothing_that_it_need_not(tensors) -> None:

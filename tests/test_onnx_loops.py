@@ -80,7 +80,7 @@ def test_a_loop_by_hand() -> None:
     before = run(copy.deepcopy(model), inputs)
     onnx_loops.hoist(model.graph)
     after = run(model, inputs)
-    np.testing.assert_allclose(after[0], expected, atol=1e-6)
+    np.testing.assert_allclose(after[0], expected, atol=1e-6)  # float32 sums of few products in three steps
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other)
     (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
@@ -183,6 +183,57 @@ def test_random_numbers_are_drawn_in_each_iteration() -> None:
     onnx_loops.hoist(model.graph)
     (sums,) = run(model, {"start": np.zeros(64, np.float32)})
     assert len(set(sums.tolist())) > 2  # one sample added four times would be 0 or 4
+
+
+@pytest.mark.parametrize(("flag", "growth"), [(True, 3.0), (False, 2.0)])
+def test_a_branch_that_reads_a_state_stays_in_the_loop(flag: bool, growth: float) -> None:
+    """`x += 2 x if flag else x`, three times: what the branches read is no input of their node."""
+    float_ = TensorProto.FLOAT
+
+    def branch(name: str, node: onnx.NodeProto) -> onnx.GraphProto:
+        return helper.make_graph([node], name, [], [helper.make_tensor_value_info(name, float_, [2])])
+
+    chosen = helper.make_node(
+        "If",
+        ["flag"],
+        ["more"],
+        then_branch=branch("twice", helper.make_node("Mul", ["x", "two"], ["twice"])),
+        else_branch=branch("once", helper.make_node("Identity", ["x"], ["once"])),
+    )
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["on"]),
+            chosen,
+            helper.make_node("Add", ["x", "more"], ["x_new"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", float_, [2]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x_new", float_, [2]),
+        ],
+        [numpy_helper.from_array(np.float32(2.0), "two")],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["most", "", "start"], ["y"], body=body)],
+        "graph",
+        [
+            helper.make_tensor_value_info("start", float_, [2]),
+            helper.make_tensor_value_info("flag", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", float_, [2])],
+        [numpy_helper.from_array(np.int64(3), "most")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx_loops.hoist(model.graph)
+    assert [node.op_type for node in model.graph.node] == ["Loop"]
+    start = np.array([0.25, -1.0], np.float32)
+    (found,) = run(model, {"start": start, "flag": np.array(flag)})
+    np.testing.assert_array_equal(found, growth**3 * start)
 
 
 @pytest.mark.parametrize("attention", ["general", "additive"])

@@ -46,4 +46,5 @@ def test_its_steps_are_its_call(example, model):
     ids, length = ops.convert_to_numpy(found["ids"])[0, 0], int(ops.convert_to_numpy(found["lengths"])[0, 0])
     log_probs = ops.convert_to_numpy(ops.log_softmax(model(np.array([[1, *ids[: length - 1]]], "int32"))))[0]
     total = sum(log_probs[t, word] for t, word in enumerate(ids[:length]))
-    assert ops.convert_to_numpy(found["log_probs"])[0, 0] == pytest.approx(total, abs=1e-4)
+    # Float32 sums of at most 12 terms.
+    assert ops.convert_to_numpy(found["log_probs"])[0, 0] == pytest.approx(total, abs=2e-5)

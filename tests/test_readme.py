@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
+from tests import warm
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
@@ -62,11 +64,19 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def shims(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """`keras-attention` as the README calls it, without the time that TensorFlow takes to start."""
+    return warm.shims(tmp_path_factory.mktemp("bin"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", RUNNABLE)
-def test_command(workspace: pathlib.Path, command: str) -> None:
+def test_command(workspace: pathlib.Path, shims: pathlib.Path, command: str) -> None:
     for start, more in SHORTENED.items():
         command = f"{command} {more}" if command.startswith(start) else command
-    variables = {**os.environ, "PATH": os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])}
+    folders = [str(shims), str(pathlib.Path(sys.executable).parent), os.environ["PATH"]]
+    variables = {**os.environ, "PATH": os.pathsep.join(folders)}
     run = subprocess.run(
         ["bash", "-c", command], cwd=workspace, env=variables, capture_output=True, text=True, check=False
     )

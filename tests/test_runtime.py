@@ -15,6 +15,7 @@ from keras_attention.export import artefact, export, runtime
 from keras_attention.search import Constraints, beam_search
 from keras_attention.text import train_tokenizer
 from tests.export_models import LINES, cheap, tiny_model
+from tests.parts import fast
 
 __all__ = ["cheap"]
 
@@ -76,7 +77,7 @@ def test_the_tokens_are_those_of_keras(
     assert translator.target is not None
     rows = [[*translator.source.encode(text), 2] for text in SENTENCES]
     expected = keras_search(model, rows, beam_size)
-    assert expected["margins"].min() > 1e-4
+    assert expected["margins"].min() > 1e-4  # no near-tie, at which float32 kernels may choose differently
     results = translator.translate(
         SENTENCES, n_best=beam_size, batch_size=len(rows), beam_size=beam_size, host_loop=host_loop
     )
@@ -87,13 +88,15 @@ def test_the_tokens_are_those_of_keras(
             assert hypothesis.ids == expected["ids"][row, slot, : length - finished].tolist()
             assert hypothesis.text == translator.target.decode(hypothesis.ids)
             assert hypothesis.finished == finished
+            # Float32 kernels of another runtime.
             np.testing.assert_allclose(hypothesis.score, expected["scores"][row, slot], atol=1e-4)
+            # Likewise.
             np.testing.assert_allclose(hypothesis.log_prob, expected["log_probs"][row, slot], atol=1e-4)
             attention = expected["alignments"][row, slot, :length, : len(rows[row])]
-            np.testing.assert_allclose(hypothesis.alignment, attention, atol=1e-5)
+            np.testing.assert_allclose(hypothesis.alignment, attention, atol=1e-5)  # likewise, weights of at most 1
 
 
-@pytest.mark.parametrize("attention", ["general", "none"])
+@pytest.mark.parametrize("attention", fast(["general", "none"], "none"))
 def test_cell_states_at_the_ends_of_rows(tmp_path: pathlib.Path, attention: str) -> None:
     """Rows of many lengths whose decoder begins with the encoder's cell states. OpenVINO takes each length alone."""
     model = tiny_model(attention=attention, bridge="copy", decoder_units=14)
@@ -170,6 +173,7 @@ def test_host_search_equals_the_search_of_the_library(beam_size: int, name: str)
     width = found["ids"].shape[-1]
     for output, value in found.items():
         whole = np.asarray(expected[output])
+        # Float32 sums of few terms.
         np.testing.assert_allclose(value, whole[:, :, :width] if value.ndim > 2 else whole, atol=1e-6, err_msg=output)
     assert np.isfinite(found["scores"][:, 0]).all() == (name != "nothing is allowed")
 
@@ -204,7 +208,7 @@ def test_knobs_do_what_they_say(exported: tuple[pathlib.Path, Any], backend: str
         logs = np.log(np.clip(hypothesis.alignment.sum(axis=0), 1e-6, 1.0)).sum()
         length = len(hypothesis.ids) + hypothesis.finished
         expected = hypothesis.log_prob / ((5 + length) / 6) + 5.0 * logs
-        np.testing.assert_allclose(hypothesis.score, expected, rtol=1e-4)
+        np.testing.assert_allclose(hypothesis.score, expected, rtol=1e-4)  # float32; logarithms of sums of weights
         assert hypothesis.score <= other.score
 
 
@@ -355,6 +359,7 @@ def test_a_missing_interpreter_names_its_package(
         runtime.Artefact(exported[0], "auto")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", MODULES)
 def test_alone_in_a_fresh_environment(
     exported: tuple[pathlib.Path, Any], backend: str, tmp_path_factory: pytest.TempPathFactory
@@ -365,7 +370,11 @@ def test_alone_in_a_fresh_environment(
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
     packages = ["numpy", "sentencepiece", MODULES[backend]]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    installed = subprocess.run(install, capture_output=True, text=True, check=False)
+    if installed.returncode and "connection broken by" in installed.stderr:
+        pytest.skip("pip reaches no package index")
+    assert installed.returncode == 0, installed.stderr
     expected = [found[0].text for found in runtime.Artefact(folder, backend).translate(SENTENCES)]
     text = "\n".join(SENTENCES).encode()
     arguments = [str(python), "-X", "importtime", str(folder / "runtime.py"), "--backend", backend]
@@ -379,7 +388,7 @@ def test_alone_in_a_fresh_environment(
         assert not loaded & {"tensorflow", "keras", "keras_attention"}
 
 
-@pytest.mark.parametrize("backend", MODULES)
+@pytest.mark.parametrize("backend", fast(MODULES, "onnx"))
 def test_features_are_read_as_keras_reads_them(tmp_path: pathlib.Path, cheap: None, backend: str) -> None:
     model = tiny_model(source_vocabulary=0, source_features=3)
     generator = np.random.default_rng(0)
@@ -413,6 +422,7 @@ def test_features_are_read_as_keras_reads_them(tmp_path: pathlib.Path, cheap: No
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_features_too_long_for_a_location_score(tmp_path: pathlib.Path, cheap: None) -> None:
     model = tiny_model(source_vocabulary=0, source_features=3, attention="location", max_source_length=6)
     export(model, tmp_path / "artefact", ["onnx"], beam_size=2, max_length=5)

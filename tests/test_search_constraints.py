@@ -26,7 +26,7 @@ from tests.search_tables import (
     table_step,
 )
 
-FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+FLOAT32 = {"rtol": 5e-6, "atol": 5e-6}  # float32 sums of at most five log-probabilities
 
 
 def constrained(step, state, memory, by=beam_search, ngram=0, **tensors):
@@ -107,7 +107,7 @@ def test_a_wide_beam_is_exhaustive_whatever_is_asked(seed, rules, alpha, kind, b
     found = {tuple(result["ids"][0, k, : result["lengths"][0, k]]): result["log_probs"][0, k] for k in range(width)}
     assert found.keys() == {entry[1] for entry in expected}
     for _, ids, log_prob in expected:  # of the model, whatever the repetition penalty made of it
-        assert found[ids] == pytest.approx(log_prob, abs=1e-4)
+        assert found[ids] == pytest.approx(log_prob, abs=1e-5)  # float32 sums of at most five terms
 
 
 @settings(max_examples=25, deadline=None)
@@ -197,7 +197,7 @@ def test_diverse_groups_of_one_are_those_of_the_paper(seed):
     found = {tuple(result["ids"][0, k, : result["lengths"][0, k]]): result["scores"][0, k] for k in range(3)}
     assert found.keys() == expected.keys()
     for ids, total in expected.items():  # the diversity is no part of the score
-        assert found[ids] == pytest.approx(total, abs=1e-4)
+        assert found[ids] == pytest.approx(total, abs=1e-5)  # float32 sums of at most five terms
     assert (np.diff(result["scores"][0]) <= 0).all()
 
 

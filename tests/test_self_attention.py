@@ -21,6 +21,7 @@ def test_positions_are_sines_and_cosines():
     for p in range(7):
         for i in range(3):
             angle = p / 10000 ** (2 * i / 6)
+            # Float32 angles of at most 6.
             np.testing.assert_allclose(found[p, [i, 3 + i]], [np.sin(angle), np.cos(angle)], atol=1e-6)
 
 
@@ -74,7 +75,7 @@ def test_a_block_is_that_of_the_papers(reads_memory):
         kernel, bias = weights_of(block.hidden, "kernel", "bias")
         other_kernel, other_bias = weights_of(block.projection, "kernel", "bias")
         row = row + np.maximum(normal @ kernel + bias, 0) @ other_kernel + other_bias
-        np.testing.assert_allclose(numpy(found)[b], row, rtol=1e-4, atol=1e-3)  # numbers of some tens in float32
+        np.testing.assert_allclose(numpy(found)[b], row, rtol=1e-5, atol=1e-4)  # numbers of some tens in float32
     assert (alignment is None) != reads_memory
 
 
@@ -95,6 +96,7 @@ def test_the_order_of_the_source_matters():
     row = np.random.default_rng(1).normal(size=(1, 3, 4)).astype("float32")
     mask = np.ones((1, 3), bool)
     assert (
+        # Far above what float32 rounds, 1e-6.
         np.abs(numpy(encoder(row, mask)["values"]) - numpy(encoder(row[:, ::-1], mask)["values"])[:, ::-1]).max() > 1e-3
     )
 
@@ -131,7 +133,7 @@ def test_fit_learns_to_reverse():
     model.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit({"source": source, "target": target}, labels, epochs=12, batch_size=32, verbose=0)
     result = EncoderDecoder(model).search(source[:64], beam_size=2, max_length=5)
-    assert (numpy(result["ids"])[:, 0, :4] == labels[:64]).all(axis=1).mean() > 0.95
+    assert (numpy(result["ids"])[:, 0, :4] == labels[:64]).all(axis=1).mean() > 0.95  # learnt: all but a few of 64
 
 
 @pytest.mark.parametrize("units", [1, 7])

@@ -140,6 +140,7 @@ def test_stepping_equals_the_teacher_forced_pass(name):
         assert (sums <= 1.0 + 1e-5).all()  # float32 sums of seven weights
         assert (sums > 0.0).any()
     else:
+        # Float32 sums of seven weights.
         np.testing.assert_allclose(sums, 0.0 if config.attention == "none" else 1.0, rtol=1e-5)
     assert not numpy(alignments)[np.broadcast_to((SOURCE == 0)[:, None], alignments.shape)].any()
 
@@ -293,6 +294,7 @@ def test_dropout_is_silent_outside_training():
     model = build_seq2seq(config)
     batch = {"source": SOURCE, "target": TARGET}
     np.testing.assert_array_equal(numpy(model(batch)), numpy(model(batch)))
+    # Far above what float32 rounds, 1e-6.
     assert np.abs(numpy(model(batch, training=True)) - numpy(model(batch))).max() > 1e-3
 
 
@@ -328,6 +330,9 @@ def test_dropout_is_silent_outside_training():
         ({**NO_RECURRENCE, "encoder_units": 12}, "Received: {'encoder_units': '12, none of"),
         ({**NO_RECURRENCE, "attention_heads": 4}, "Received: {'decoder_units': '14, not even"),
         ({**NO_RECURRENCE, "residual": True}, "Received: {'residual': "),
+        ({**NO_RECURRENCE, "variational_dropout": True}, "Received: {'variational_dropout': "),
+        ({**NO_RECURRENCE, "bidirectional": False}, "Received: {'bidirectional': "),
+        ({**NO_RECURRENCE, "style": "bahdanau"}, "Received: {'style': "),
         ({**NO_RECURRENCE, "window": "local_m"}, "Received: {'window': "),
         ({**NO_RECURRENCE, "input_feeding": True}, "Received: {'input_feeding': "),
         ({"tie_embeddings": "all", "source_vocabulary": 14}, "one joint vocabulary.*Received: 14 and 13"),

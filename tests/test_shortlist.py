@@ -57,7 +57,7 @@ def test_a_step_is_the_softmax_over_a_rows_own_candidates(tie: str) -> None:
     expected = np.log(weights / weights.sum(axis=1, keepdims=True), where=mask, out=np.full(mask.shape, ABSENT))
     for step in (among.step, among.stepper(memory)):
         found = numbers(step(np.asarray([1, 5, 7], np.int32), state, memory)[0])
-        np.testing.assert_allclose(found, expected, rtol=1e-4)  # float32 sums of a few numbers of order 1
+        np.testing.assert_allclose(found, expected, rtol=1e-5)  # float32 sums of a few numbers of order 1
 
 
 @pytest.mark.parametrize("tie", ["none", "target"])
@@ -101,7 +101,8 @@ def test_all_words_as_candidates_change_nothing() -> None:
     short.get_layer("shortlist").fill(np.full((SOURCES, CANDIDATES), EOS_ID), range(TARGETS))
     one, other = (EncoderDecoder(model).search(SOURCE, beam_size=3, max_length=6) for model in (plain, short))
     assert numbers(one["ids"]).tolist() == numbers(other["ids"]).tolist()
-    np.testing.assert_allclose(numbers(one["scores"]), numbers(other["scores"]), rtol=1e-5)
+    # Float32 sums in another order.
+    np.testing.assert_allclose(numbers(one["scores"]), numbers(other["scores"]), rtol=2e-6)
     fresh = VocabularyShortlist(SOURCES, TARGETS, CANDIDATES)
     assert numbers(fresh(SOURCE)).all()
 
@@ -112,7 +113,7 @@ def test_an_ensemble_of_two() -> None:
     both, one = Ensemble(members), members[0]
     pair, single = (net.search(SOURCE, beam_size=3, max_length=6) for net in (both, one))
     assert numbers(pair["ids"]).tolist() == numbers(single["ids"]).tolist()
-    np.testing.assert_allclose(numbers(pair["scores"]), numbers(single["scores"]), rtol=1e-5)
+    np.testing.assert_allclose(numbers(pair["scores"]), numbers(single["scores"]), rtol=2e-6)  # float32
 
 
 def test_the_model_says_the_same_teacher_forced(tmp_path: pathlib.Path) -> None:
@@ -127,12 +128,13 @@ def test_the_model_says_the_same_teacher_forced(tmp_path: pathlib.Path) -> None:
     net = EncoderDecoder(loaded)
     forced = numbers(net.log_probs(SOURCE, target)[0])
     called = numbers(loaded({"source": SOURCE, "target": target}))
-    np.testing.assert_allclose(called, forced, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(called, forced, rtol=2e-6, atol=2e-6)  # float32 sums in another order
     state, memory = net.encode(SOURCE)
     mask = numbers(memory["candidates"])
     for position in range(3):
         log_probs, state, _ = net.step(target[:, position], state, memory)
-        np.testing.assert_allclose(numbers(log_probs)[mask], forced[:, position][mask], rtol=1e-4, atol=1e-5)
+        # Likewise.
+        np.testing.assert_allclose(numbers(log_probs)[mask], forced[:, position][mask], rtol=1e-5, atol=2e-6)
         assert (numbers(log_probs)[~mask] == ABSENT).all()
 
 

@@ -125,4 +125,4 @@ def test_fit_learns_to_read_frames():
     training.fit({"source": source, "target": target, "labels": labels}, epochs=12, batch_size=32, verbose=0)
     source, labels = make_task(200, 5)
     found = ops.convert_to_numpy(EncoderDecoder(model).search(source, beam_size=3, max_length=4)["ids"])[:, 0]
-    assert (found == labels).all(axis=1).mean() >= 0.95
+    assert (found == labels).all(axis=1).mean() >= 0.95  # learnt: all but a few of 200

@@ -84,3 +84,25 @@ def test_subwords_of_other_kinds_are_refused(tmp_path: pathlib.Path, options: di
             sentence_iterator=iter(LINES), model_writer=file, vocab_size=50, minloglevel=2, **options
         )
     assert part in read_subwords(model, [], tmp_path).stderr
+
+
+def test_an_unknown_letter_costs_more_than_any_piece(tmp_path: pathlib.Path) -> None:
+    """A letter that only longer pieces hold: these win over it and a likely rest, but where they have no place."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    for piece, kind in (("<pad>", 3), ("<s>", 3), ("</s>", 3), ("<unk>", 2)):
+        model.pieces.add(piece=piece, score=0.0, type=kind)
+    for piece, score in (("\u2581", -2.0), ("qu", -12.0), ("x", -5.0), ("ux", -1.0), ("u", -3.0)):
+        model.pieces.add(piece=piece, score=score)
+    model.trainer_spec.model_type, model.trainer_spec.unk_id = 1, 3
+    model.trainer_spec.pad_id, model.trainer_spec.bos_id, model.trainer_spec.eos_id = 0, 1, 2
+    written = model.SerializeToString()
+    (tmp_path / "model").write_bytes(written)
+    done = read_subwords(tmp_path / "model", ["qux", "qx", "uqq quux"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = [ids for ids, _ in json.loads(done.stdout)]
+    assert found[:2] == [[4, 5, 6], [4, 3, 6]]  # -19 against -25 of an unknown letter and "ux"; and the only way
+    python = sentencepiece.SentencePieceProcessor(model_proto=written)
+    assert found == [python.encode(text) for text in ("qux", "qx", "uqq quux")]

@@ -34,6 +34,12 @@ def test_an_epoch_has_its_share_of_synthetic_pairs_and_repeats_none() -> None:
     assert set(chosen.tolist()) != set(draw_mixture(100, 70, 0.3, seed=1, epoch=3).tolist())
 
 
+def test_every_synthetic_pair_comes_in_some_epoch() -> None:
+    """30 of 70 in each of 20 epochs: that one is left out of all has a probability below 70 (4/7)**20 = 0.001."""
+    drawn = [draw_mixture(100, 70, 0.3, seed=1, epoch=epoch) for epoch in range(20)]
+    assert {int(pair) for chosen in drawn for pair in chosen} == set(range(170))
+
+
 def test_few_synthetic_pairs_come_again_as_evenly_as_can_be() -> None:
     chosen = draw_mixture(100, 7, 0.5, seed=1, epoch=0)
     counts = np.bincount(chosen[chosen >= 100] - 100, minlength=7)

@@ -33,6 +33,11 @@ def test_characters_are_ranked_by_frequency_after_the_special_ids() -> None:
     assert tokenizer.unknown("ca?b!") == ["?", "!"]
 
 
+def test_tokens_of_equal_count_are_ranked_by_code_point_wherever_they_come_first() -> None:
+    assert CharacterTokenizer.train(["cdbab", "ad"]).vocabulary[4:] == ["a", "b", "d", "c"]
+    assert WordTokenizer.train(["cd b ab", "b"], 6).vocabulary[4:] == ["b", "ab"]
+
+
 def test_a_bounded_vocabulary_keeps_the_most_frequent() -> None:
     assert WordTokenizer.train(["a b a c", "b a"], 6).vocabulary[4:] == ["a", "b"]
 

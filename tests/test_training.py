@@ -102,7 +102,8 @@ def test_the_loss_of_validation_is_weighted_by_tokens() -> None:
     inputs, labels = make_batch(data.sources, data.targets)
     log_probs = keras.ops.convert_to_numpy(keras.ops.log_softmax(model(inputs, training=False)))
     chosen = np.take_along_axis(log_probs, labels[..., None], -1)[..., 0]
-    assert Evaluator(model, batch_size=5).loss(data) == pytest.approx(-chosen[labels != 0].mean(), rel=1e-5)
+    # Float32 sums over batches.
+    assert Evaluator(model, batch_size=5).loss(data) == pytest.approx(-chosen[labels != 0].mean(), rel=2e-6)
 
 
 def test_greedy_outputs_come_in_the_order_of_the_sources(toy_run, toy_folder) -> None:
@@ -160,7 +161,7 @@ def test_a_finished_training_is_not_repeated_and_goes_on_with_more_epochs(
     train_toy(tmp_path / "part", toy_folder, epochs=2)
     assert "resuming after epoch 1" in capsys.readouterr().out
     for one, other in zip(history(toy_run), history(part), strict=True):
-        assert one == pytest.approx(other, rel=1e-6, abs=1e-6)
+        assert one == pytest.approx(other, rel=1e-6, abs=1e-6)  # float32 sums in the same order
 
 
 def test_other_choices_do_not_mix_with_a_run(toy_folder, toy_run) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from keras_attention.decoding import pad_rows
 from keras_attention.errors import UserError
+from keras_attention.lines import read_lines
 from keras_attention.text import CharacterTokenizer
 from keras_attention.training import datasets, dates
 from keras_attention.training.data import (
@@ -28,6 +29,7 @@ from keras_attention.training.data import (
 )
 from keras_attention.training.feeding import feed
 from keras_attention.training.prepare import TextFiles
+from keras_attention.training.recipes import find_recipe
 
 
 def pairs(count: int) -> Pairs:
@@ -124,6 +126,16 @@ def test_long_pairs_are_left_out_and_named() -> None:
     assert dropped == ["f:2", "f:3"]
 
 
+def test_pairs_as_long_as_is_allowed_are_kept_and_known_by_their_place() -> None:
+    text = Pairs(["abcd", "abc", "a", "ab"], [["a"], ["a"], ["ab", "abc"], ["abcde"]], ["f:1", "f:2", "f:3", "f:4"])
+    tokenizer = CharacterTokenizer.train(["abcde"])
+    encoded, dropped = encode_pairs(text, tokenizer, tokenizer, 3)
+    assert encoded.sources == [[4, 5, 6], [4], [4]]
+    assert encoded.targets == [[4], [4, 5], [4, 5, 6]]
+    assert encoded.kept == [1, 2, 3]  # of five, one for each target
+    assert dropped == ["f:1", "f:4"]
+
+
 def test_a_split_depends_on_its_seed_alone_and_loses_nothing() -> None:
     train, validation = split_pairs(pairs(40), 0.1, 3)
     assert len(validation) == 4
@@ -140,6 +152,11 @@ def test_files_are_read_with_any_line_end_and_without_a_byte_order_mark(tmp_path
     assert text.sources == ["one", "two\x0b\u2028x"]
     assert text.references == [["eins"], ["zwei"]]
     assert text.origins == [f"{tmp_path / 'a'}:1", f"{tmp_path / 'a'}:2"]
+
+
+def test_blanks_and_odd_ends_of_a_line_are_text(tmp_path) -> None:
+    (tmp_path / "a").write_bytes(b" one \n\ttwo\x0b\r\n\n  \nlast")
+    assert read_lines(tmp_path / "a") == [" one ", "\ttwo\x0b", "", "  ", "last"]
 
 
 def test_equal_sources_of_a_tsv_are_several_references(tmp_path) -> None:
@@ -244,11 +261,32 @@ def test_a_data_set_is_fetched_checked_and_kept(tmp_path) -> None:
     assert not list((tmp_path / "other").glob("**/x.txt"))
 
 
+@pytest.mark.parametrize(
+    ("name", "parts", "files"),
+    [
+        ("multi30k", ("train", "val", "test_2016_flickr"), ("{}.lc.norm.tok.en", "{}.lc.norm.tok.de")),
+        ("g2p", ("train", "tune", "dev"), ("{}.tsv",)),
+    ],
+)
+def test_a_recipe_trains_validates_and_tests_on_files_of_their_own(tmp_path, name, parts, files) -> None:
+    for part in parts:
+        for file in files:
+            line = f"{part} x\t{part} y" if len(files) == 1 else f"{part} {file[-2:]}"
+            (tmp_path / file.format(part)).write_text(f"{line}\n", encoding="utf-8")
+    found = find_recipe(name).load(tmp_path, 1)
+    ends = ("x", "y") if len(files) == 1 else ("en", "de")
+    for pairs, part in zip((found.train, found.validation, found.test), parts, strict=True):
+        assert pairs is not None
+        assert (pairs.sources, pairs.references) == ([f"{part} {ends[0]}"], [[f"{part} {ends[1]}"]])
+    (tmp_path / files[-1].format(parts[-1])).unlink()
+    assert find_recipe(name).load(tmp_path, 1).test is None
+
+
 def test_cmudict_is_split_without_stress_and_with_every_pronunciation(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(datasets, "TUNE_WORDS", 1)
     monkeypatch.setattr(datasets, "DEV_WORDS", 1)
     (tmp_path / "cmudict.dict").write_text(
-        "a AH0\na(2) EY1\nabbey AE1 B IY0 # comment\nabc's EY1 B IY2 S IY1 Z\na.d. EY2 D IY1\ncat K AE1 T\n"
+        "a AH0\na(2) EY1\na(3) AH1\nabbey AE1 B IY0 # comment\nabc's EY1 B IY2 S IY1 Z\na.d. EY2 D IY1\ncat K AE1 T\n"
     )
     datasets.split_cmudict(tmp_path)
     lines = [line for name in ("train", "tune", "dev") for line in (tmp_path / f"{name}.tsv").read_text().split("\n")]

@@ -10,6 +10,7 @@ from keras_attention.training.consistency import consistent_partition, exponenti
 from keras_attention.training.head import chunked_cross_entropy, fuse_loss
 from keras_attention.training.losses import TokenCrossEntropy
 from tests.gradients import gradients
+from tests.parts import fast
 
 ROWS, DEPTH, WORDS = 7, 3, 11
 
@@ -51,6 +52,7 @@ def test_chunks_change_neither_value_nor_gradients(chunks, label_share, columns)
     def whole(*tensors):
         return entropy(*tensors, label_share)
 
+    # Float32 sums in another order.
     assert float(run(*map(ops.convert_to_tensor, arrays()))) == pytest.approx(float(whole(*arrays())), rel=1e-6)
     for got, expected in zip(gradients(run, arrays()), gradients(whole, arrays()), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)  # float32 sums of 11 terms in another order
@@ -69,8 +71,10 @@ def test_products_are_rounded_and_nothing_else(label_share, columns) -> None:
 
     pairs = list(zip(gradients(run, arrays()), gradients(whole, arrays()), strict=True))
     for got, expected in pairs:
-        np.testing.assert_allclose(got, expected, atol=0.03)
-    assert max(np.abs(got - expected).max() for got, expected in pairs) > 1e-4
+        # Products of numbers near 1, rounded to 8 bits: 2.4e-3 seen.
+        np.testing.assert_allclose(got, expected, atol=0.01)
+    assert max(np.abs(got - expected).max() for got, expected in pairs) > 1e-4  # above what float32 rounds
+    # Likewise: 4e-3 of 4.6 seen.
     assert float(run(*map(ops.convert_to_tensor, arrays()))) == pytest.approx(float(whole(*arrays())), abs=0.03)
 
 
@@ -79,12 +83,13 @@ def test_the_gradient_is_scaled_by_what_comes_from_above() -> None:
         return 3.0 * chunked(*tensors)
 
     for got, expected in zip(gradients(tripled, arrays()), gradients(entropy, arrays()), strict=True):
-        np.testing.assert_allclose(got, 3 * expected, rtol=1e-5, atol=3e-6)
+        np.testing.assert_allclose(got, 3 * expected, rtol=1e-5, atol=3e-6)  # float32 sums of 11 terms in another order
 
 
 def test_great_logits_do_not_overflow() -> None:
     hidden, weights, bias = arrays()
     value = chunked(*map(ops.convert_to_tensor, (1e4 * hidden, weights, bias)))
+    # Float32, one great term.
     assert float(value) == pytest.approx(float(entropy(1e4 * hidden, weights, bias)), rel=1e-6)
 
 
@@ -101,7 +106,7 @@ def test_sums_of_exponentials_are_where_their_logits_are(rows) -> None:
             assert {str(found.device) for found in exponentiate(logits.to("meta"))} == {"meta"}
 
 
-@pytest.mark.parametrize("tie", ["all", "target", "none"])
+@pytest.mark.parametrize("tie", fast(["all", "target", "none"], "target"))
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_fused_model_fits_as_one_with_the_stock_loss(tie, smoothing) -> None:
     """Two updates of plain gradient descent leave the same weights."""
@@ -122,6 +127,7 @@ def test_a_fused_model_fits_as_one_with_the_stock_loss(tie, smoothing) -> None:
     for _ in range(2):
         loss = fused.train_on_batch({**inputs, "labels": labels})
         expected = twin.train_on_batch(inputs, labels)
+        # Float32 sums in another order, after an update.
         assert float(np.asarray(loss).ravel()[0]) == pytest.approx(float(np.asarray(expected).ravel()[0]), rel=1e-5)
     for one, other in zip(model.get_weights(), twin.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)  # two float32 updates
@@ -161,7 +167,8 @@ def test_the_divergence_of_two_passes_and_its_gradients(chunks) -> None:
         return consistent_partition(*tensors, ops.convert_to_tensor(SCALE), CONSISTENCY, chunks)
 
     value = float(chunked(*map(ops.convert_to_tensor, pairs())))
-    assert value == pytest.approx(float(divergence(*map(ops.convert_to_tensor, pairs()))), rel=1e-5)
+    # Float32 sums of 11 terms in another order.
+    assert value == pytest.approx(float(divergence(*map(ops.convert_to_tensor, pairs()))), rel=2e-6)
     for got, expected in zip(gradients(chunked, pairs()), gradients(divergence, pairs()), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-6)  # float32 sums of 11 terms in another order
 
@@ -180,6 +187,7 @@ def make_training(dropout: float, consistency: float) -> tuple[keras.Model, kera
     return model, fused, batch
 
 
+@pytest.mark.slow
 def test_without_dropout_two_passes_train_as_one() -> None:
     """The same prediction twice: no divergence, and the mean of equal losses."""
     weights = []
@@ -193,10 +201,11 @@ def test_without_dropout_two_passes_train_as_one() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)  # two float32 updates
 
 
+@pytest.mark.slow
 def test_two_dropout_masks_make_a_divergence() -> None:
     losses = []
     for consistency in (1e-9, 5.0):
         model, fused, batch = make_training(0.5, consistency)
         model.set_weights([4 * array for array in model.get_weights()])  # far from the even distribution of new weights
         losses.append(float(np.asarray(fused.train_on_batch(batch)).ravel()[0]))
-    assert losses[1] > losses[0] + 1e-3
+    assert losses[1] > losses[0] + 1e-3  # far above what float32 rounds, 1e-6

@@ -68,6 +68,17 @@ def test_an_epoch_of_shards_serves_every_pair_once_in_an_order_of_its_own(shards
     assert epochs[0] == epochs[2], "a function of the epoch"
 
 
+def test_the_files_come_in_another_order_in_another_epoch(shards) -> None:
+    """Each pair of file n is of the token 4 + n, and a file's batches follow each other."""
+    dataset = ShardedDataset(shards, **OPTIONS)
+    orders = []
+    for epoch in range(6):
+        dataset.start_epoch(epoch)
+        orders.append(tuple(dict.fromkeys(source[0] for source, _ in pairs_of(dataset))))
+        assert sorted(orders[-1]) == [4, 5, 6]
+    assert len(set(orders)) > 1
+
+
 def test_batches_of_shards_can_be_asked_for_in_any_order_and_count_tokens(shards) -> None:
     dataset = ShardedDataset(shards, **OPTIONS)
     forward = [dataset[index][1].tolist() for index in range(len(dataset))]
@@ -147,7 +158,7 @@ def test_a_sample_of_shards_is_even(corpus) -> None:
             counts[source] = counts.get(source, 0) + 1
     assert len(counts) == 60
     deviation = (300 * (1 / 3) * (2 / 3)) ** 0.5
-    assert all(abs(count - 100) < 6 * deviation for count in counts.values())
+    assert all(abs(count - 100) < 6 * deviation for count in counts.values())  # six standard deviations, for each of 60
 
 
 def test_accumulated_gradients_are_those_of_the_batches_together() -> None:
@@ -166,7 +177,22 @@ def test_accumulated_gradients_are_those_of_the_batches_together() -> None:
 
     # Adam's first step divides a gradient by its own size: where that is near epsilon, rounding shows.
     for one, other in zip(updated(2, 2), updated(1, 4), strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-4)
+        np.testing.assert_allclose(one, other, atol=2e-4)  # as said above, of steps of 1e-3
+
+
+def test_the_norm_of_the_whole_gradient_is_bounded() -> None:
+    """Each of two gradients is below the bound, both together are not; a first moment is a tenth of its gradient."""
+    given = keras.Input((3,), name="given")
+    model = keras.Model({"given": given}, keras.layers.Dense(5)(given))
+    compile_model(model, Settings(clip_norm=1.0, averaging=0.0))
+    gradients = [np.full((3, 5), 0.25, "float32"), np.array([0.0, 0.5, 0.0, -0.75, 0.0], "float32")]
+    norms = [float(np.linalg.norm(gradient)) for gradient in gradients]
+    assert max(norms) < 1.0 < np.hypot(*norms)
+    model.optimizer.apply(list(map(keras.ops.convert_to_tensor, gradients)), model.trainable_variables)
+    moments = [variable for variable in model.optimizer.variables if variable.path.endswith("momentum")]
+    for moment, gradient in zip(moments, gradients, strict=True):
+        # Float32: of 20 squares, and 1 - 0.9.
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(moment), 0.1 * gradient / np.hypot(*norms), rtol=1e-5)
 
 
 def test_a_training_with_two_readings_of_each_pair_resumes(tmp_path, toy_folder) -> None:
@@ -193,9 +219,8 @@ def test_rows_without_labels_fill_up_a_batch() -> None:
 def test_a_training_starts_from_the_weights_of_another(toy_run, toy_folder, tmp_path) -> None:
     run = train_toy(tmp_path / "run", toy_folder, start_from=toy_run.path, epochs=1, learning_rate=1e-12)
     for one, other in zip(run.load_model().weights, toy_run.load_model().weights, strict=True):
-        np.testing.assert_allclose(
-            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other), rtol=1e-5, atol=1e-9
-        )
+        found, former = keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
+        np.testing.assert_allclose(found, former, rtol=1e-6, atol=1e-9)  # steps of at most 1e-12; float32
     with pytest.raises(UserError, match="its model has another form"):
         train_toy(tmp_path / "other", toy_folder, start_from=toy_run.path, model={"decoder_units": 8})
     with pytest.raises(UserError, match=r"its vocabularies \(source, target, joint\) are \('char', 'char', False\)"):
@@ -214,6 +239,21 @@ def test_word_vectors_fill_the_rows_of_their_words(tmp_path) -> None:
     path.write_text("cat 1 2\nmat 1\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"vectors.txt:2: the vector of 'mat' does not fit. Expected 2 numbers"):
         read_vectors(path, {"mat": 4}, 2)
+
+
+def test_the_first_of_two_vectors_of_a_word_is_taken(tmp_path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text("cat 1 2\nmat 3 4\ncat 5 6\n", encoding="utf-8")
+    found = read_vectors(path, {"cat": 6, "mat": 4}, 2)
+    assert {word: vector.tolist() for word, vector in found.items()} == {"cat": [1, 2], "mat": [3, 4]}
+
+
+@pytest.mark.parametrize("line", ["cat 1 nan", "cat 1 inf", "cat 1 2 3", "cat 1 x"])
+def test_vectors_that_are_none(tmp_path, line) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text(f"mat 1 2\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"vectors\.txt:2: the vector of 'cat' does not fit"):
+        read_vectors(path, {"cat": 6, "mat": 4}, 2)
 
 
 def test_subwords_take_the_vectors_of_words(tmp_path) -> None:
@@ -243,6 +283,7 @@ def test_the_suggested_rate_is_that_of_the_steepest_fall() -> None:
     rates = [10.0 ** (-6 + 6 * step / 99) for step in range(100)]
     # Falls around 1e-3, lowest at 1e-2, then rises.
     losses = [3.0 - 2.0 / (1 + (1e-3 / rate) ** 3) + max(0.0, np.log10(rate) + 2) ** 2 for rate in rates]
+    # The curve is smoothed: three of the rates, 15 % apart.
     assert RateTest(rates, losses).suggestion == pytest.approx(1e-3, rel=0.4)
 
 

@@ -1,5 +1,6 @@
 """What goes wrong in a long training, and that the best work is kept: loss not finite, damaged files, limit on time."""
 
+import itertools
 import json
 import math
 import shutil
@@ -42,7 +43,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(copied_run, toy_run, 
     for one, other in zip(
         read_history(copied_run / "history.csv"), read_history(toy_run.path / "history.csv"), strict=True
     ):
-        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-6)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-6)  # float32 sums in the same order
 
 
 def test_a_kill_between_two_renamings_falls_back_too(copied_run, toy_folder, capsys) -> None:
@@ -122,12 +123,15 @@ def test_an_explosion_is_a_warning(toy_run) -> None:
     ]
 
 
-def test_a_time_limit_in_mid_epoch_is_told(toy_folder, tmp_path, capsys) -> None:
-    train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=0.02, batch_size=1)
+def test_a_time_limit_in_mid_epoch_is_told(toy_folder, tmp_path, capsys, monkeypatch) -> None:
+    """By a clock that goes on by 10 s whenever it is read: 20 minutes are over in the second epoch of 92 batches."""
+    ticks = itertools.count()
+    monkeypatch.setattr(Trainer, "seconds", lambda self: 10.0 * next(ticks))
+    train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=20.0, batch_size=1)
     assert (tmp_path / "run" / "model.keras").exists()
     out = capsys.readouterr().out
-    assert "done: 0.02 minutes used, in epoch" in out
+    assert "done: 20 minutes used, in epoch" in out
     assert "of 92" in out
     rows = len(read_history(tmp_path / "run" / "history.csv"))
-    train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=0.02, batch_size=1)
+    train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=20.0, batch_size=1)
     assert len(read_history(tmp_path / "run" / "history.csv")) == rows, "time is up: nothing is trained again"

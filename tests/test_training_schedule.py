@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from keras_attention.errors import UserError
+from keras_attention.run_directory import RunDirectory
 from keras_attention.text import SubwordTokenizer, train_tokenizer
+from keras_attention.training import processor
 from keras_attention.training.callbacks import Progress, Trainer
-from keras_attention.training.data import BatchDataset, Encoded, sample_pairs
+from keras_attention.training.data import BatchDataset, Encoded, Pairs, sample_pairs
+from keras_attention.training.fitting import _sampler, encode_all
 from keras_attention.training.processor import choose_products, keep_freed_memory
+from keras_attention.training.recipes import Splits
 from keras_attention.training.schedules import cosine
 from keras_attention.training.settings import Settings
 
@@ -69,7 +73,7 @@ def test_the_rate_warms_up_and_then_follows_the_cosine() -> None:
 
 def test_on_plateau_the_rate_warms_up_and_stays() -> None:
     rates = rates_of(Settings(warmup=4, epochs=1, learning_rate=1e-2), 8)
-    np.testing.assert_allclose(rates, [0.0025, 0.005, 0.0075] + [0.01] * 5, rtol=1e-5)
+    np.testing.assert_allclose(rates, [0.0025, 0.005, 0.0075] + [0.01] * 5, rtol=2e-7)  # the variable is float32
 
 
 def test_segmentations_differ_by_seed_and_spell_the_same_text(subwords) -> None:
@@ -102,6 +106,41 @@ def test_a_side_with_an_alpha_of_zero_keeps_its_best_segmentation(subwords) -> N
     for alphas, same in (((0.1, 0.0), (False, True)), ((0.0, 0.1), (True, False))):
         drawn = sample_pairs((LINES, LINES), best, (subwords, subwords), alphas, 1, 100)
         assert (drawn.sources == best.sources, drawn.targets == best.targets) == same
+
+
+def test_both_sides_are_drawn_by_seeds_of_their_own(subwords) -> None:
+    """Of one text on both sides, so that one seed would draw the same twice; no seed serves two epochs either."""
+    best = Encoded([subwords.encode(line) for line in LINES], [subwords.encode(line) for line in LINES])
+    epochs = [sample_pairs((LINES, LINES), best, (subwords, subwords), (0.1, 0.1), seed, 100) for seed in (2, 3)]
+    sides = [rows for drawn in epochs for rows in (drawn.sources, drawn.targets)]
+    assert all(one != other for number, one in enumerate(sides) for other in sides[:number])
+
+
+def test_a_draw_as_long_as_is_allowed_is_taken(subwords) -> None:
+    best = Encoded([subwords.encode(line) for line in LINES], [subwords.encode(line) for line in LINES])
+    free = sample_pairs((LINES, LINES), best, (subwords, subwords), (0.1, 0.1), 1, 100)
+    longest = max(map(len, free.sources))
+    assert longest > max(map(len, best.sources))
+    assert sample_pairs((LINES, LINES), best, (subwords, subwords), (0.1, 0.1), 1, longest).sources == free.sources
+
+
+def test_a_training_draws_anew_in_each_epoch(subwords, tmp_path) -> None:
+    subwords.save(tmp_path, "joint")
+    sizes = {"source_vocabulary": subwords.vocabulary_size, "target_vocabulary": subwords.vocabulary_size}
+    files = {"source_tokenizer": "joint.tok.json", "target_tokenizer": "joint.tok.json"}
+    run = RunDirectory.create(tmp_path, {"task": "translation", "model": sizes, **files})
+    pairs = Pairs(LINES, [[line] for line in LINES], [f"text:{number}" for number in range(len(LINES))])
+    settings = Settings(sampling=0.1, joint=True)
+    best = encode_all(run, settings, pairs, "train", print)
+    sample = _sampler(run, settings, Splits(pairs, pairs), best, print)
+    assert sample is not None
+    epochs = [sample(epoch) for epoch in (0, 1, 0)]
+    assert epochs[0] == epochs[2]
+    assert epochs[0].sources != epochs[1].sources
+    assert epochs[0].targets != epochs[1].targets
+    other = _sampler(run, Settings(sampling=0.1, joint=True, seed=2), Splits(pairs, pairs), best, print)
+    assert other is not None
+    assert other(0).sources != epochs[0].sources
 
 
 def test_alphas_of_both_sides() -> None:
@@ -162,38 +201,33 @@ def test_products_are_chosen_by_the_processor(tmp_path, flags, expected) -> None
     assert choose_products("bfloat16", tmp_path / "missing") == "bfloat16"
 
 
-FAULTS = """
-import ctypes, resource, sys, threading
-from keras_attention.training.processor import keep_freed_memory
-assert sys.argv[1] == "default" or keep_freed_memory()
+GIVEN_BACK = """
+import ctypes, runpy, sys, threading
+assert sys.argv[1] == "default" or runpy.run_path(sys.argv[2])["keep_freed_memory"]()
+class Counts(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int) for name in "arena b c d e f g h i j".split()]
 c = ctypes.CDLL(None)
-c.malloc.restype, c.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-c.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-def step():
+c.malloc.restype, c.free.argtypes, c.mallinfo.restype = ctypes.c_void_p, [ctypes.c_void_p], Counts
+def run():
     tensors = [c.malloc(100_000) for _ in range(500)]
-    for tensor in tensors:
-        c.memset(tensor, 0, 100_000)
+    before = c.mallinfo().arena
     for tensor in tensors:
         c.free(tensor)
-def run():
-    step()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    print(before - c.mallinfo().arena)
 thread = threading.Thread(target=run)
 thread.start()
 thread.join()
 """
-"""Pages that fault in ten steps, each of which fills and frees the same 50 MB in a thread, as TensorFlow's do."""
+"""Bytes that glibc's heaps give back to the system when a thread frees 50 MB, as the threads of TensorFlow do."""
 
 
 def test_freed_memory_is_kept_where_the_c_library_takes_the_wish(monkeypatch) -> None:
-    if platform.libc_ver()[0] == "glibc":
+    if platform.libc_ver()[0] == "glibc":  # Linux; elsewhere only what follows is to be seen
+        command = [sys.executable, "-c", GIVEN_BACK]
         default, kept = (
-            int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True).stdout)
+            int(subprocess.run([*command, how, processor.__file__], check=True, capture_output=True, text=True).stdout)
             for how in ("default", "kept")
         )
-        assert kept < default / 10  # 18 and 95,390 were seen, with pages of 4 KiB
+        assert default > 0 == kept
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # as musl and macOS, which have no such function
     assert not keep_freed_memory()

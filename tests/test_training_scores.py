@@ -40,14 +40,14 @@ def test_the_loss_is_a_mean_over_real_tokens_of_smoothed_cross_entropy(smoothing
     found = float(loss(labels, logits))
     assert found == pytest.approx(reference_loss(labels, logits, smoothing), rel=1e-6)  # float32 sums
     logits[0, 2:] = 1e4
-    assert float(loss(labels, logits)) == pytest.approx(found, rel=1e-6)
+    assert float(loss(labels, logits)) == pytest.approx(found, rel=1e-6)  # float32 sums
 
 
 def test_uniform_logits_cost_the_logarithm_of_the_vocabulary_whatever_the_smoothing() -> None:
     labels = np.asarray([[3, 2, 0]])
     for smoothing in (0.0, 0.3):
         found = float(TokenCrossEntropy(smoothing)(labels, np.zeros((1, 3, 11), "float32")))
-        assert found == pytest.approx(math.log(11), rel=1e-6)
+        assert found == pytest.approx(math.log(11), rel=1e-6)  # float32 sums
 
 
 def test_the_loss_survives_extreme_logits_and_a_batch_of_padding() -> None:
@@ -63,7 +63,21 @@ def test_sample_weights_count_on_both_sides_of_the_fraction() -> None:
     logits, labels = generator.normal(size=(2, 3, 5)).astype("float32"), np.asarray([[1, 2, 0], [3, 4, 2]])
     loss = TokenCrossEntropy(0.1)
     alone = float(loss(labels[1:], logits[1:]))
+    # Float32 sums.
     assert float(loss(labels, logits, sample_weight=np.asarray([0.0, 5.0]))) == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 5)], ids=str)
+def test_sample_weights_do_not_make_padding_count(shape) -> None:
+    generator = np.random.default_rng(2)
+    logits, labels = generator.normal(size=(3, 5, 7)).astype("float32"), generator.integers(1, 7, (3, 5))
+    labels[0, 2:] = labels[2, 4:] = 0
+    weights = generator.uniform(0.5, 2.0, shape)
+    log_probs = logits.astype("float64") - np.log(np.exp(logits.astype("float64")).sum(-1, keepdims=True))
+    own = weights.reshape(3, -1) * (labels != 0)
+    expected = -(own * np.take_along_axis(log_probs, labels[..., None], -1)[..., 0]).sum() / own.sum()
+    found = TokenCrossEntropy()(labels, logits, sample_weight=weights)
+    assert float(found) == pytest.approx(expected, rel=1e-6)  # float32 sums
 
 
 def test_the_loss_is_saved_with_a_model() -> None:
@@ -88,6 +102,20 @@ def test_plateaus_halve_and_ties_go_to_the_lower_loss() -> None:
     assert state.improved_by(5.9, 1.0, False)
 
 
+def test_only_a_better_score_or_a_lower_loss_is_better() -> None:
+    state = Plateau(best=5.0, best_loss=2.0, best_epoch=0)
+    assert not state.improved_by(5.0, 2.0, True)
+    assert not state.improved_by(5.0, 2.0, False)
+    assert state.improved_by(5.0, 1.5, True)
+    assert state.improved_by(5.5, 7.0, True)
+    assert not state.improved_by(5.5, 1.0, False)
+
+
+def test_a_first_rate_below_the_smallest_is_left_as_it_is() -> None:
+    assert learning_rate(Plateau(), 1e-6, 1e-5) == 1e-6
+    assert learning_rate(Plateau(halvings=3), 1e-6, 1e-5) == 1e-6
+
+
 def slow_distance(one, other) -> int:
     if not one or not other:
         return len(one) + len(other)
@@ -108,6 +136,8 @@ def test_error_rates_take_the_nearest_reference() -> None:
     references = [["K AE T S", "K AE T"], ["D AO G"], ["B IY", "Z IY"]]
     assert error_rates(outputs, references) == {"wer": pytest.approx(200 / 3), "per": pytest.approx(100 * 2 / 8)}
     assert exact_match(outputs, references) == pytest.approx(100 / 3)
+    for equally_near in (["K", "K AE T"], ["K AE T", "K"]):  # the longest of them is what counts
+        assert error_rates(["K AE"], [equally_near])["per"] == pytest.approx(100 / 3)
 
 
 def test_scores_of_each_task() -> None:

@@ -11,15 +11,16 @@ from keras import ops
 from keras_attention import EncoderDecoder, Seq2SeqConfig, UserError, build_seq2seq
 from keras_attention.alignment_metrics import AlignmentErrorRate
 from keras_attention.text import CharacterTokenizer, SubwordTokenizer, WordTokenizer
-from keras_attention.training.data import Pairs
+from keras_attention.training.data import Pairs, read_tsv
 from keras_attention.training.head import fuse_loss
 from keras_attention.training.links import make_guide, read_links
 from keras_attention.training.settings import Settings
-from keras_attention.training.signals import Signals, coverage_losses, guided_losses, keep_gold
+from keras_attention.training.signals import OwnInputs, Signals, coverage_losses, guided_losses, keep_gold
 from tests import toy
 from tests.command import run_command
+from tests.gradients import gradients
 
-FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}
+FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # float32 sums, and quotients of them
 CONFIG = Seq2SeqConfig(11, 11, embedding_size=5, encoder_units=4, decoder_units=8)
 
 
@@ -48,6 +49,7 @@ def loss_of(model, signals, inputs):
 
 def test_coverage_costs_what_was_covered_before():
     alignments = np.array([[[0.6, 0.4, 0.0], [0.5, 0.1, 0.4], [0.0, 1.0, 0.0]]], "float32")
+    # Float32 sums of three terms.
     np.testing.assert_allclose(numpy(coverage_losses(ops.convert_to_tensor(alignments))), [[0.0, 0.6, 0.5]], atol=1e-6)
 
 
@@ -56,20 +58,21 @@ def test_guided_losses_are_cross_entropy_and_squares():
     guide = np.array([[[1.0, 0.0], [0.5, 0.5], [0.0, 0.0]]], "float32")
     tensors = ops.convert_to_tensor(alignments), ops.convert_to_tensor(guide)
     expected = [[-np.log(0.6), np.log(2), 0.0]]
+    # Float32; 1e-9 keeps the logarithm finite.
     np.testing.assert_allclose(numpy(guided_losses(*tensors, "cross_entropy")), expected, atol=1e-6)
-    np.testing.assert_allclose(numpy(guided_losses(*tensors, "mse")), [[0.16, 0.0, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(numpy(guided_losses(*tensors, "mse")), [[0.16, 0.0, 0.0]], atol=1e-6)  # float32
 
 
 def test_gold_words_are_kept_less_and_less():
     assert keep_gold("exponential", 0.5, 3) == 0.125
     assert keep_gold("inverse_sigmoid", 10.0, 0) == pytest.approx(10 / 11)
     assert keep_gold("inverse_sigmoid", 10.0, 23) == pytest.approx(10 / (10 + np.exp(2.3)))
-    assert keep_gold("inverse_sigmoid", 10.0, 10**7) < 1e-100
+    assert keep_gold("inverse_sigmoid", 10.0, 10**7) < 1e-100  # exp(-1e6), without overflow
     for decay, k in (("linear", 50.0), ("exponential", 0.9), ("inverse_sigmoid", 9.0)):
         values = [keep_gold(decay, k, update) for update in range(60)]
         assert all(one >= other for one, other in itertools.pairwise(values))
-        assert values[0] > 0.89
-        assert values[-1] < 0.1
+        assert values[0] > 0.89  # 1, 1 and 9 / 10
+        assert values[-1] < 0.1  # at update 59: 0, 0.9 ** 59 and 0.013
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "mse"])
@@ -89,7 +92,7 @@ def test_the_loss_is_a_sum_of_means_over_tokens(kind):
         each = -(guide * np.log(np.maximum(alignments, 1e-9))).sum(-1)
     guided = (each * linked).sum() / linked.sum()
     found = loss_of(model, Signals(0.7, 0.3, kind), {**inputs, "guide": guide})
-    assert found == pytest.approx(plain + 0.7 * coverage + 0.3 * guided, rel=1e-5)
+    assert found == pytest.approx(plain + 0.7 * coverage + 0.3 * guided, rel=1e-5)  # float32 sums over a batch
 
 
 @pytest.mark.parametrize("tie", ["none", "target"])
@@ -98,7 +101,7 @@ def test_inputs_that_are_all_gold_change_nothing(tie):
     inputs = batch()
     for kind in ("word", "mean"):
         found = loss_of(model, Signals(scheduled_sampling=kind), {**inputs, "gold": np.ones((4, 1), "float32")})
-        assert found == pytest.approx(loss_of(model, None, inputs), rel=1e-5)
+        assert found == pytest.approx(loss_of(model, None, inputs), rel=1e-5)  # float32: a mixture with weight 1
 
 
 @pytest.mark.parametrize("kind", ["word", "mean"])
@@ -120,7 +123,23 @@ def test_without_gold_the_inputs_are_the_models_own(kind):
     counted = inputs["labels"] != 0
     expected = -(picked * counted).sum() / counted.sum()
     found = loss_of(model, Signals(scheduled_sampling=kind), {**inputs, "gold": np.zeros((4, 1), "float32")})
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-5)  # float32 through two passes of a network
+
+
+@pytest.mark.parametrize("kind", ["word", "mean"])
+def test_no_gradient_reaches_the_predictions_that_are_read(kind):
+    embedding = keras.layers.Embedding(11, 5)
+    embedding.build()
+    gold = ops.convert_to_tensor(batch()["target"])
+    layer, keep = OwnInputs(embedding, kind), ops.zeros((4, 1))
+
+    def loss(logits):
+        mixed = layer([gold, embedding(gold), logits, keep])
+        return ops.sum(ops.square(mixed) * ops.convert_to_tensor(np.arange(5, dtype="float32")))
+
+    logits = np.random.default_rng(3).normal(size=(4, 5, 11)).astype("float32")
+    (found,) = gradients(loss, [logits])
+    assert not np.any(found)
 
 
 def test_half_of_the_inputs_are_drawn():
@@ -150,7 +169,7 @@ def test_attention_learns_the_given_links():
         metric = AlignmentErrorRate()
         metric.update_state(EncoderDecoder(model).align(source, inputs["target"])[1], guide > 0)
         rates[weight] = float(metric.result())
-    assert rates[1.0] < 0.1 < rates[0.0]
+    assert rates[1.0] < 0.1 < rates[0.0]  # one link of ten wrong: learnt with the links alone
 
 
 def test_links_between_words_become_a_guide_over_tokens():
@@ -161,7 +180,7 @@ def test_links_between_words_become_a_guide_over_tokens():
     guide = make_guide([source], [target], [[(0, 0), (1, 1), (2, 1)]], (subwords, words), (5, len(source) + 3))
     for t, linked in enumerate([{0}, {1, 2}, set(), set(), set()]):
         expected = np.array([word in linked for word in pieces] + [False] * 3, float)
-        np.testing.assert_allclose(guide[0, t], expected / max(expected.sum(), 1), atol=1e-6)
+        np.testing.assert_allclose(guide[0, t], expected / max(expected.sum(), 1), atol=1e-6)  # float32 thirds
 
 
 def test_links_are_those_of_the_lines_of_the_text(tmp_path):
@@ -179,6 +198,10 @@ def test_links_are_those_of_the_lines_of_the_text(tmp_path):
         read_links(tmp_path / "links", Pairs(["x"], [["u"]], ["text:1"]))
     with pytest.raises(UserError, match="cannot be read"):
         read_links(tmp_path / "none", pairs)
+    (tmp_path / "text.tsv").write_text("x y\tu v\nx y\tv\nz\tw\n", encoding="utf-8")
+    (tmp_path / "links").write_text("0-0 1-1\n1-0\n0-0\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"text\.tsv:1: a source with 2 targets, each of which has links of its own"):
+        read_links(tmp_path / "links", read_tsv(tmp_path / "text.tsv"))
     assert CharacterTokenizer.train(["ab"]).word_numbers(["a", "b"]) == [0, 1]
 
 

@@ -15,7 +15,7 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.text import CharacterTokenizer, SubwordTokenizer, WordTokenizer
 from keras_attention.translator import Translator
 from tests.command import run_command
-from tests.toy_run import train_toy
+from tests.toy_run import another_run
 
 TEXTS = ["abc", "fed", "bead", "cab", "ace"]
 
@@ -27,7 +27,7 @@ def translator(toy_run):
 
 @pytest.fixture(scope="module")
 def other_run(toy_run, toy_folder):
-    return train_toy(toy_folder / "other", toy_folder, seed=2, start_from=toy_run.path)
+    return another_run(toy_run, toy_folder / "other")
 
 
 def first(found):
@@ -88,9 +88,9 @@ def test_given_outputs_get_the_score_of_a_search_that_found_them(translator):
     for hypothesis, score in zip(outputs, translator.score(texts, [h.text for h in outputs], 1.0), strict=True):
         assert score.tokens == hypothesis.tokens
         assert score.log_prob == pytest.approx(hypothesis.log_prob, abs=1e-4)  # float32 sums
-        assert score.score == pytest.approx(hypothesis.score, abs=1e-4)
-        assert score.log_probs.sum() == pytest.approx(score.log_prob, abs=1e-4)
-        np.testing.assert_allclose(score.alignment, hypothesis.alignment, atol=1e-5)
+        assert score.score == pytest.approx(hypothesis.score, abs=1e-4)  # likewise
+        assert score.log_probs.sum() == pytest.approx(score.log_prob, abs=1e-4)  # likewise
+        np.testing.assert_allclose(score.alignment, hypothesis.alignment, atol=1e-5)  # float32, weights of at most 1
     with pytest.raises(UserError, match="Expected an output for each of 1 texts"):
         translator.score(["abc"], ["a", "b"])
 
@@ -101,10 +101,12 @@ def test_several_models_answer_as_their_mean(toy_run, other_run):
     together = both.score(TEXTS, TEXTS)
     for one, other, mean in zip(*alone, together, strict=True):
         expected = np.logaddexp(one.log_probs, other.log_probs) - math.log(2)
-        np.testing.assert_allclose(mean.log_probs, expected, atol=1e-5)
+        np.testing.assert_allclose(mean.log_probs, expected, atol=1e-5)  # float32 logarithms of sums
+        # Float32 sums of two.
         np.testing.assert_allclose(mean.alignment, (one.alignment + other.alignment) / 2, atol=1e-6)
     for hypothesis, text in zip(first(both.translate(TEXTS)), TEXTS, strict=True):
         if hypothesis.finished:  # the search steps through the same mean
+            # Float32 sums.
             assert both.score([text], [hypothesis.text])[0].log_prob == pytest.approx(hypothesis.log_prob, abs=1e-4)
     twins = Translator.load(toy_run.path, toy_run.path, combination="logits")
     assert [h.text for h in first(twins.translate(TEXTS))] == [
@@ -268,7 +270,8 @@ def test_the_command_line_scores_given_outputs(toy_run, tmp_path):
     target.write_text("".join(f"{text[::-1]}\n" for text in TEXTS), encoding="utf-8")
     done = run_command("score", toy_run.path, "--source", source, "--target", target)
     expected = Translator.load(toy_run.path).score(TEXTS, [text[::-1] for text in TEXTS])
-    assert [float(line) for line in done.out.splitlines()] == pytest.approx([s.score for s in expected], abs=1e-4)
+    # Six decimals of float32 are written.
+    assert [float(line) for line in done.out.splitlines()] == pytest.approx([s.score for s in expected], abs=1e-5)
     target.write_text("a\n", encoding="utf-8")
     done = run_command("score", toy_run.path, "--source", source, "--target", target)
     assert done.status == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from . import toy
 
 
-def train_toy(output: pathlib.Path, folder: pathlib.Path, **changes: Any) -> Any:
+def train_toy(output: pathlib.Path, folder: pathlib.Path, pictures: bool = False, **changes: Any) -> Any:
     """`train` on the toy pairs in `folder`; leaves TensorFlow as it was, for the other tests of this process."""
     import keras
 
@@ -19,12 +22,38 @@ def train_toy(output: pathlib.Path, folder: pathlib.Path, **changes: Any) -> Any
     settings = {**toy.SETTINGS, **changes}
     model = {**toy.MODEL, **settings.pop("model", {})}
     try:
-        return train(output, source=folder / "source.txt", target=folder / "target.txt", model=model, **settings)
+        with contextlib.nullcontext() if pictures else no_heat_maps():
+            return train(output, source=folder / "source.txt", target=folder / "target.txt", model=model, **settings)
     finally:
         if keras.backend.backend() == "tensorflow":
             from tensorflow.python.framework import config as tf_config
 
             tf_config.disable_op_determinism()
+
+
+def another_run(run: Any, output: pathlib.Path, spread: float = 0.1) -> Any:
+    """A copy of a run with other weights, for tests that want a second model and not its training."""
+    import keras
+    import numpy as np
+
+    from keras_attention.run_directory import RunDirectory
+
+    shutil.copytree(run.path, output)
+    model = keras.models.load_model(output / "model.keras")
+    generator = np.random.default_rng(5)
+    model.set_weights([weight + generator.normal(scale=spread, size=weight.shape) for weight in model.get_weights()])
+    model.save(output / "model.keras")
+    return RunDirectory.open(output)
+
+
+@contextlib.contextmanager
+def no_heat_maps() -> Iterator[None]:
+    """Trainings end without translating samples and drawing their attention, a quarter of a toy run's time."""
+    from keras_attention.training import report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "HEAT_MAPS", 0)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -36,4 +65,4 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def toy_run(toy_folder: pathlib.Path) -> Any:
-    return train_toy(toy_folder / "run", toy_folder)
+    return train_toy(toy_folder / "run", toy_folder, pictures=True)

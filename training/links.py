@@ -24,8 +24,8 @@ def read_links(path: str | pathlib.Path, pairs: Pairs) -> list[Links]:
     A pair knows its line; lines of text that were left out, or held out for validation, have links that nobody reads.
 
     Raises:
-        UserError: for a missing file, a line that is none of links, fewer lines than the text has, or a link to a word
-            that there is not.
+        UserError: for a missing file, a line that is none of links, fewer lines than the text has, a link to a word
+            that there is not, or a source with several targets: only the line of the first is known.
     """
     path = pathlib.Path(path)
     try:
@@ -33,6 +33,12 @@ def read_links(path: str | pathlib.Path, pairs: Pairs) -> list[Links]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}. Expected lines of links, 0-0 1-2") from error
     found = []
+    for accepted, origin in zip(pairs.references, pairs.origins, strict=True):
+        if len(accepted) > 1:
+            raise UserError(
+                f"{origin}: a source with {len(accepted)} targets, each of which has links of its own. "
+                "Expected --source and --target, not --tsv, with --alignments"
+            )
     sources, targets, origins = pairs.flat()
     for source, target, origin in zip(sources, targets, origins, strict=True):
         number = int(origin.rpartition(":")[2])

@@ -170,7 +170,7 @@ def beam_search(
         if groups > 1:
             part = ops.reshape(alignments, (length, batch, beam_size, source_length))[:, :, ours]
             part = ops.reshape(part, (length, batch * size, source_length))
-        found.append(gather_result(Beams(*group), part, pad_id))
+        found.append(gather_result(Beams(*group), part, pad_id, ranked=groups == 1))
     return found[0] if groups == 1 else sort_hypotheses(found)
 
 

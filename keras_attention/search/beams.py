@@ -192,8 +192,12 @@ def _score(totals: Tensor, growth: Growth, inherit: Callable[[Tensor], Tensor]) 
     return scores if growth.penalty is None else scores + inherit(growth.penalty)[:, :, 0]
 
 
-def gather_result(beams: Beams, alignments: Tensor, pad_id: int) -> SearchResult:
-    """Follows the ancestors of each hypothesis through the alignments `(L, B * K, S)`, and marks empty slots."""
+def gather_result(beams: Beams, alignments: Tensor, pad_id: int, ranked: bool = True) -> SearchResult:
+    """Follows the ancestors of each hypothesis through the alignments `(L, B * K, S)`, and marks empty slots.
+
+    Margins count the gaps between neighbours where the hypotheses are `ranked` by their scores. Those of a group are
+    not: the diversity has a say in their order.
+    """
     filled = beams.scores > NEVER / 2
     batch, beam_size, length = ops.shape(beams.ids)
     source_length = ops.shape(alignments)[2]
@@ -205,7 +209,7 @@ def gather_result(beams: Beams, alignments: Tensor, pad_id: int) -> SearchResult
     ordered = ops.reshape(flat, (batch, beam_size, length, source_length))
     inside = positions < beams.lengths[:, :, None]
     margins = beams.margins
-    if beam_size > 1:
+    if ranked and beam_size > 1:
         better, worse = beams.scores[:, :-1], beams.scores[:, 1:]
         gaps = ops.where(worse > NEVER / 2, better - worse, -NEVER)
         margins = ops.minimum(margins, ops.min(gaps, axis=1))

@@ -1,0 +1,64 @@
+"""A training is known by its text and vocabularies; what a killed one left half written goes."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from keras_attention.run_directory import remove_partial_files, write_bytes
+from keras_attention.text import SubwordTokenizer, train_tokenizer
+from keras_attention.training.data import Pairs
+from keras_attention.training.prepare import fingerprint, vocabulary_fingerprint
+from keras_attention.training.recipes import Splits
+
+LINES = ["the cat sat on the mat", "a cat and a mat", "the mat and the cat", "on and on and on"] * 5
+
+
+@pytest.mark.parametrize("kind", ["subword", "char", "word"])
+def test_every_file_of_a_vocabulary_is_part_of_its_fingerprint(tmp_path, kind) -> None:
+    files = train_tokenizer(kind, LINES, 40).save(tmp_path, "joint")
+    before = vocabulary_fingerprint(tmp_path, ["joint"])
+    assert vocabulary_fingerprint(tmp_path, ["joint"]) == before
+    for name in files:
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-1])
+        assert vocabulary_fingerprint(tmp_path, ["joint"]) != before
+        (tmp_path / name).write_bytes(content)
+    assert vocabulary_fingerprint(tmp_path, ["joint"]) == before
+
+
+def test_subwords_of_as_many_pieces_from_other_text_are_told_apart(tmp_path) -> None:
+    """Their JSON files are the same."""
+    folders = [tmp_path / "one", tmp_path / "other"]
+    models = [SubwordTokenizer.train(lines, 19) for lines in (LINES, [line[::-1] for line in LINES])]
+    for folder, model in zip(folders, models, strict=True):
+        folder.mkdir()
+        model.save(folder, "joint")
+    texts = [(folder / "joint.tok.json").read_bytes() for folder in folders]
+    assert texts[0] == texts[1]
+    assert len({vocabulary_fingerprint(folder, ["joint"]) for folder in folders}) == 2
+
+
+def test_every_side_of_every_text_is_part_of_its_fingerprint() -> None:
+    def pairs(source: str = "a", target: str = "b") -> Pairs:
+        return Pairs(["x", source], [["y"], [target, "z"]], ["text:1", "text:2"])
+
+    plain = Splits(pairs(), pairs(), synthetic=pairs())
+    changed = [
+        dataclasses.replace(plain, **{part: pairs(**side)})
+        for part in ("train", "validation", "synthetic")
+        for side in ({"source": "c"}, {"target": "c"})
+    ]
+    assert len({fingerprint(splits) for splits in (plain, *changed)}) == 7
+    assert fingerprint(Splits(pairs(), pairs(), synthetic=pairs())) == fingerprint(plain)
+    moved = dataclasses.replace(pairs(), origins=["other:1", "other:2"])
+    assert fingerprint(dataclasses.replace(plain, train=moved)) == fingerprint(plain)
+
+
+def test_half_written_files_go_from_all_folders_and_nothing_else(tmp_path: pathlib.Path) -> None:
+    kept = ["model.keras", "checkpoints/last.npz", "partial.txt"]
+    for name in [*kept, ".partial-7-model.keras", "checkpoints/.partial-7-last.npz", "plots/a/.partial-7-x.png"]:
+        write_bytes(tmp_path / name, b"content")
+    remove_partial_files(tmp_path)
+    found = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(found) == sorted(kept)
