@@ -292,11 +292,14 @@ def check_host_loop(backend: Any, manifest: Mapping[str, Any], cases: Reference,
             parity.failures.append(f"{parity.format} host loop: it does not run: {str(error).strip()[:300]}")
             return
         width = outputs["ids"].shape[-1]  # as many positions as the longest row may have: all later ones are padding
-        expected = {**case.outputs, "ids": case.outputs["ids"][:, :, :width]}
+        cut = {name: case.outputs[name][:, :, :width] for name in ("ids", "alignments")}
+        expected = {**case.outputs, **cut}
         counted = Parity(parity.format)
         where = f"{parity.format} host loop {source.shape[0]}x{source.shape[1]}"
         exact = manifest["precision"] == "float32"
-        compare_tokens(where, dataclasses.replace(case, outputs=expected), outputs, counted, exact)
+        rows = compare_tokens(where, dataclasses.replace(case, outputs=expected), outputs, counted, exact)
+        for name in expected.keys() & outputs.keys():
+            compare_values(where, "translate", name, expected[name][rows], outputs[name][rows], counted, exact)
         parity.failures += counted.failures
         parity.host_loop_sentences += counted.sentences
         parity.host_loop_identical += counted.identical

@@ -43,6 +43,7 @@ ONCE = {
     "test_export_search.py": EXPORT,
     "test_export_shortlist.py": EXPORT,
     "test_export_text.py": EXPORT,
+    "test_fast_part.py": NO_TENSORS,
     "test_host_loop.py": EXPORT,
     "test_host_loop_js.py": EXPORT,
     "test_onnx_loops.py": EXPORT,

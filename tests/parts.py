@@ -18,8 +18,12 @@ class Made(dict[str, Any]):
         return self[name]
 
 
-def fast(names: Iterable[str], *chosen: str) -> list[Any]:
+def fast(values: Iterable[Any], *chosen: Any) -> list[Any]:
     """Parameters of a test, all but the chosen ones marked as slow."""
-    unknown = set(chosen) - set(names)
+    unknown = set(chosen) - set(values)
     assert not unknown, unknown
-    return [name if name in chosen else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+    def slow(value: Any) -> Any:
+        return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+
+    return [value if value in chosen else slow(value) for value in values]

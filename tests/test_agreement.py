@@ -17,6 +17,7 @@ from keras_attention.training.history import read_history
 from keras_attention.training.settings import Settings
 from keras_attention.translator import Translator
 from tests.command import run_command
+from tests.parts import fast
 from tests.toy_run import train_toy
 
 TEXTS = ["abc", "fed", "bead", "cab", "ace", "d"]
@@ -118,7 +119,7 @@ def test_given_outputs_get_the_score_of_the_backward_search_that_found_them(tran
         np.testing.assert_allclose(score.alignment, one.alignment, atol=1e-5)  # float32, weights of at most 1
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("weight", fast([0.0, 0.3, 1.0], 0.3))
 @pytest.mark.parametrize("kind", ["gnmt", "average"])
 def test_agreement_ranks_the_outputs_of_both_beams_by_both_directions(translator, weight, kind) -> None:
     options = {"max_length": 6, "length_penalty": 0.8, "length_penalty_kind": kind}
@@ -142,6 +143,7 @@ def test_agreement_ranks_the_outputs_of_both_beams_by_both_directions(translator
         assert [one.score for one in hypotheses] == pytest.approx([score for score, _ in ranked[:3]], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.once(reason="the batches are made by NumPy and are the same on every backend")
 def test_both_directions_are_learnt(tmp_path) -> None:
     """Targets that begin with a and end with f: what is written first tells the direction."""
@@ -173,6 +175,7 @@ def test_the_command_line_agrees(both_ways, tmp_path) -> None:
     assert scores["exact_match"] == pytest.approx(50.0 * right)
 
 
+@pytest.mark.slow
 def test_the_history_without_a_share_is_that_of_before(toy_run, both_ways) -> None:
     """A share of 0 leaves a training as it is, and another share is another training."""
     assert not toy_run.writes_backward

@@ -64,6 +64,7 @@ def test_a_run_averaged_with_itself_is_itself(toy_run, tmp_path) -> None:
         assert one[0].score == pytest.approx(other[0].score, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_weights_at_the_end_of_a_run(toy_folder, tmp_path) -> None:
     run = train_toy(tmp_path / "run", toy_folder, epochs=1, learning_rate=1e-2)
     best = [numpy(variable) for variable in run.load_model().trainable_variables]

@@ -16,6 +16,8 @@ from keras_attention.export import export
 from keras_attention.training import evaluate, train
 from keras_attention.translator import Translator
 
+pytestmark = pytest.mark.slow  # a task is learnt to its end
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 

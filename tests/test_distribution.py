@@ -21,6 +21,7 @@ def curve(run: pathlib.Path) -> np.ndarray:
     return np.array([[row["loss"], row["val_loss"]] for row in read_history(run / "history.csv")])
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_curve_of_one_and_share_its_checkpoints(toy_folder, tmp_path) -> None:
     """Batches are sorted by length, so that the devices' numbers of tokens differ."""
     if keras.backend.backend() not in ENGINES:

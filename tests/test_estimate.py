@@ -12,6 +12,7 @@ from keras_attention import Seq2SeqConfig, UserError, build_seq2seq
 from keras_attention.export import commands, export, vela
 from keras_attention.export import estimate as estimates
 from keras_attention.seq2seq import EncoderDecoder
+from tests.command import run_command
 from tests.export_models import cheap
 from tests.parts import Made, fast
 
@@ -91,7 +92,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path
     return Made(make)
 
 
-@pytest.mark.parametrize("name", fast(EXPORTED, "tied"))
+@pytest.mark.parametrize("name", fast(EXPORTED))
 def test_products_and_bytes(exported: dict[str, pathlib.Path], name: str) -> None:
     found = estimates.estimate(config_of(name), SOURCE, TARGET, BEAM)
     model = build_seq2seq(config_of(name))
@@ -150,16 +151,15 @@ def test_memory_of_a_search(name: str) -> None:
     assert estimates.estimate(config_of(name), SOURCE, TARGET, BEAM).search_bytes == measured
 
 
-def test_the_command(tmp_path: pathlib.Path, toy_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: pathlib.Path, toy_run: Any) -> None:
+    lengths = [f"--source-length={SOURCE}", f"--target-length={TARGET}", f"--beam={BEAM}"]
     file = tmp_path / "model.json"
     file.write_text(json.dumps({"source_vocabulary": 900, "target_vocabulary": 1100, "encoder_units": 96}))
-    commands.plan_model(file, {"decoder_units": 160, "embedding_size": 64}, SOURCE, TARGET, BEAM)
+    shown = run_command("plan", file, "--set=decoder_units=160", "--set=embedding_size=64", *lengths).out
     expected = estimates.estimate(config_of("plain"), SOURCE, TARGET, BEAM)
-    shown = capsys.readouterr().out
     assert f"{expected.weights:,}" in shown
     assert json.loads(shown.strip().splitlines()[-1])["step_macs"] == expected.step_macs
-    commands.plan_model(toy_run.path, {}, SOURCE, TARGET, BEAM)
-    last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    last = json.loads(run_command("plan", toy_run.path, *lengths).out.strip().splitlines()[-1])
     assert last["weights"] == toy_run.load_model().count_params()
 
 

@@ -150,13 +150,13 @@ def test_the_default_signature_takes_and_gives_text(exported: pathlib.Path, run:
         np.testing.assert_allclose(found["scores"][row], expected["scores"][0], atol=1e-4)
 
 
-def test_verify_and_benchmark_need_the_directory_alone(
-    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    commands.verify_directory(folder)
-    assert "verified against Keras" in capsys.readouterr().out
-    commands.benchmark_directory(folder, seconds=0.05, threads=1)
-    results = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+def test_verify_and_benchmark_need_the_directory_alone(folder: pathlib.Path) -> None:
+    verified = run_command("verify", folder)
+    assert verified.status == 0, verified.err
+    assert "verified against Keras" in verified.out
+    timed = run_command("benchmark", folder, "--seconds=0.05", "--threads=1")
+    assert timed.status == 0, timed.err
+    results = json.loads(timed.out.splitlines()[-1])["results"]
     assert {result["runtime"] for result in results} == {"TensorFlow", "LiteRT", "ONNX Runtime"}
     assert all(result["median_ms"] <= result["p90_ms"] and result["per_second"] > 0 for result in results)
 

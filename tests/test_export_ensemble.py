@@ -11,6 +11,7 @@ from keras_attention import EncoderDecoder, Ensemble, UserError
 from keras_attention.export import commands, export, runtime
 from keras_attention.translator import Translator
 from tests.export_models import LINES, cheap, tiny_model
+from tests.parts import fast
 from tests.test_export_artefact import make_run
 
 __all__ = ["cheap"]
@@ -25,7 +26,7 @@ ROWS = [[5, 9, 2], [4, 6, 7, 8, 10, 2], [12, 2], [16, 4, 4, 9, 11, 13, 5, 2]]
 LIMITS: dict[str, Any] = {"beam_size": 3, "max_length": 9, "samples": ROWS}
 
 
-@pytest.mark.parametrize("combination", ["probabilities", "logits"])
+@pytest.mark.parametrize("combination", fast(["probabilities", "logits"], "logits"))
 def test_an_artefact_answers_as_the_ensemble(tmp_path: pathlib.Path, cheap: None, combination: str) -> None:
     models = [tiny_model(**config) for config in MEMBERS]
     formats = FORMATS if combination == "probabilities" else ["tflite"]
@@ -52,6 +53,7 @@ def test_an_artefact_answers_as_the_ensemble(tmp_path: pathlib.Path, cheap: None
     assert differs  # or it would not have been seen whether all of them are in it
 
 
+@pytest.mark.slow
 def test_what_the_manifest_says(tmp_path: pathlib.Path, cheap: None) -> None:
     export([tiny_model(**config) for config in MEMBERS[1:]], tmp_path / "artefact", "tflite", **LIMITS)
     manifest = json.loads((tmp_path / "artefact" / "manifest.json").read_text())
@@ -64,6 +66,7 @@ def test_what_the_manifest_says(tmp_path: pathlib.Path, cheap: None) -> None:
         runtime.Artefact(tmp_path / "artefact").search(np.full((1, 24), 5))
 
 
+@pytest.mark.slow
 def test_runs_make_an_artefact_for_text(
     tmp_path: pathlib.Path, cheap: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -302,6 +302,7 @@ def test_no_recurrence_and_tied_embeddings(tmp_path: pathlib.Path, cheap: None) 
     assert set(counts) == {onnx.TensorProto.INT8}
 
 
+@pytest.mark.slow
 def test_a_run_has_references_of_its_own(tmp_path: pathlib.Path, cheap: None) -> None:
     run = make_run(tmp_path / "run")
     samples = run.samples()

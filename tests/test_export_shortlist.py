@@ -39,6 +39,7 @@ def test_every_format_finds_what_keras_finds(tmp_path: pathlib.Path, cheap: None
     assert not any(WORDS in size for size in sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tie", ["none", "target"])
 def test_int8_holds_it_too(tmp_path: pathlib.Path, cheap: None, tie: str) -> None:
     """What is looked up outside of the loop reaches it, in both formats: the same words may be written."""

@@ -15,6 +15,7 @@ from keras_attention import (
 )
 from tests.layer_contract import check_layer
 from tests.mechanisms import SAME_DEPTH
+from tests.parts import fast
 
 # The orthogonal initializer of Keras' own recurrent layers asks for a QR, which on a CPU TensorFlow has in float16 only
 # of the short types, JAX and PyTorch in none.
@@ -67,7 +68,9 @@ def check_attention(attention, arguments, tmp_path, depth):
     )
 
 
-@pytest.mark.parametrize("name", LUONG)
+@pytest.mark.parametrize(
+    "name", fast(LUONG, "dot", "scaled dot, sparse", "additive, coverage", "location", "general, monotonic")
+)
 def test_luong_attention(name, tmp_path):
     arguments = {"score": "dot", **LUONG[name]}
     check_attention(LuongAttention, arguments, tmp_path, 7 if arguments["score"] in SAME_DEPTH else 11)
@@ -78,7 +81,7 @@ def test_bahdanau_and_multi_head_attention(name, tmp_path):
     check_attention(*OTHERS[name], tmp_path, 11)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", fast(["lstm", "gru"], "lstm"))
 def test_recurrent_stack(cell, tmp_path):
     check_layer(
         lambda **kwargs: RecurrentStack(cell, 7, num_layers=2, bidirectional=True, **kwargs),
@@ -100,7 +103,7 @@ def test_encoder(tmp_path):
     )
 
 
-@pytest.mark.parametrize("input_feeding", [False, True])
+@pytest.mark.parametrize("input_feeding", fast([False, True], True))
 def test_decoder(input_feeding, tmp_path):
     def masked(layer, tensors, mask):
         # The mean in the bridge counts on an encoder's padding, which is zeros.

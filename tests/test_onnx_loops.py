@@ -261,6 +261,7 @@ def _alone(node: onnx.NodeProto) -> onnx.GraphProto:
     return helper.make_graph([node], "alone", [], [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shortest", [1, 23], ids=["ends at once", "held back"])
 def test_the_search_ends_with_its_last_hypothesis(shortest: int, tmp_path: pathlib.Path, cheap: None) -> None:
     """Steps counted by ONNX Runtime's own profile: as many as the longest hypothesis, not as many as there is room."""

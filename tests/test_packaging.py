@@ -144,6 +144,7 @@ def run_in(environment: pathlib.Path, folder: pathlib.Path, *command: str) -> su
     )
 
 
+@pytest.mark.slow
 def test_the_command_runs_from_another_folder(environment: pathlib.Path, tmp_path: pathlib.Path) -> None:
     run = run_in(environment, tmp_path, "keras-attention", "--help")
     assert run.returncode == 0, run.stdout + run.stderr
@@ -151,6 +152,7 @@ def test_the_command_runs_from_another_folder(environment: pathlib.Path, tmp_pat
         assert re.search(rf"\b{command}\b", run.stdout), run.stdout
 
 
+@pytest.mark.slow
 def test_installed_names(environment: pathlib.Path, tmp_path: pathlib.Path) -> None:
     code = (
         "import importlib.util as util;"
@@ -162,6 +164,7 @@ def test_installed_names(environment: pathlib.Path, tmp_path: pathlib.Path) -> N
     assert run.stdout.strip() == "[] [True, True, True]"
 
 
+@pytest.mark.slow
 def test_layers_and_models_run_without_tensorflow(environment: pathlib.Path, tmp_path: pathlib.Path) -> None:
     code = (
         "import numpy as np; from keras_attention import LuongAttention, Seq2SeqConfig, build_seq2seq;"
@@ -175,6 +178,7 @@ def test_layers_and_models_run_without_tensorflow(environment: pathlib.Path, tmp
     assert run.stdout.split("\n")[:2] == ["(2, 3, 11)", "(2, 5, 17)"]
 
 
+@pytest.mark.slow
 def test_trains_without_tensorflow(environment: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """The command trains and translates under JAX where nothing of TensorFlow is installed."""
     pairs = [f"{a} {b}\t{b.upper()} {a.upper()}\n" for a in "abcdef" for b in "ghijkl"]

@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests import warm
+from tests.parts import fast
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -103,7 +104,9 @@ def test_the_commands_that_install() -> None:
     assert Requirement(project["name"] + folder[1:]).extras <= set(project["optional-dependencies"])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", fast(PAGES, ROOT / "docs" / "training.md", ROOT / "docs" / "search.md"), ids=lambda page: page.name
+)
 def test_snippets(page: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}

@@ -97,7 +97,7 @@ def test_the_tokens_are_those_of_keras(
 
 
 @pytest.mark.parametrize("attention", fast(["general", "none"], "none"))
-def test_cell_states_at_the_ends_of_rows(tmp_path: pathlib.Path, attention: str) -> None:
+def test_cell_states_at_the_ends_of_rows(tmp_path: pathlib.Path, cheap: None, attention: str) -> None:
     """Rows of many lengths whose decoder begins with the encoder's cell states. OpenVINO takes each length alone."""
     model = tiny_model(attention=attention, bridge="copy", decoder_units=14)
     export(model, tmp_path / "artefact", "onnx", beam_size=2, max_length=7)

@@ -12,6 +12,7 @@ from keras_attention.config import ATTENTIONS
 from keras_attention.recurrent import last_position, reverse_within_length
 from keras_attention.search import beam_search
 from tests import reference
+from tests.parts import fast
 
 # float32 through a few tens of steps of saturating functions, on numbers below 1.
 FLOAT32 = {"rtol": 1e-4, "atol": 2e-6}
@@ -221,7 +222,7 @@ def test_a_beam_of_one_is_greedy(name):
         )
 
 
-@pytest.mark.parametrize("name", ["input feeding", "attention none"])
+@pytest.mark.parametrize("name", fast(["input feeding", "attention none"], "input feeding"))
 def test_fit_learns_to_copy_a_word(name):
     model = build_seq2seq(config_of(name))
     rng = np.random.default_rng(3)

@@ -161,8 +161,8 @@ def test_the_rate_rises_by_updates_not_by_calls(encoded, toy_folder, tmp_path, s
             trainer.on_train_batch_begin(call)
             done = round((epoch + call / calls) * updates)
             wanted = 0.01 * min(1.0, (done + 1) / warmup)
-            # Float32.
-            assert float(model.optimizer.learning_rate) == pytest.approx(wanted, rel=1e-6)
+            # A cosine over 1000 epochs has fallen by 2.2e-5 after three of them.
+            assert float(model.optimizer.learning_rate) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])

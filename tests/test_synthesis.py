@@ -12,7 +12,7 @@ from keras_attention.translator import Translator
 
 from . import toy
 from .command import run_command
-from .toy_run import train_toy
+from .toy_run import another_run, train_toy
 
 
 def numpy(variable) -> np.ndarray:
@@ -20,9 +20,9 @@ def numpy(variable) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def ending_run(toy_folder, tmp_path_factory):
+def ending_run(toy_run, tmp_path_factory):
     """A run whose outputs end: those of two epochs do so on some backends only."""
-    return train_toy(tmp_path_factory.mktemp("ending") / "run", toy_folder, epochs=15)
+    return another_run(toy_run, tmp_path_factory.mktemp("ending") / "run", spread=0.0, end_bias=2.0)
 
 
 def test_an_epoch_has_its_share_of_synthetic_pairs_and_repeats_none() -> None:
@@ -136,6 +136,7 @@ def test_text_that_cannot_be_a_side_of_a_pair(ending_run, tmp_path, text, messag
         synthesize(ending_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv")
 
 
+@pytest.mark.slow
 def test_a_training_on_a_mixture_resumes_and_knows_its_text(toy_folder, tmp_path) -> None:
     more = tmp_path / "more.tsv"
     more.write_text("".join(f"{word}\t{word[::-1]}\n" for word in ("fade", "decaf", "bab", "dab")))

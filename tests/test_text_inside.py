@@ -76,6 +76,7 @@ def test_what_the_file_needs(folder: pathlib.Path) -> None:
         assert parity.texts == parity.texts_identical >= len(TEXTS)
 
 
+@pytest.mark.slow
 def test_other_text_fails_the_export(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(litert_text, "join", lambda pieces: "other")
     with pytest.raises(errors.VerificationError) as caught:
@@ -115,6 +116,7 @@ def test_tokenizers_that_an_operator_cannot_reproduce(tmp_path: pathlib.Path, so
         export(tiny_model(), tmp_path / "artefact", "tflite", **OPTIONS | {"tokenizers": (source, TOKENIZERS[1])})
 
 
+@pytest.mark.slow
 def test_bpe_in_onnx(tmp_path: pathlib.Path, cheap: None) -> None:
     """sentencepiece itself reads there: any of its models will do."""
     tokenizers = bpe_tokenizer(model_type="bpe"), TOKENIZERS[1]

@@ -114,6 +114,7 @@ def train_shards(corpus, **changes):
     return train(corpus / "run", shards=corpus / "shards", val_tsv=corpus / "val.tsv", model=toy.MODEL, **settings)
 
 
+@pytest.mark.slow
 def test_training_on_shards_resumes(corpus, capsys) -> None:
     run = train_shards(corpus, epochs=1)
     assert run.metadata["training"]["data"]["train"] == 60

@@ -123,6 +123,7 @@ def test_an_explosion_is_a_warning(toy_run) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_time_limit_in_mid_epoch_is_told(toy_folder, tmp_path, capsys, monkeypatch) -> None:
     """By a clock that goes on by 10 s whenever it is read: 20 minutes are over in the second epoch of 92 batches."""
     ticks = itertools.count()
