@@ -292,8 +292,8 @@ def check_host_loop(backend: Any, manifest: Mapping[str, Any], cases: Reference,
             parity.failures.append(f"{parity.format} host loop: it does not run: {str(error).strip()[:300]}")
             return
         width = outputs["ids"].shape[-1]  # as many positions as the longest row may have: all later ones are padding
-        cut = {name: case.outputs[name][:, :, :width] for name in ("ids", "alignments")}
-        expected = {**case.outputs, **cut}
+        cut = {"ids", "alignments"}
+        expected = {name: value[:, :, :width] if name in cut else value for name, value in case.outputs.items()}
         counted = Parity(parity.format)
         where = f"{parity.format} host loop {source.shape[0]}x{source.shape[1]}"
         exact = manifest["precision"] == "float32"

@@ -10,6 +10,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.dirname(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import gc
 import pathlib
 import random
 import zlib
@@ -43,7 +44,7 @@ ONCE = {
     "test_export_search.py": EXPORT,
     "test_export_shortlist.py": EXPORT,
     "test_export_text.py": EXPORT,
-    "test_fast_part.py": NO_TENSORS,
+    "test_fast_part.py": EXPORT,
     "test_host_loop.py": EXPORT,
     "test_host_loop_js.py": EXPORT,
     "test_onnx_loops.py": EXPORT,
@@ -61,7 +62,24 @@ ONCE = {
 """Files that run once, on TensorFlow, and why. Every other one runs on every backend; `test_backends.py` holds this."""
 
 
-DEAREST = ()
+DEAREST = (
+    *(
+        "test_export_artefact.py",
+        "test_export_matrix.py",
+        "test_benchmarks.py",
+        "test_readme.py",
+        "test_export_precision.py",
+    ),
+    *("test_export_search.py", "test_runtime.py", "test_runtime_js.py", "test_export_npu.py", "test_seq2seq.py"),
+    *("test_estimate.py", "test_agreement.py", "test_layer_contract.py", "test_copying_task.py", "test_packaging.py"),
+    *(
+        "test_training.py",
+        "test_training_options.py",
+        "test_synthesis.py",
+        "test_attention_rnn.py",
+        "test_distribution.py",
+    ),
+)
 """Files that take longest, which begin first: a worker that gets one last would work on alone."""
 
 
@@ -75,6 +93,13 @@ def pytest_configure(config: pytest.Config) -> None:
         number, _, count = share.partition("/")
         if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
             raise pytest.UsageError(f"--share. Expected: K/N with 0 <= K < N. Received: {share}")
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def library_only(config: pytest.Config) -> bool:

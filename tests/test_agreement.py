@@ -160,6 +160,7 @@ def test_both_directions_are_learnt(tmp_path) -> None:
     assert np.exp(swapped[1].log_probs[4]) < 0.3  # likewise
 
 
+@pytest.mark.slow
 def test_the_command_line_agrees(both_ways, tmp_path) -> None:
     done = run_command("translate", both_ways.path, "--agreement", 0.5, "--scores", stdin=b"abc\nfed\n")
     found = Translator.load(both_ways.path).translate(["abc", "fed"], method=Agreement())

@@ -225,6 +225,7 @@ def test_memory_and_scale_on_tiny_sizes(scripts: None, tmp_path: pathlib.Path, m
     assert all(float(row["microseconds_per_token"]) > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_quality_and_curves(
     scripts: None, toy_run, toy_folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -193,6 +193,7 @@ def test_what_is_no_artefact(tmp_path: pathlib.Path, folder: pathlib.Path) -> No
             benchmark(folder)
 
 
+@pytest.mark.slow
 def test_what_tensorflow_s_own_tool_says_of_the_saved_model(exported: pathlib.Path) -> None:
     """`saved_model_cli show`, by which people look at what they serve: every signature, by Serving's conventions."""
     tool = pathlib.Path(sys.executable).with_name("saved_model_cli")
@@ -336,6 +337,7 @@ def test_a_converter_that_crashes(tmp_path: pathlib.Path) -> None:
     assert signal.SIGSEGV
 
 
+@pytest.mark.slow
 def test_other_backends_are_told_what_to_do(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     pytest.importorskip("jax")
     program = f"from keras_attention.export import export; export({str(run)!r}, {str(tmp_path / 'a')!r})"

@@ -13,6 +13,7 @@ from keras_attention.export.errors import ConversionError
 from keras_attention.export.functional import model_graph, partitions
 from keras_attention.export.loops import recurrent_layers, run_masked_cell, stepped, stepping_layers
 from tests.export_models import cheap
+from tests.parts import fast
 
 __all__ = ["cheap"]
 
@@ -62,7 +63,8 @@ ATTENTIONS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "feeding"), [("coverage", False), ("monotonic heads", True), ("local-p and sparsemax", True)]
+    ("name", "feeding"),
+    fast([("coverage", False), ("monotonic heads", True), ("local-p and sparsemax", True)], ("coverage", False)),
 )
 def test_attention_rnn_in_a_model(name: str, feeding: bool, tmp_path: pathlib.Path, cheap: None) -> None:
     """Whole sequences through recurrent attention: TFLite's built-in operators, ONNX, the same numbers."""

@@ -24,6 +24,7 @@ def shortlisted(tie: str = "target") -> Any:
     return model
 
 
+@pytest.mark.slow
 def test_every_format_finds_what_keras_finds(tmp_path: pathlib.Path, cheap: None) -> None:
     """The export itself fails otherwise: batches of several rows, knobs turned, single steps."""
     report = export(shortlisted(), tmp_path / "artefact", samples=rows(6), max_length=7, beam_size=3)

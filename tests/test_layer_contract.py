@@ -68,15 +68,13 @@ def check_attention(attention, arguments, tmp_path, depth):
     )
 
 
-@pytest.mark.parametrize(
-    "name", fast(LUONG, "dot", "scaled dot, sparse", "additive, coverage", "location", "general, monotonic")
-)
+@pytest.mark.parametrize("name", fast(LUONG, "dot", "additive, coverage", "location", "general, monotonic"))
 def test_luong_attention(name, tmp_path):
     arguments = {"score": "dot", **LUONG[name]}
     check_attention(LuongAttention, arguments, tmp_path, 7 if arguments["score"] in SAME_DEPTH else 11)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", fast(OTHERS, "bahdanau, normalised", "heads, coverage"))
 def test_bahdanau_and_multi_head_attention(name, tmp_path):
     check_attention(*OTHERS[name], tmp_path, 11)
 

@@ -123,7 +123,7 @@ def test_a_beam_of_one_is_greedy_under_constraints(seed, rules, alpha):
         np.testing.assert_allclose(greedy[name], beam[name], err_msg=name, **FLOAT32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), rules=some_rules(), groups=st.sampled_from([1, 2]))
 def test_a_batch_gives_exactly_the_ids_of_its_rows_under_constraints(seed, rules, groups):
     tables, tensors = random_tables(seed, batch=3, integers=True), as_tensors(rules)

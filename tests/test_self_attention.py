@@ -119,6 +119,7 @@ def test_the_cache_may_be_longer_than_the_output():
     np.testing.assert_array_equal(numpy(net.representation(after)), numpy(after["values_1"])[:, 0])
 
 
+@pytest.mark.slow
 def test_fit_learns_to_reverse():
     """What needs positions: each word of the output is another one of the source."""
     keras.utils.set_random_seed(4)

@@ -113,6 +113,7 @@ def make_task(count, seed):
     return source[distinct], target[distinct]
 
 
+@pytest.mark.slow
 def test_fit_learns_to_read_frames():
     model = build_seq2seq(
         Seq2SeqConfig(0, 7, source_features=4, embedding_size=8, encoder_units=12, decoder_units=24, attention="dot")

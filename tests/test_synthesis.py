@@ -12,7 +12,7 @@ from keras_attention.translator import Translator
 
 from . import toy
 from .command import run_command
-from .toy_run import another_run, train_toy
+from .toy_run import train_toy
 
 
 def numpy(variable) -> np.ndarray:
@@ -20,9 +20,9 @@ def numpy(variable) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def ending_run(toy_run, tmp_path_factory):
+def ending_run(toy_folder, tmp_path_factory):
     """A run whose outputs end: those of two epochs do so on some backends only."""
-    return another_run(toy_run, tmp_path_factory.mktemp("ending") / "run", spread=0.0, end_bias=2.0)
+    return train_toy(tmp_path_factory.mktemp("ending") / "run", toy_folder, epochs=15)
 
 
 def test_an_epoch_has_its_share_of_synthetic_pairs_and_repeats_none() -> None:
@@ -58,6 +58,7 @@ def test_sets_of_synthetic_text(tmp_path) -> None:
         read_synthetic([["a", "b", "c"]])
 
 
+@pytest.mark.slow
 def test_what_a_run_makes_of_a_text(ending_run, tmp_path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("abc\nfed\nbead\n")
@@ -74,6 +75,7 @@ def test_what_a_run_makes_of_a_text(ending_run, tmp_path) -> None:
     assert (tmp_path / "back.tsv").read_text() == "".join(f"{output}\t{source}\n" for source, output in wanted)
 
 
+@pytest.mark.slow
 def test_several_runs_answer_as_one(ending_run, tmp_path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("abc\nfed\n")
@@ -84,6 +86,7 @@ def test_several_runs_answer_as_one(ending_run, tmp_path) -> None:
     assert (tmp_path / "one.tsv").read_text() == (tmp_path / "two.tsv").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_call_goes_on_where_it_was(ending_run, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 2)
     text, whole, output = tmp_path / "text.txt", tmp_path / "whole.tsv", tmp_path / "out.tsv"
@@ -114,26 +117,26 @@ def test_a_killed_call_goes_on_where_it_was(ending_run, tmp_path, monkeypatch) -
     assert begun[-1] == (5, 0)
 
 
-def test_a_run_whose_outputs_never_end(ending_run, tmp_path, monkeypatch) -> None:
+def test_a_run_whose_outputs_never_end(toy_run, tmp_path, monkeypatch) -> None:
     (tmp_path / "text.txt").write_text("abc\n")
     translate = Translator.translate
     monkeypatch.setattr(
         Translator, "translate", lambda *given, **named: translate(*given, **{**named, "max_length": 1})
     )
     with pytest.raises(UserError, match=r"no output of .*run was finished.*Train it for longer"):
-        synthesize(ending_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv")
+        synthesize(toy_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv")
     with pytest.raises(UserError, match="n_best is out of range"):
-        synthesize(ending_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv", n_best=9)
+        synthesize(toy_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv", n_best=9)
     assert not list(tmp_path.glob("out.tsv*"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"), [("ab\n\ncd\n", "text.txt:2: empty line"), ("ab\nc\td\n", "text.txt:2: a tab")]
 )
-def test_text_that_cannot_be_a_side_of_a_pair(ending_run, tmp_path, text, message) -> None:
+def test_text_that_cannot_be_a_side_of_a_pair(toy_run, tmp_path, text, message) -> None:
     (tmp_path / "text.txt").write_text(text)
     with pytest.raises(UserError, match=message):
-        synthesize(ending_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv")
+        synthesize(toy_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv")
 
 
 @pytest.mark.slow

@@ -151,6 +151,7 @@ def test_without_averaging_the_plain_weights_are_kept(toy_run) -> None:
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_repeated_and_goes_on_with_more_epochs(
     toy_folder, toy_run, tmp_path, capsys
 ) -> None:
@@ -171,6 +172,7 @@ def test_other_choices_do_not_mix_with_a_run(toy_folder, toy_run) -> None:
         train_toy(toy_run.path, toy_folder, model={"decoder_units": 5})
 
 
+@pytest.mark.slow
 def test_time_is_up_in_the_middle_of_an_epoch(toy_folder, tmp_path, capsys) -> None:
     run = train_toy(tmp_path / "run", toy_folder, epochs=50, time_limit=1e-4)
     assert len(history(run)) == 1
@@ -179,6 +181,7 @@ def test_time_is_up_in_the_middle_of_an_epoch(toy_folder, tmp_path, capsys) -> N
     assert json.loads((run.path / "metrics.json").read_text())["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_the_plain_model_has_no_attention_to_show(toy_folder, tmp_path) -> None:
     run = train_toy(tmp_path / "run", toy_folder, epochs=1, model={"attention": "none"})
     assert run.config.attention == "none"
@@ -204,6 +207,7 @@ def test_fit_takes_batches_of_any_length_after_two_alike(toy_run) -> None:
     model.fit(feed(dataset), epochs=2, shuffle=False, verbose=0, callbacks=[Start()])
 
 
+@pytest.mark.slow
 def test_a_text_of_one_batch_is_trained_on(toy_folder, tmp_path) -> None:
     run = train_toy(tmp_path / "run", toy_folder, batch_size=128)
     with (run.path / "history.csv").open(encoding="utf-8") as lines:

@@ -125,6 +125,7 @@ def test_training_on_shards_resumes(corpus, capsys) -> None:
     assert len(read_history(run.path / "history.csv")) == 2
 
 
+@pytest.mark.slow
 def test_a_shard_that_vanishes_during_training_is_one_message(corpus, monkeypatch) -> None:
     def vanish(self, batch, logs=None):
         for path in (corpus / "run" / "shards").glob("*.npz"):
@@ -135,6 +136,7 @@ def test_a_shard_that_vanishes_during_training_is_one_message(corpus, monkeypatc
         train_shards(corpus)
 
 
+@pytest.mark.slow
 def test_shards_that_do_not_fit_are_refused(corpus, tmp_path) -> None:
     train_shards(corpus, epochs=1)
     (corpus / "shards" / "2.tsv").unlink()
@@ -196,6 +198,7 @@ def test_the_norm_of_the_whole_gradient_is_bounded() -> None:
         np.testing.assert_allclose(keras.ops.convert_to_numpy(moment), 0.1 * gradient / np.hypot(*norms), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_with_two_readings_of_each_pair_resumes(tmp_path, toy_folder) -> None:
     """One epoch and then another leave the history of two; the run's model is an ordinary one."""
     whole = train_toy(tmp_path / "whole", toy_folder, consistency=2.0)

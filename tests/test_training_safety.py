@@ -46,6 +46,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(copied_run, toy_run, 
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-6)  # float32 sums in the same order
 
 
+@pytest.mark.slow
 def test_a_kill_between_two_renamings_falls_back_too(copied_run, toy_folder, capsys) -> None:
     (copied_run / "checkpoints" / NAMES[0]).unlink()
     train_toy(copied_run, toy_folder)
@@ -87,6 +88,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_the_best(copied_r
         assert (copied_run / name).read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_one_line_and_a_status(toy_folder, tmp_path) -> None:
     files = [f"--{side}={toy_folder / f'{side}.txt'}" for side in ("source", "target")]
     done = run_command(

@@ -31,23 +31,17 @@ def train_toy(output: pathlib.Path, folder: pathlib.Path, pictures: bool = False
             tf_config.disable_op_determinism()
 
 
-def another_run(run: Any, output: pathlib.Path, spread: float = 0.1, end_bias: float = 0.0) -> Any:
-    """A copy of a run with other weights, for tests that want a second model and not its training.
-
-    `end_bias` is added to the logit of EOS.
-    """
+def another_run(run: Any, output: pathlib.Path, spread: float = 0.1) -> Any:
+    """A copy of a run with other weights, for tests that want a second model and not its training."""
     import keras
     import numpy as np
 
     from keras_attention.run_directory import RunDirectory
-    from keras_attention.types import EOS_ID
 
     shutil.copytree(run.path, output)
     model = keras.models.load_model(output / "model.keras")
     generator = np.random.default_rng(5)
     model.set_weights([weight + generator.normal(scale=spread, size=weight.shape) for weight in model.get_weights()])
-    bias = model.get_layer("output").bias
-    bias.assign(keras.ops.convert_to_numpy(bias) + end_bias * (np.arange(bias.shape[0]) == EOS_ID))
     model.save(output / "model.keras")
     return RunDirectory.open(output)
 
