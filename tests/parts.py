@@ -18,12 +18,14 @@ class Made(dict[str, Any]):
         return self[name]
 
 
+def slow(*values: Any) -> Any:
+    """One set of parameters of a test, marked as slow."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def fast(values: Iterable[Any], *chosen: Any) -> list[Any]:
     """Parameters of a test, all but the chosen ones marked as slow."""
+    values = list(values)
     unknown = set(chosen) - set(values)
     assert not unknown, unknown
-
-    def slow(value: Any) -> Any:
-        return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
-
-    return [value if value in chosen else slow(value) for value in values]
+    return [one if one in chosen else slow(*(one if isinstance(one, tuple) else (one,))) for one in values]

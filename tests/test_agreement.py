@@ -262,7 +262,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", fast(CONFIGS, "layers"))
 def test_the_search_says_what_a_pass_over_its_outputs_says(name) -> None:
     sizes = {"source_vocabulary": 13, "target_vocabulary": 13, "embedding_size": 8, "encoder_units": 6}
     model = build_seq2seq(Seq2SeqConfig(**{**sizes, **CONFIGS[name]}))
@@ -309,6 +309,7 @@ def test_unknown_words_give_way_to_the_source_words_that_they_attend_to(translat
     assert replaced.score == pytest.approx(plain.score)
 
 
+@pytest.mark.slow
 def test_an_ensemble_agrees(both_ways, toy_folder, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(both_ways.path, copy)

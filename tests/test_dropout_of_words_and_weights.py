@@ -74,6 +74,7 @@ def test_weight_dropout_draws_anew_and_rests_in_inference() -> None:
     np.testing.assert_array_equal(numpy(stack(x, lengths)[0]), numpy(plain(x, lengths)[0]))
 
 
+@pytest.mark.slow
 def test_a_model_with_both_trains_and_keeps_its_config() -> None:
     config = Seq2SeqConfig(**CONFIG, word_dropout=0.2, weight_dropout=0.3)
     model = build_seq2seq(config)

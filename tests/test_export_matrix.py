@@ -81,7 +81,7 @@ def test_a_model_without_recurrence_as_saved_model(tmp_path: pathlib.Path, cheap
     assert parity.identical + parity.near_ties == parity.sentences == parity.host_loop_sentences == 8
 
 
-@pytest.mark.parametrize("name", fast(CONFIGS, "dot, gru, two layers, copy, fed", "self-attention"))
+@pytest.mark.parametrize("name", fast(CONFIGS, "dot, gru, two layers, copy, fed"))
 def test_artefacts_equal_keras(name: str, tmp_path: pathlib.Path, cheap: None) -> None:
     config = CONFIGS[name]
     report = export(tiny_model(**config), tmp_path / "artefact", ["tflite", "onnx"], beam_size=3, max_length=13)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from keras_attention.export import export, onnx_loops, runtime
 from tests.export_models import cheap, tiny_model
+from tests.parts import fast
 
 __all__ = ["cheap"]
 
@@ -236,7 +237,7 @@ def test_a_branch_that_reads_a_state_stays_in_the_loop(flag: bool, growth: float
     np.testing.assert_array_equal(found, growth**3 * start)
 
 
-@pytest.mark.parametrize("attention", ["general", "additive"])
+@pytest.mark.parametrize("attention", fast(["general", "additive"], "general"))
 def test_the_search_carries_no_weights(attention: str, tmp_path: pathlib.Path, cheap: None) -> None:
     export(tiny_model(attention=attention), tmp_path / "artefact", "onnx", beam_size=3, max_length=13)
     graph = onnx.load(str(tmp_path / "artefact" / "onnx" / "translate.onnx")).graph

@@ -6,6 +6,7 @@ import signal
 import subprocess
 
 import numpy as np
+import pytest
 
 from . import toy, warm
 
@@ -36,6 +37,7 @@ cli.main()
 """The command, killed after the first update of its second epoch."""
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path) -> None:
     toy.write_pairs(tmp_path, 400)
     whole, killed = tmp_path / "whole", tmp_path / "killed"

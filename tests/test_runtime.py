@@ -388,7 +388,7 @@ def test_alone_in_a_fresh_environment(
         assert not loaded & {"tensorflow", "keras", "keras_attention"}
 
 
-@pytest.mark.parametrize("backend", fast(MODULES, "onnx"))
+@pytest.mark.parametrize("backend", fast(MODULES))
 def test_features_are_read_as_keras_reads_them(tmp_path: pathlib.Path, cheap: None, backend: str) -> None:
     model = tiny_model(source_vocabulary=0, source_features=3)
     generator = np.random.default_rng(0)

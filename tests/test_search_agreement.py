@@ -89,6 +89,7 @@ def test_a_beam_that_holds_everything_finds_what_both_directions_like_best(seed,
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), beam_size=st.sampled_from([1, 2, 4]), weight=st.sampled_from([0.0, 0.4, 1.0]))
+@pytest.mark.slow
 def test_a_narrow_beam_ranks_what_one_beam_in_each_direction_ends(seed, beam_size, weight):
     tables = random_tables(seed, batch=3)
     options = {"beam_size": beam_size, "max_length": STEPS, "length_penalty": 0.8}

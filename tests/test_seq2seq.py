@@ -86,6 +86,12 @@ CHOICES = {
     "self-attention, additive": {**NO_RECURRENCE, "attention": "additive", "alignment": "sparsemax", "dropout": 0.1},
     "self-attention, cosine": {**NO_RECURRENCE, "attention": "cosine", "use_scale": True},
 }
+STEPPED = (
+    *("input feeding", "gru", "copy bridge", "final state", "attention none", "attention location", "attention cosine"),
+    *("local-m", "local-p", "coverage, input feeding", "monotonic", "hard monotonic", "sparsemax", "heads, coverage"),
+    *("residual, input feeding", "gnmt, copy", "layer norm, copy", "copying, tied, fed", "self-attention"),
+)
+"""Of the fast part: each kind of state that a step carries."""
 # Weights that sum to less than 1: the rest of a monotonic walk is past the end, a Gaussian is not normalised again.
 PARTIAL = ("local-p", "gnmt, gru, local", "coverage, input feeding", "monotonic", "hard monotonic", "heads, monotonic")
 EXTRA = {"location": {"max_source_length": 17}, "concat": {"attention_units": 3}, "cosine": {"use_scale": True}}
@@ -125,7 +131,7 @@ def stepped(net, source, target, recurrence="layer"):
     return np.stack(log_probs, axis=1), np.stack(alignments, axis=1)
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", fast(CHOICES, *STEPPED))
 def test_stepping_equals_the_teacher_forced_pass(name):
     config, model = config_of(name), model_of(name)
     net = EncoderDecoder(model)
@@ -202,7 +208,9 @@ def test_config_and_outputs_survive_saving(name, tmp_path):
     assert result["alignments"].shape == (3, 2, 5, 7)
 
 
-@pytest.mark.parametrize("name", ["monotonic", "heads, monotonic", "coverage", "local-m", "self-attention"])
+@pytest.mark.parametrize(
+    "name", fast(["monotonic", "heads, monotonic", "coverage", "local-m", "self-attention"], "monotonic", "coverage")
+)
 def test_a_beam_of_one_is_greedy(name):
     """The state of an attention goes along with its hypothesis."""
     net = EncoderDecoder(model_of(name))

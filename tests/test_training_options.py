@@ -273,6 +273,7 @@ def test_subwords_take_the_vectors_of_words(tmp_path) -> None:
     assert keras.ops.convert_to_numpy(table)[:, 0].tolist() == [0, 0, 0, 0, 1, 0, 0]
 
 
+@pytest.mark.slow
 def test_word_vectors_by_the_command_line(toy_folder, tmp_path) -> None:
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("a 1 1 1 1 1 1 1\n", encoding="utf-8")
@@ -291,6 +292,7 @@ def test_the_suggested_rate_is_that_of_the_steepest_fall() -> None:
     assert RateTest(rates, losses).suggestion == pytest.approx(1e-3, rel=0.4)
 
 
+@pytest.mark.slow
 def test_the_rate_finder_leaves_a_curve_and_no_training(toy_folder, tmp_path, capsys) -> None:
     run = train_toy(tmp_path / "run", toy_folder, find_learning_rate=True)
     assert "suggested: --learning-rate" in capsys.readouterr().out
@@ -306,6 +308,7 @@ def test_the_rate_finder_leaves_a_curve_and_no_training(toy_folder, tmp_path, ca
     assert run.model_path.exists()
 
 
+@pytest.mark.slow
 def test_more_validation_text_is_reported(corpus) -> None:
     files = {"more": [corpus / "source.txt", corpus / "target.txt"], "same": [corpus / "val.tsv"]}
     run = train_shards(corpus, epochs=1, also_validate=files)
@@ -318,6 +321,7 @@ def test_more_validation_text_is_reported(corpus) -> None:
         train_shards(corpus, also_validate={"no name": ["x"]})
 
 
+@pytest.mark.slow
 def test_tensorboard_files_hold_scalars_histograms_and_pictures(toy_folder, tmp_path) -> None:
     if keras.backend.backend() != "tensorflow":
         pytest.skip("TensorBoard's files are read by TensorFlow here")
@@ -344,6 +348,7 @@ def test_tensorboard_files_hold_scalars_histograms_and_pictures(toy_folder, tmp_
         assert table[:, 2].sum() == np.prod(variable.shape)
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_a_field_was_known_resumes(toy_folder, tmp_path) -> None:
     run = train_toy(tmp_path / "run", toy_folder, epochs=1)
     metadata = json.loads((run.path / "config.json").read_text(encoding="utf-8"))

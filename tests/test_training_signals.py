@@ -19,6 +19,7 @@ from keras_attention.training.signals import OwnInputs, Signals, coverage_losses
 from tests import toy
 from tests.command import run_command
 from tests.gradients import gradients
+from tests.parts import fast
 
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # float32 sums, and quotients of them
 CONFIG = Seq2SeqConfig(11, 11, embedding_size=5, encoder_units=4, decoder_units=8)
@@ -95,7 +96,7 @@ def test_the_loss_is_a_sum_of_means_over_tokens(kind):
     assert found == pytest.approx(plain + 0.7 * coverage + 0.3 * guided, rel=1e-5)  # float32 sums over a batch
 
 
-@pytest.mark.parametrize("tie", ["none", "target"])
+@pytest.mark.parametrize("tie", fast(["none", "target"], "target"))
 def test_inputs_that_are_all_gold_change_nothing(tie):
     model = build_seq2seq(Seq2SeqConfig.from_dict({**CONFIG.to_dict(), "tie_embeddings": tie}))
     inputs = batch()
@@ -151,6 +152,7 @@ def test_half_of_the_inputs_are_drawn():
     assert len(set(losses.values())) == 3
 
 
+@pytest.mark.slow
 def test_attention_learns_the_given_links():
     """The words of a source in turn, backwards: nothing else says which of two equal words is meant."""
     keras.utils.set_random_seed(5)
@@ -205,6 +207,7 @@ def test_links_are_those_of_the_lines_of_the_text(tmp_path):
     assert CharacterTokenizer.train(["ab"]).word_numbers(["a", "b"]) == [0, 1]
 
 
+@pytest.mark.slow
 def test_the_command_trains_with_all_signals(toy_folder, tmp_path):
     lines = (toy_folder / "source.txt").read_text(encoding="utf-8").splitlines()
     links = tmp_path / "links"

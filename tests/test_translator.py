@@ -95,6 +95,7 @@ def test_given_outputs_get_the_score_of_a_search_that_found_them(translator):
         translator.score(["abc"], ["a", "b"])
 
 
+@pytest.mark.slow
 def test_several_models_answer_as_their_mean(toy_run, other_run):
     both = Translator.load(toy_run.path, other_run.path)
     alone = [Translator.load(path).score(TEXTS, TEXTS) for path in (toy_run.path, other_run.path)]
@@ -114,6 +115,7 @@ def test_several_models_answer_as_their_mean(toy_run, other_run):
     ]
 
 
+@pytest.mark.slow
 def test_an_ensemble_samples_and_contrasts(toy_run, other_run):
     both = Translator.load(toy_run.path, other_run.path)
     greedy = [h.text for h in first(both.translate(TEXTS, 1))]

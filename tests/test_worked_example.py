@@ -54,6 +54,7 @@ def test_general_with_the_identity_is_dot(example: ModuleType) -> None:
     np.testing.assert_allclose(keras.ops.convert_to_numpy(weights)[0, 0], [0.40, 0.60], atol=HALF_A_DIGIT)
 
 
+@pytest.mark.slow
 def test_the_script_translates_and_draws(
     example: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
