@@ -83,6 +83,7 @@ def test_the_weights_at_the_end_of_a_run(toy_folder, tmp_path) -> None:
         average([run.path], tmp_path / "three", last=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False], ids=["fused loss", "stock loss"])
 @pytest.mark.parametrize("averaging", [0.9, 0.0], ids=["averages", "plain"])
 def test_the_weights_at_the_end_are_those_of_the_newest_checkpoint(tmp_path, averaging, fused) -> None:

@@ -224,6 +224,7 @@ def test_verification_without_a_runtime(
     assert f"pip install {package}" in line or "keras-luong[export]" in line
 
 
+@pytest.mark.slow
 def test_a_wrong_artefact_fails_and_leaves_nothing(
     run: pathlib.Path,
     tmp_path: pathlib.Path,

@@ -157,6 +157,7 @@ def test_weights_of_recurrent_nodes() -> None:
     assert [one.op_type for one in graph.node][-1] == "LSTM"
 
 
+@pytest.mark.slow
 def test_some_steps_of_every_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, cheap: None) -> None:
     kept: dict[str, int] = {}
     write = onnx_int8.write_calls

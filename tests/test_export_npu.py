@@ -284,6 +284,7 @@ def _shuffled(backend: Any, graph: str, inputs: Any) -> dict[str, np.ndarray]:
     return {name: np.full(detail["shape"], 100, np.int8) for name, detail in details.items()}
 
 
+@pytest.mark.slow
 def test_a_converter_that_crashes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "crash.py"
     program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")

@@ -33,7 +33,7 @@ def products(graph: collections.Counter[str]) -> dict[str, int]:
     return {kind: graph[kind] for kind in ("FULLY_CONNECTED", "BATCH_MATMUL", "WHILE") if graph[kind]}
 
 
-@pytest.mark.parametrize("cell", fast(CELLS, "lstm"))
+@pytest.mark.parametrize("cell", fast(CELLS))
 @pytest.mark.parametrize(("layers", "bidirectional"), fast([(1, True), (2, True), (1, False)], (2, True)))
 def test_each_graph_computes_what_its_part_of_the_model_asks_for(
     cell: str, layers: int, bidirectional: bool, tmp_path: pathlib.Path, cheap: None

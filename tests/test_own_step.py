@@ -26,6 +26,7 @@ def spelled(example, found):
     return [example["spell"](ids) for ids in ops.convert_to_numpy(found["ids"])[0]]
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_searched(example, model):
     options = {"max_length": 12, "source_length": 1}
     free = beam_search(model.step, model.start(1), (), **options)

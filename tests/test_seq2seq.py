@@ -241,7 +241,7 @@ def test_a_beam_of_one_is_greedy(name):
         )
 
 
-@pytest.mark.parametrize("name", fast(["input feeding", "attention none"], "input feeding"))
+@pytest.mark.parametrize("name", fast(["input feeding", "attention none"]))
 def test_fit_learns_to_copy_a_word(name):
     model = build_seq2seq(config_of(name))
     rng = np.random.default_rng(3)

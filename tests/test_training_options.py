@@ -220,6 +220,7 @@ def test_rows_without_labels_fill_up_a_batch() -> None:
     assert not filled[1][3:].any()
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_the_weights_of_another(toy_run, toy_folder, tmp_path) -> None:
     run = train_toy(tmp_path / "run", toy_folder, start_from=toy_run.path, epochs=1, learning_rate=1e-12)
     for one, other in zip(run.load_model().weights, toy_run.load_model().weights, strict=True):

@@ -71,6 +71,7 @@ def test_other_vocabularies_on_resume_are_an_error(copied_run, toy_folder) -> No
         train_toy(copied_run, toy_folder, epochs=3)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_the_best(copied_run, toy_folder, monkeypatch) -> None:
     kept = {name: (copied_run / name).read_bytes() for name in ("model.keras", "checkpoints/last.npz", "history.csv")}
     before = Trainer.on_train_batch_begin

@@ -143,6 +143,7 @@ def test_no_gradient_reaches_the_predictions_that_are_read(kind):
     assert not np.any(found)
 
 
+@pytest.mark.slow
 def test_half_of_the_inputs_are_drawn():
     model, inputs = build_seq2seq(CONFIG), batch(rows=64)
     losses = {
