@@ -1,4 +1,4 @@
-"""What holds for the tests themselves, read from their source."""
+"""Rules for the tests themselves, checked on their source."""
 
 import ast
 import io

@@ -32,13 +32,13 @@ def read_links(path: str | pathlib.Path, pairs: Pairs) -> list[Links]:
         lines = list(decode_lines(path.read_bytes().splitlines(), str(path)))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}. Expected lines of links, 0-0 1-2") from error
-    found = []
     for accepted, origin in zip(pairs.references, pairs.origins, strict=True):
         if len(accepted) > 1:
             raise UserError(
                 f"{origin}: a source with {len(accepted)} targets, each of which has links of its own. "
                 "Expected --source and --target, not --tsv, with --alignments"
             )
+    found = []
     sources, targets, origins = pairs.flat()
     for source, target, origin in zip(sources, targets, origins, strict=True):
         number = int(origin.rpartition(":")[2])
