@@ -96,7 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded by now stays: the collector need not look at it again and again."""
+    """Exempt what is loaded by now from garbage collection, which would walk it again and again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)

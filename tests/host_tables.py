@@ -109,7 +109,7 @@ def manifest(beam_size: int = 2, max_length: int = 5, graphs: tuple[str, ...] = 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What is asked of a search, beside `Rules`."""
+    """Settings of a reference search, beside `Rules`."""
 
     alpha: float = 1.0
     kind: str = "gnmt"

@@ -92,7 +92,7 @@ def beam_reference(
         return beta * float(np.sum(np.log(np.clip(np.sum(rows, axis=0)[:positions], 1e-6, 1.0))))
 
     def in_place(ids):
-        """How many words of the phrases are there: those of whole ones, and what the end of `ids` begins."""
+        """Number of phrase tokens present: those of whole phrases, and of one begun at the end of `ids`."""
         count = 0
         for phrase in rules.phrases:
             n = len(phrase)

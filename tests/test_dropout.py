@@ -1,4 +1,4 @@
-"""What dropout takes, place by place: with a share next to 1 nothing is left, and the rest has a closed form."""
+"""Dropout, place by place: with a share next to 1 nothing is left, and the rest has a closed form."""
 
 from typing import Any
 

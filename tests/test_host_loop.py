@@ -35,7 +35,7 @@ SEARCHES: dict[str, tuple[Search, dict[str, Any], tuple[tuple[int, ...], ...]]] 
 
 
 def search(name: str, beams: int, source: np.ndarray = SOURCE, tables: Tables | None = None) -> dict[str, Any]:
-    """What the host loop finds."""
+    """Result of the host loop."""
     how, rules, prefixes = SEARCHES[name]
     manifest = host_tables.manifest(beams, LENGTH)
     manifest["search"] |= {"length_penalty_kind": how.kind, "no_repeat_ngram": rules.get("no_repeat_ngram", 0)}

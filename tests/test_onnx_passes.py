@@ -29,7 +29,14 @@ def folded(x: Any, y: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("function", [looped, folded])
+def branched(x: Any, y: Any) -> dict[str, Any]:
+    """Branches that read a product made outside of them, which nothing else reads."""
+    product = tf.matmul(x, tf.constant(np.full((5, 5), 0.5, np.float32)))
+    chosen = tf.cond(tf.reduce_sum(y) > 0, lambda: product * 2.0, lambda: product - 1.0)
+    return {"chosen": chosen, "more": y + 1.0}
+
+
+@pytest.mark.parametrize("function", [looped, folded, branched])
 def test_the_same_operators_and_outputs_as_tf2onnx(function: Callable[..., Any]) -> None:
     specs = [tf.TensorSpec([None, 5], name="x"), tf.TensorSpec([None], name="y")]
     traced = tf.function(function, autograph=False)

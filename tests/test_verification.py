@@ -99,6 +99,17 @@ def searched(manifest: dict[str, Any], beams: int) -> reference.Case:
     return reference.Case("translate", {"source_ids": source, **knobs}, outputs, np.full(3, 0.5, np.float32))
 
 
+@pytest.mark.parametrize("name", ["scores", "log_probs", "alignments"])
+def test_the_host_loop_is_held_to_values_and_not_to_tokens_alone(name: str) -> None:
+    manifest = host_tables.manifest(3, 4, ("translate",))
+    case = searched(manifest, 3)
+    case.outputs[name][1, 0] += 0.02
+    parity = Parity("onnx")
+    check_host_loop(Translator(Tables.random(5)), manifest, reference.Reference([case], []), parity)
+    (failure,) = parity.failures
+    assert failure.startswith(f"onnx host loop 3x5: {name} differs by 0.02")
+
+
 def test_the_host_loop_is_held_against_every_search() -> None:
     manifest = host_tables.manifest(3, 4, ("translate",))
     case = searched(manifest, 3)
@@ -114,7 +125,7 @@ def test_the_host_loop_is_held_against_every_search() -> None:
 
 
 class Answers:
-    """What runs a graph and always gives the same."""
+    """A backend whose graphs always give the same outputs."""
 
     format = "onnx"
 
