@@ -80,8 +80,8 @@ def text_graph(
 
 
 def join(pieces: np.ndarray) -> str:
-    """The text of one row of pieces."""
-    return b"".join(pieces.tolist()).decode("utf-8").replace(SPACE, " ").removeprefix(" ")
+    """Return the text of one row of pieces, without the spaces that it begins with, as sentencepiece does."""
+    return b"".join(pieces.tolist()).decode("utf-8").replace(SPACE, " ").lstrip(" ")
 
 
 class TextInterpreter:

@@ -6,6 +6,7 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import sentencepiece
@@ -74,6 +75,16 @@ def test_what_the_file_needs(folder: pathlib.Path) -> None:
     assert ([port.name for port in graph.input], len(graph.output)) == (["text"], 2)
     for parity in verify(folder):
         assert parity.texts == parity.texts_identical >= len(TEXTS)
+
+
+def test_pieces_are_joined_as_sentencepiece_joins_them() -> None:
+    """Spaces that a text begins with are none of it, however many; those inside and behind are."""
+    tokenizer = TOKENIZERS[1]
+    space = tokenizer.tokens(range(tokenizer.vocabulary_size)).index("\u2581")
+    word = tokenizer.encode("cat")
+    for ids in ([space, *word], [space, space, *word], [*word, space, space, *word, space]):
+        pieces = np.array([tokenizer.tokens([one])[0].encode() for one in ids])
+        assert litert_text.join(pieces) == tokenizer.decode(ids)
 
 
 @pytest.mark.slow
