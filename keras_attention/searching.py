@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_attention.ids import check_features, check_ids
 from keras_attention.search import (
     Constraints,
     SearchResult,
@@ -19,8 +20,10 @@ from keras_attention.types import PAD_ID, Tensor
 
 
 class Searching:
-    """Searches, for a class with `encode`, `stepper`, `log_probs`, `source_mask`, `representation`, `covers_source` and
-    `source_dtype`.
+    """Searches, for a class with `encode`, `stepper`, `log_probs`, `source_mask`, `representation`, `covers_source`,
+    `source_dtype`, `source_features` and `config`.
+
+    All raise `ValueError` for a source that `check_ids` or `check_features` refuses, where its values are known.
 
     Limits of length, the same in all: `max_length`, most words of a hypothesis, EOS counted; where `max_length_factor`
     is given, also at most that many words per word of the row's own source plus `max_length_offset`. `capacity` is the
@@ -34,6 +37,8 @@ class Searching:
     representation: Any
     covers_source: Any
     source_dtype: Any
+    source_features: Any
+    config: Any
 
     def search(
         self,
@@ -60,7 +65,8 @@ class Searching:
                 none. It needs attention.
             recurrence: how the encoder runs, `"layer"` or `"loop"`.
             constraints: what hypotheses may not hold, or must.
-            **options: more of `beam_search`: `length_penalty_kind`, `groups`, `diversity`, `stop`, `bos_id`.
+            **options: more of `beam_search`: `length_penalty_kind`, `groups`, `diversity`, `stop`, `finished_first`,
+                `bos_id`.
 
         Returns:
             What `beam_search` returns.
@@ -70,6 +76,8 @@ class Searching:
                 "The plain encoder-decoder covers no source. Expected: coverage_penalty=0 with attention='none'. "
                 f"Received: {coverage_penalty=}"
             )
+        if constraints is not None:
+            self._check_constraints(constraints, max_length, capacity)
         source, state, memory, limits = self._begin(
             source, recurrence, max_length, max_length_factor, max_length_offset, capacity
         )
@@ -118,15 +126,34 @@ class Searching:
         Returns:
             The log-probability of each label, float32 `(B, T)`, 0 at padding, and the alignments `(B, T, S)`.
         """
+        self.check_source(source)
+        check_ids("target", target, self.config.output_vocabulary)
+        check_ids("labels", labels, self.config.output_vocabulary, ends=True)
         log_probs, alignments = self.log_probs(source, target)
         labels = ops.convert_to_tensor(labels, dtype="int32")
         picked = ops.take_along_axis(log_probs, ops.expand_dims(labels, 2), axis=2)[:, :, 0]
         return ops.where(ops.not_equal(labels, PAD_ID), picked, 0.0), alignments
 
+    def check_source(self, source: Tensor) -> None:
+        """Raise `ValueError` for a source that this model would read wrongly, see `check_ids`, `check_features`."""
+        if self.source_features is not None:
+            check_features("source", source, self.source_features)
+        else:
+            known = self.config.source_vocabulary + (self.config.copy_words or 0)
+            check_ids("source", source, known, ends=True)
+
+    def _check_constraints(self, constraints: Constraints, max_length: Any, capacity: int | None) -> None:
+        """Raise `ValueError` for ids that the target vocabulary lacks; of the rest, each search knows more."""
+        length = max_length if capacity is None else capacity
+        if isinstance(length, int):
+            constraints.check(max_length, length, self.config.output_vocabulary)
+
     def _begin_with(self, source: Tensor, recurrence: str, options: dict[str, Any]) -> Any:
         """`_begin` with the limits among the options; the others come back with what became of the limits."""
         names = ("max_length", "max_length_factor", "max_length_offset", "capacity")
         given = {name: options[name] for name in names if name in options}
+        if options.get("constraints") is not None:
+            self._check_constraints(options["constraints"], given.get("max_length", 100), given.get("capacity"))
         source, state, memory, limits = self._begin(source, recurrence, **given)
         return source, state, memory, {**{n: v for n, v in options.items() if n not in names}, **limits}
 
@@ -140,6 +167,7 @@ class Searching:
         capacity: int | None = None,
     ) -> tuple[Tensor, Any, Any, dict[str, Any]]:
         """The source as a tensor, the first state, the memory, and the limits as arguments of a search."""
+        self.check_source(source)
         source = ops.convert_to_tensor(source, dtype=self.source_dtype)
         if capacity is None:
             if not isinstance(max_length, int):
