@@ -10,9 +10,7 @@ RUN      := runs/dates
 ARTEFACT := artefacts/dates
 DATE     := Sunday, 22 Nov. 2026
 
-# Errors of this package are exceptions; what TensorFlow's own log says while it starts is of no use to a reader.
-export TF_CPP_MIN_LOG_LEVEL ?= 3
-COMMAND = $(BIN)/keras-attention $(1) 2> >(grep --line-buffered -vE '^(WARNING: All log messages before|[IWE]0000) ' >&2)
+COMMAND = $(BIN)/keras-attention $(1)
 
 # make test-backends BACKENDS="jax torch"
 BACKENDS := tensorflow jax torch

@@ -31,8 +31,9 @@ from keras_attention.self_attention import AttentionDecoder, AttentionEncoder
 from keras_attention.seq2seq import EncoderDecoder, build_seq2seq
 from keras_attention.shortlist import VocabularyShortlist
 from keras_attention.tfa_weights import load_tfa_attention_layer, load_tfa_bahdanau, load_tfa_luong
+from keras_attention.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "AttentionCell",

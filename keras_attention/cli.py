@@ -10,59 +10,88 @@ import logging
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
 from keras_attention.cli_export import export, plan
-from keras_attention.cli_options import Agreed, Combination, MoreRuns
+from keras_attention.cli_help import Command, Group, ResumedCommand, option
+from keras_attention.cli_options import (
+    Agreed,
+    Artefact,
+    BatchSize,
+    Beam,
+    Combination,
+    CoveragePenalty,
+    LengthPenalty,
+    Lenient,
+    MoreRuns,
+    PenaltyKind,
+    References,
+    Run,
+    Source,
+    Tokenize,
+    Tsv,
+    result,
+    text,
+)
 from keras_attention.cli_train import average, shortlist, synthesize, train
 from keras_attention.cli_translate import attention, score, translate
 from keras_attention.errors import UserError
+from keras_attention.version import VERSION
 
 app = typer.Typer(
     name="keras-attention",
-    no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    epilog="""keras-attention train --source train.en --target train.de --output runs/en-de
+keras-attention translate runs/en-de < test.en
+keras-attention export runs/en-de --to tflite onnx
+keras-attention COMMAND --help""",
 )
 
 Path = pathlib.Path
 
 
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"keras-luong {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
+    ] = False,
+) -> None:
     """Luong attention, from parallel text to verified SavedModel, TFLite and ONNX artefacts."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
-for command in (train, average, synthesize, shortlist, translate, score, attention):
-    app.command()(command)
-
-
-@app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    source: Annotated[Path | None, typer.Option(help="Source text, one sentence per line.")] = None,
-    target: Annotated[list[Path] | None, typer.Option(help="Reference text; again for more references.")] = None,
-    tsv: Annotated[
-        Path | None, typer.Option(help="SOURCE<TAB>TARGET lines; equal sources: several references.")
-    ] = None,
+    run: Run,
+    source: Source = None,
+    target: References = None,
+    tsv: Tsv = None,
+    lenient: Lenient = False,
+    task: Annotated[str | None, text("translation, g2p or exact.", default="the run's own")] = None,
+    tokenize: Tokenize = None,
+    by_length: Annotated[bool, result("Also score groups of like source length.", "--by-length")] = False,
+    output: Annotated[Path | None, result("Write the outputs, one per line.")] = None,
     ensemble: MoreRuns = None,
     combination: Combination = "probabilities",
-    task: Annotated[str | None, typer.Option(help="translation, g2p or exact; the run's own by default.")] = None,
-    tokenize: Annotated[str | None, typer.Option(help="BLEU's tokenisation: none or 13a.")] = None,
-    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
-    length_penalty: Annotated[float, typer.Option(help="Its alpha; 0 for none.")] = 1.0,
-    length_penalty_kind: Annotated[str, typer.Option(help="gnmt or average.")] = "gnmt",
-    coverage_penalty: Annotated[
-        float, typer.Option(help="GNMT beta, against words left untranslated; 0 for none.")
-    ] = 0.0,
+    beam: Beam = 5,
+    length_penalty: LengthPenalty = 1.0,
+    length_penalty_kind: PenaltyKind = "gnmt",
+    coverage_penalty: CoveragePenalty = 0.0,
     agreement: Agreed = None,
-    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
-    by_length: Annotated[bool, typer.Option("--by-length", help="Also score groups of like source length.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Write the outputs, one per line.")] = None,
-    lenient: Annotated[bool, typer.Option("--lenient", help="Cut sources that are too long.")] = False,
+    batch_size: BatchSize = 32,
 ) -> None:
     """Score a run on parallel text: BLEU and chrF, error rates, exact match. The last line is one JSON object."""
     from keras_attention.training.evaluate import evaluate_and_print
@@ -88,22 +117,21 @@ def evaluate(
     )
 
 
-@app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories; the others are compared with the first.")],
-    source: Annotated[Path | None, typer.Option(help="Source text, one sentence per line.")] = None,
-    target: Annotated[list[Path] | None, typer.Option(help="Reference text; again for more references.")] = None,
-    tsv: Annotated[
-        Path | None, typer.Option(help="SOURCE<TAB>TARGET lines; equal sources: several references.")
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="translation, g2p or exact; the first run's own by default.")] = None,
-    tokenize: Annotated[str | None, typer.Option(help="BLEU's tokenisation: none or 13a.")] = None,
-    samples: Annotated[int, typer.Option(help="Draws of the test of significance.")] = 1000,
-    most: Annotated[int, typer.Option(help="Sentences to show, whose outputs differ most.")] = 5,
-    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
-    length_penalty: Annotated[float, typer.Option(help="Its alpha; 0 for none.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
-    lenient: Annotated[bool, typer.Option("--lenient", help="Cut sources that are too long.")] = False,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directories; the others are compared with the first.")
+    ],
+    source: Source = None,
+    target: References = None,
+    tsv: Tsv = None,
+    lenient: Lenient = False,
+    task: Annotated[str | None, text("translation, g2p or exact.", default="the first run's own")] = None,
+    tokenize: Tokenize = None,
+    samples: Annotated[int, result("Draws of the test of significance.")] = 1000,
+    most: Annotated[int, result("Sentences to show, whose outputs differ most.")] = 5,
+    beam: Beam = 5,
+    length_penalty: LengthPenalty = 1.0,
+    batch_size: BatchSize = 32,
 ) -> None:
     """Compare runs on the same text: scores, significance by paired bootstrap, the sentences that differ most."""
     from keras_attention.training.compare import compare_and_print
@@ -124,28 +152,49 @@ def compare(
     )
 
 
-app.command()(plan)
-app.command()(export)
-
-
-@app.command()
-def verify(directory: Annotated[Path, typer.Argument(help="Artefact directory.")]) -> None:
+def verify(directory: Artefact) -> None:
     """Compare an artefact directory with what Keras computed: files, names, operators, values, tokens."""
     from keras_attention.export.commands import verify_directory
 
     verify_directory(directory)
 
 
-@app.command()
 def benchmark(
-    directory: Annotated[Path, typer.Argument(help="Artefact directory.")],
-    seconds: Annotated[float, typer.Option(help="Time spent on each measurement.")] = 3.0,
-    threads: Annotated[int | None, typer.Option(help="Of LiteRT and ONNX Runtime. [default: their own]")] = None,
+    directory: Artefact,
+    seconds: Annotated[float, option("Time spent on each measurement.")] = 3.0,
+    threads: Annotated[int | None, option("Of LiteRT and ONNX Runtime.", default="their own")] = None,
 ) -> None:
     """Size, latency and sentences/s of an artefact in every runtime; the last line is one JSON object."""
     from keras_attention.export.commands import benchmark_directory
 
     benchmark_directory(directory, seconds, threads)
+
+
+TEXT = "--source test.en --target test.de"
+EXAMPLES: dict[Callable[..., None], str] = {
+    train: """keras-attention train --source train.en --target train.de \\
+  --val-source val.en --val-target val.de --output runs/en-de""",
+    average: "keras-attention average runs/a runs/b --output runs/mean",
+    synthesize: """keras-attention synthesize runs/de-en --source more.de \\
+  --output back.tsv --reverse""",
+    shortlist: """keras-attention shortlist runs/en-de --source train.en --target train.de \\
+  --output runs/en-de-short""",
+    translate: "keras-attention translate runs/en-de --beam 5 < test.en > test.out",
+    score: f"keras-attention score runs/en-de {TEXT}",
+    attention: 'keras-attention attention runs/en-de "a small dog sleeps" --output map.png',
+    evaluate: f"keras-attention evaluate runs/en-de {TEXT}",
+    compare: f"keras-attention compare runs/a runs/b {TEXT}",
+    plan: "keras-attention plan runs/en-de --set decoder_units=512",
+    export: """keras-attention export runs/en-de --to saved_model tflite onnx \\
+  --output artefacts/en-de""",
+    verify: "keras-attention verify artefacts/en-de",
+    benchmark: "keras-attention benchmark artefacts/en-de --seconds 3",
+}
+"""Every command, in the order in which a user meets them, with the example that ends its help."""
+
+for command, example in EXAMPLES.items():
+    resumed = command in (train, synthesize)
+    app.command(cls=ResumedCommand if resumed else Command, epilog=example)(command)
 
 
 def main() -> None:
@@ -156,7 +205,7 @@ def main() -> None:
     # TensorFlow warns of a few tracings for different shapes, which are intended.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        app(standalone_mode=True)
+        app(prog_name="keras-attention")
     except UserError as error:
         _fail(str(error))
     except OSError as error:

@@ -7,71 +7,73 @@ from typing import Annotated
 
 import typer
 
-from keras_attention.cli_options import Combination, MoreRuns
+from keras_attention.cli_help import option, options_of
+from keras_attention.cli_options import Combination, MoreRuns, Run, constraint, search
 from keras_attention.cli_train import parse_fields
 from keras_attention.errors import UserError
 
 Path = pathlib.Path
+verification = options_of("Verification")
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    more: Annotated[list[str] | None, typer.Argument(metavar="[FORMAT]...", hidden=True)] = None,
+    run: Run,
+    more: Annotated[list[str] | None, typer.Argument(metavar="FORMAT", hidden=True)] = None,
     to: Annotated[
-        list[str] | None, typer.Option("--to", metavar="FORMAT...", help="saved_model, tflite (litert), onnx.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Artefact directory to write. [default: RUN/export]")] = None,
-    ensemble: MoreRuns = None,
-    combination: Combination = "probabilities",
-    beam: Annotated[int, typer.Option(help="Hypotheses kept, fixed in the artefact.")] = 5,
-    max_length: Annotated[int, typer.Option(help="Longest translation in tokens, fixed in the artefact.")] = 200,
-    length_penalty: Annotated[float, typer.Option(help="Default exponent of the length penalty.")] = 1.0,
-    length_penalty_kind: Annotated[str, typer.Option(help="gnmt or average, fixed.")] = "gnmt",
-    min_length: Annotated[int, typer.Option(help="Default of the fewest tokens of a translation.")] = 0,
-    coverage_penalty: Annotated[float, typer.Option(help="Default beta of the GNMT coverage penalty.")] = 0.0,
-    no_repeat_ngram: Annotated[int, typer.Option(help="No so many tokens in a row twice, fixed; 0: no rule.")] = 0,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(help="Gives `translate` this input, with this default.")
-    ] = None,
-    phrases: Annotated[
-        tuple[int, int] | None,
-        typer.Option(metavar="COUNT TOKENS", help="Gives it room for so many required phrases of so many tokens."),
-    ] = None,
-    stop: Annotated[str, typer.Option(help="all; or best, as soon as the best translation is known, fixed.")] = "all",
-    groups: Annotated[int, typer.Option(help="Diverse beam search: groups that divide the beam, fixed.")] = 1,
-    diversity: Annotated[float, typer.Option(help="Default of how much groups avoid each other's words.")] = 0.5,
-    sample: Annotated[bool, typer.Option("--sample", help="Draw --beam outputs in place of a beam search.")] = False,
-    temperature: Annotated[float | None, typer.Option(help="Of --sample: its default. [default: 1]")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Of --sample: draw from so many words, fixed.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Of --sample: its default. [default: 1]")] = None,
-    contrastive: Annotated[
-        float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
-    ] = None,
-    agreement: Annotated[
-        float | None,
-        typer.Option(
-            metavar="WEIGHT",
-            help="A beam in each direction, ranked by both: default weight of the second.",
+        list[str] | None,
+        option(
+            "saved_model, tflite (litert), onnx.",
+            "--to",
+            metavar="FORMAT...",
+            default="all that can hold the precision",
         ),
     ] = None,
+    output: Annotated[Path | None, option("Artefact directory to write.", default="RUN/export")] = None,
+    overwrite: Annotated[bool, option("Replace an artefact that is there.", "--overwrite")] = False,
+    precision: Annotated[str, option("float32, float16, dynamic_int8 or int8 (ONNX).")] = "float32",
+    text: Annotated[bool, option("TFLite and ONNX: also a file that reads sentences.", "--text")] = False,
     target: Annotated[
-        str, typer.Option(help="mobile; or npu: int8 files of static graphs, with the search on the host.")
+        str, option("mobile; or npu: int8 files of static graphs, with the search on the host.")
     ] = "mobile",
-    source_length: Annotated[int, typer.Option(help="Of the NPU target: most source tokens, EOS counted.")] = 40,
+    source_length: Annotated[int, option("Of the NPU target: most source tokens, EOS counted.")] = 40,
     calibration: Annotated[
         Path | None,
-        typer.Option(
-            help="Of int8 and the NPU target: 100 sentences or more to take ranges from. [default: 128 of the run's]"
+        option(
+            "Of int8 and the NPU target: 100 sentences or more to take ranges from.", default="128 of the run's samples"
         ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32, float16, dynamic_int8 or int8 (ONNX).")] = "float32",
-    text: Annotated[bool, typer.Option("--text", help="TFLite and ONNX: also a file that reads sentences.")] = False,
-    sentences: Annotated[Path | None, typer.Option(help="Text to verify on. [default: the run's samples]")] = None,
-    references: Annotated[
-        Path | None, typer.Option(help="What its lines may become, separated by tabs: to measure a precision's cost.")
+    ensemble: MoreRuns = None,
+    combination: Combination = "probabilities",
+    beam: Annotated[int, search("Hypotheses kept, fixed in the artefact.")] = 5,
+    max_length: Annotated[int, search("Longest translation in tokens, fixed in the artefact.")] = 200,
+    length_penalty: Annotated[float, search("Default exponent of the length penalty.")] = 1.0,
+    length_penalty_kind: Annotated[str, search("gnmt or average, fixed.")] = "gnmt",
+    coverage_penalty: Annotated[float, search("Default beta of the GNMT coverage penalty.")] = 0.0,
+    stop: Annotated[str, search("all; or best, as soon as the best translation is known, fixed.")] = "all",
+    groups: Annotated[int, search("Diverse beam search: groups that divide the beam, fixed.")] = 1,
+    diversity: Annotated[float, search("Default of how much groups avoid each other's words.")] = 0.5,
+    contrastive: Annotated[float | None, search("Contrastive search over --beam candidates.", metavar="ALPHA")] = None,
+    agreement: Annotated[
+        float | None,
+        search("A beam in each direction, ranked by both: default weight of the second.", metavar="WEIGHT"),
     ] = None,
-    loss_limit: Annotated[float, typer.Option(help="Points of BLEU, WER or exact match that it may cost.")] = 0.5,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artefact that is there.")] = False,
+    sample: Annotated[bool, search("Draw --beam outputs in place of a beam search.", "--sample")] = False,
+    temperature: Annotated[float | None, search("Of --sample: its default.", default="1")] = None,
+    top_k: Annotated[int | None, search("Of --sample: draw from so many words, fixed.", default="all")] = None,
+    top_p: Annotated[float | None, search("Of --sample: its default.", default="1")] = None,
+    min_length: Annotated[int, constraint("Default of the fewest tokens of a translation.")] = 0,
+    no_repeat_ngram: Annotated[int, constraint("No so many tokens in a row twice, fixed; 0: no rule.")] = 0,
+    repetition_penalty: Annotated[float | None, constraint("Gives `translate` this input, with this default.")] = None,
+    phrases: Annotated[
+        tuple[int, int] | None,
+        constraint("Gives it room for so many required phrases of so many tokens.", metavar="COUNT TOKENS"),
+    ] = None,
+    sentences: Annotated[Path | None, verification("Text to verify on.", default="the run's samples")] = None,
+    references: Annotated[
+        Path | None,
+        verification("What its lines may become, separated by tabs: to measure a precision's cost."),
+    ] = None,
+    loss_limit: Annotated[float, verification("Points of BLEU, WER or exact match that it may cost.")] = 0.5,
 ) -> None:
     """Export a run as SavedModel, TFLite and ONNX, and prove each equal to Keras: `export RUN --to tflite onnx`."""
     from keras_attention.export.commands import export_run
@@ -121,13 +123,15 @@ def export(
 
 
 def plan(
-    config: Annotated[Path, typer.Argument(help="JSON file with fields of Seq2SeqConfig, or a run directory.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="JSON file with fields of Seq2SeqConfig, or a run directory.")
+    ],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field to replace; again for more.")
+        list[str] | None, option("A field to replace; again for more.", "--set", metavar="NAME=VALUE")
     ] = None,
-    source_length: Annotated[int, typer.Option(help="Source tokens of a sentence, EOS counted.")] = 20,
-    target_length: Annotated[int, typer.Option(help="Target tokens, EOS counted.")] = 20,
-    beam: Annotated[int, typer.Option(help="Hypotheses kept.")] = 5,
+    source_length: Annotated[int, option("Source tokens of a sentence, EOS counted.")] = 20,
+    target_length: Annotated[int, option("Target tokens, EOS counted.")] = 20,
+    beam: Annotated[int, option("Hypotheses kept.")] = 5,
 ) -> None:
     """Estimate weights, products, bytes at each precision and memory of a model before it is trained."""
     from keras_attention.export.commands import plan_model

@@ -8,61 +8,75 @@ from typing import Annotated
 
 import typer
 
-from keras_attention.cli_options import Agreed, Combination, MoreRuns
+from keras_attention.cli_help import option, options_of
+from keras_attention.cli_options import (
+    Agreed,
+    BatchSize,
+    Beam,
+    Combination,
+    CoveragePenalty,
+    LengthPenalty,
+    MoreRuns,
+    PenaltyKind,
+    Run,
+    constraint,
+    result,
+    search,
+)
 from keras_attention.errors import UserError
 
 Path = pathlib.Path
 HEAT_MAP = Path("attention.png")
+drawing = options_of("Samples")
 
 
 def translate(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    run: Run,
+    n_best: Annotated[int, result("Outputs of each line; above 1, each starts with its line number.")] = 1,
+    scores: Annotated[bool, result("Put the score and a tab before each output.", "--scores")] = False,
+    alignments: Annotated[Path | None, result("Write the attention of each output, as JSON lines.")] = None,
+    pharaoh: Annotated[
+        Path | None, result("Write what each word attends to most, as links 0-0 1-2, source-target.")
+    ] = None,
+    replace_unknown: Annotated[
+        bool, result("Put the source word that <unk> attends to in its place.", "--replace-unknown")
+    ] = False,
+    dictionary: Annotated[Path | None, result("SOURCE<TAB>TARGET words for --replace-unknown.")] = None,
+    lenient: Annotated[bool, result("Translate what can be of bad lines; warn.", "--lenient")] = False,
     ensemble: MoreRuns = None,
     combination: Combination = "probabilities",
-    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
-    n_best: Annotated[int, typer.Option(help="Outputs of each line; above 1, each starts with its line number.")] = 1,
-    scores: Annotated[bool, typer.Option("--scores", help="Put the score and a tab before each output.")] = False,
-    alignments: Annotated[Path | None, typer.Option(help="Write the attention of each output, as JSON lines.")] = None,
-    pharaoh: Annotated[
-        Path | None,
-        typer.Option(help="Write what each word attends to most, as links 0-0 1-2, source-target."),
-    ] = None,
-    min_length: Annotated[int, typer.Option(help="Fewest tokens of an output, its end counted.")] = 0,
-    max_length: Annotated[int, typer.Option(help="Most tokens of an output.")] = 200,
-    max_length_factor: Annotated[
-        float, typer.Option(help="Most tokens of an output for each token of its source, and 10 more.")
-    ] = 2.0,
-    length_penalty: Annotated[float, typer.Option(help="Its alpha; 0 for none.")] = 1.0,
-    length_penalty_kind: Annotated[str, typer.Option(help="gnmt or average.")] = "gnmt",
-    coverage_penalty: Annotated[
-        float, typer.Option(help="GNMT beta, against words left untranslated; 0 for none.")
-    ] = 0.0,
-    no_repeat_ngram: Annotated[int, typer.Option(help="No so many tokens in a row twice; 0 for no such rule.")] = 0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1, makes tokens that are there less likely.")] = 1.0,
-    prefix: Annotated[str, typer.Option(help="What each output begins with.")] = "",
-    require: Annotated[list[str] | None, typer.Option(help="A phrase in each output; again for more.")] = None,
-    ban: Annotated[list[str] | None, typer.Option(help="A token that no output holds; again for more.")] = None,
-    groups: Annotated[int, typer.Option(help="Diverse beam search: groups that divide the beam.")] = 1,
-    diversity: Annotated[float, typer.Option(help="How much groups avoid each other's words.")] = 0.5,
-    sample: Annotated[bool, typer.Option("--sample", help="Draw the outputs in place of a beam.")] = False,
-    temperature: Annotated[
-        float | None, typer.Option(help="Of --sample; below 1 likely words come more often. [default: 1]")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Of --sample: draw from so many words.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Of --sample: draw from the words that hold this probability. [default: 1]")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of --sample.")] = None,
-    contrastive: Annotated[
-        float | None, typer.Option(metavar="ALPHA", help="Contrastive search over --beam candidates.")
-    ] = None,
+    beam: Beam = 5,
+    length_penalty: LengthPenalty = 1.0,
+    length_penalty_kind: PenaltyKind = "gnmt",
+    coverage_penalty: CoveragePenalty = 0.0,
+    groups: Annotated[int, search("Diverse beam search: groups that divide the beam.")] = 1,
+    diversity: Annotated[float, search("How much groups avoid each other's words.")] = 0.5,
+    contrastive: Annotated[float | None, search("Contrastive search over --beam candidates.", metavar="ALPHA")] = None,
     agreement: Agreed = None,
-    replace_unknown: Annotated[
-        bool, typer.Option("--replace-unknown", help="Put the source word that <unk> attends to in its place.")
-    ] = False,
-    dictionary: Annotated[Path | None, typer.Option(help="SOURCE<TAB>TARGET words for --replace-unknown.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
-    lenient: Annotated[bool, typer.Option("--lenient", help="Translate what can be of bad lines; warn.")] = False,
+    batch_size: BatchSize = 32,
+    sample: Annotated[bool, drawing("Draw the outputs in place of a beam.", "--sample")] = False,
+    temperature: Annotated[
+        float | None, drawing("Of --sample; below 1 likely words come more often.", default="1")
+    ] = None,
+    top_k: Annotated[int | None, drawing("Of --sample: draw from so many words.", default="all")] = None,
+    top_p: Annotated[
+        float | None, drawing("Of --sample: draw from the words that hold this probability.", default="1")
+    ] = None,
+    seed: Annotated[int | None, drawing("Of --sample.", default="another each time")] = None,
+    min_length: Annotated[int, constraint("Fewest tokens of an output, its end counted.")] = 0,
+    max_length: Annotated[int, constraint("Most tokens of an output.")] = 200,
+    max_length_factor: Annotated[
+        float, constraint("Most tokens of an output for each token of its source, and 10 more.")
+    ] = 2.0,
+    no_repeat_ngram: Annotated[int, constraint("No so many tokens in a row twice; 0 for no such rule.")] = 0,
+    repetition_penalty: Annotated[float, constraint("Above 1, makes tokens that are there less likely.")] = 1.0,
+    prefix: Annotated[str, constraint("What each output begins with.")] = "",
+    require: Annotated[
+        list[str] | None, constraint("A phrase in each output; again for more.", metavar="PHRASE")
+    ] = None,
+    ban: Annotated[
+        list[str] | None, constraint("A token that no output holds; again for more.", metavar="TOKEN")
+    ] = None,
 ) -> None:
     """Translate standard input, one sentence per line, to standard output."""
     from keras_attention.decoding import Agreement, Contrast, Method, Sampling, Wishes
@@ -71,13 +85,13 @@ def translate(
     if sum([sample, agreement is not None, contrastive is not None]) > 1:
         raise UserError("--sample, --contrastive and --agreement are ways to search. Expected one of them")
     asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    drawing = {name: value for name, value in asked.items() if value is not None}
-    if drawing and not sample:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in drawing)
+    drawn = {name: value for name, value in asked.items() if value is not None}
+    if drawn and not sample:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in drawn)
         raise UserError(f"{names}: nothing is drawn. Expected --sample beside it")
     method: Method | None = None if agreement is None else Agreement(agreement)
     if sample:
-        method = Sampling(**drawing)  # type: ignore[arg-type]
+        method = Sampling(**drawn)  # type: ignore[arg-type]
     elif contrastive is not None:
         method = Contrast(beam, contrastive)
     translate_stream(
@@ -111,13 +125,13 @@ def translate(
 
 
 def score(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    source: Annotated[Path, typer.Option(help="Source text, one sentence per line.")],
-    target: Annotated[Path, typer.Option(help="Outputs to score, parallel to the source.")],
+    run: Run,
+    source: Annotated[Path, option("Source text, one sentence per line.")],
+    target: Annotated[Path, option("Outputs to score, parallel to the source.")],
     ensemble: MoreRuns = None,
     combination: Combination = "probabilities",
-    length_penalty: Annotated[float, typer.Option(help="Its alpha; 0 for the log-probability itself.")] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Sentences at a time.")] = 32,
+    length_penalty: Annotated[float, search("Its alpha; 0 for the log-probability itself.")] = 0.0,
+    batch_size: BatchSize = 32,
 ) -> None:
     """Print how likely each given output is, its log-probability over the length penalty, one per line."""
     from keras_attention.streams import score_files
@@ -129,13 +143,11 @@ def score(
 
 
 def attention(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    text: Annotated[str, typer.Argument(help="A source sentence.")],
-    output: Annotated[Path, typer.Option(help="Picture to write.")] = HEAT_MAP,
-    page: Annotated[
-        Path | None, typer.Option(help="HTML page to write too: point at a word, and its sources light up.")
-    ] = None,
-    beam: Annotated[int, typer.Option(help="Hypotheses kept; 1 is greedy.")] = 5,
+    run: Run,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A source sentence.")],
+    output: Annotated[Path, option("Picture to write.")] = HEAT_MAP,
+    page: Annotated[Path | None, option("HTML page to write too: point at a word, and its sources light up.")] = None,
+    beam: Annotated[int, option("Hypotheses kept; 1 is greedy.")] = 5,
 ) -> None:
     """Translate one text and draw its attention as a heat map (PNG), and as a page to point at (HTML)."""
     from keras_attention.streams import draw_attention

@@ -54,6 +54,7 @@ ONCE = {
     "test_runtime.py": EXPORT,
     "test_runtime_js.py": EXPORT,
     "test_runtime_parts.py": EXPORT,
+    "test_start.py": NO_TENSORS,
     "test_subwords_js.py": EXPORT,
     "test_tests.py": NO_TENSORS,
     "test_text_inside.py": EXPORT,

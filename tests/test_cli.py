@@ -1,14 +1,29 @@
 """The command line: translate, evaluate, attention, train; what it prints and where."""
 
+import dataclasses
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
+import typer.main
 
-from keras_attention import cli_train
+from keras_attention import Seq2SeqConfig, cli, cli_train
+from keras_attention.arguments import SCORES
 from keras_attention.errors import UserError
+from keras_attention.lstm import PRODUCTS
+from keras_attention.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
+from keras_attention.search.beam import STOPS
+from keras_attention.search.common import LENGTH_PENALTIES
+from keras_attention.text import KINDS
 from keras_attention.training import evaluate
+from keras_attention.training.distribution import DISTRIBUTIONS
+from keras_attention.training.recipes import RECIPES
+from keras_attention.training.schedules import SCHEDULES
+from keras_attention.training.settings import Settings
+from keras_attention.training.signals import DECAYS, GUIDED_LOSSES, OWN_INPUTS
 from keras_attention.translator import Translator
 
 from . import toy, warm
@@ -138,11 +153,73 @@ def test_fields_are_json_or_text() -> None:
         cli_train.parse_fields(["decoder_units"])
 
 
-@pytest.mark.parametrize("command", ["train", "translate", "evaluate", "attention", "export", "verify", "benchmark"])
-def test_every_command_has_help(command) -> None:
+COMMANDS = typer.main.get_command(cli.app).commands
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_defaults_in_groups_and_an_example_uncut(command) -> None:
     done = run_command(command, "--help")
-    assert done.status == 0
-    assert "Usage" in done.out
+    assert (done.status, done.err) == (0, "")
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert "…" not in done.out
+    text = " ".join(done.out.split())
+    options = [one for one in COMMANDS[command].params if one.param_type_name == "option"]
+    assert text.count("[default: ") + text.count("[required]") == len(COMMANDS[command].params) - (command == "export")
+    for group in {one.rich_help_panel or "Options" for one in options}:
+        assert f"\n{group}:\n" in done.out
+    example = done.out.partition("\nExample:\n")[2].replace("\\\n", " ")
+    program, name, *arguments = shlex.split(example.partition("<")[0])
+    assert (program, name) == ("keras-attention", command)
+    COMMANDS[command].make_context(command, arguments)  # raises what the command line would print
+
+
+def test_help_of_train_shows_the_defaults_of_settings() -> None:
+    shown = {one.name: one.show_default for one in COMMANDS["train"].params}
+    words = {"joint": "separate", "fused_loss": "fused-loss", "jit": "off", "tensorboard": "off"}
+    described = {"source_tokenizer", "target_tokenizer", "vocabulary", "target_sampling"}
+    for field in dataclasses.fields(Settings):
+        if field.name not in described and field.default is not None:
+            assert shown[field.name] == words.get(field.name, str(field.default)), field.name
+    assert (shown["tokenizer"], shown["attention"]) == (Settings().source_tokenizer, Seq2SeqConfig(5, 7).attention)
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "choices"),
+    [
+        ("train", "recipe", tuple(RECIPES)),
+        ("train", "attention", SCORES),
+        ("train", "task", tuple(TASK_METRIC)),
+        ("train", "tokenizer", KINDS),
+        ("train", "schedule", SCHEDULES),
+        ("train", "products", PRODUCTS),
+        ("train", "distribute", DISTRIBUTIONS),
+        ("train", "guided_loss", GUIDED_LOSSES),
+        ("train", "scheduled_sampling", OWN_INPUTS),
+        ("train", "scheduled_decay", DECAYS),
+        ("translate", "length_penalty_kind", LENGTH_PENALTIES),
+        ("export", "stop", STOPS),
+    ],
+)
+def test_help_names_every_choice(command, name, choices) -> None:
+    (parameter,) = [one for one in COMMANDS[command].params if one.name == name]
+    assert set(choices) <= set(re.findall(r"\w+", parameter.help))
+
+
+@pytest.mark.parametrize("command", [name for name, one in COMMANDS.items() if any(p.required for p in one.params)])
+def test_a_command_alone_says_what_it_wants(command) -> None:
+    done = run_command(command)
+    assert done.status == 2
+    assert f"Usage: keras-attention {command}" in done.err
+    assert f"For example:\n\n  keras-attention {command} " in done.err
+
+
+def test_no_command_is_help_and_a_mistyped_one_is_named() -> None:
+    assert run_command() == run_command("--help")
+    assert run_command().status == 0
+    done = run_command("tranlsate", "run")
+    assert (done.status, "Did you mean 'translate'?" in done.err) == (2, True)
+    done = run_command("translate", "run", "--beem=3")
+    assert (done.status, "--beam" in done.err) == (2, True)
 
 
 def test_a_coverage_penalty_by_the_command_line(toy_run, toy_folder):

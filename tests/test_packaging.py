@@ -69,7 +69,7 @@ def test_lock_pins_everything_that_is_asked_for() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Built from a copy, so that the checkout stays as it is."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "keras_attention_command.py"):
         shutil.copy(ROOT / name, source)
     for name in ("keras_attention", "training", "export"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -81,10 +81,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return path
 
 
-def test_wheel_holds_one_package(wheel: pathlib.Path) -> None:
+def test_wheel_holds_one_package_and_the_start_of_the_command(wheel: pathlib.Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.partition("/")[0] for name in names}
-    assert top == {"keras_attention", f"keras_luong-{PROJECT['project']['version']}.dist-info"}
+    assert top == {
+        "keras_attention",
+        "keras_attention_command.py",
+        f"keras_luong-{PROJECT['project']['version']}.dist-info",
+    }
     pages = {f"keras_attention/export/{name}" for name in ("runtime.mjs", "subwords.mjs", "page.mjs", "index.html")}
     expected = {"keras_attention/py.typed", *pages}
     for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items():
