@@ -87,7 +87,7 @@ class Group(TyperGroup):
     """All commands, with their first lines uncut."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        rows = [(name, command.help.partition("\n")[0]) for name, command in self.commands.items()]
+        rows = [(name, (command.help or "").partition("\n")[0]) for name, command in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
