@@ -2,18 +2,16 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from keras_attention.errors import UserError
+from keras_attention.tables import output_console, print_table
 
 from .errors import VerificationError, requirements
 from .quality import LOSS_LIMIT
@@ -64,8 +62,7 @@ def export_run(
     Raises:
         UserError: for anything the user can mend; a failed verification lists its differences first.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    console = Console()
+    console = output_console()
     samples, accepted = None, None
     if references is not None and sentences is None:
         raise UserError("References of the run's own samples are known. Expected: --sentences beside --references")
@@ -113,7 +110,6 @@ def export_run(
     columns, rows = report.header(written), report.table(written)
     shown = [number for number, column in enumerate(columns) if column not in ("p90 ms", "operators")]
     print_table(
-        console,
         f"{output}: exported and verified against Keras",
         [columns[number].replace("rows/s", "batched rows/s") for number in shown],
         [[row[number].partition(" (batch")[0] for number in shown] for row in rows],
@@ -136,8 +132,7 @@ def verify_directory(directory: str | pathlib.Path) -> None:
     Raises:
         UserError: if a file is missing, cut or edited; `VerificationError` if anything differs from Keras.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    console = Console()
+    console = output_console()
     with stages(console) as progress, failures_shown(console), requirements():
         task = progress.add_task("loading", total=None)
         from .verification import verify
@@ -154,7 +149,7 @@ def verify_directory(directory: str | pathlib.Path) -> None:
         for parity in parities
     ]
     columns = ["format", "cases", "same tokens", "near-ties", "largest difference"]
-    print_table(console, f"{directory}: verified against Keras", columns, rows)
+    print_table(f"{directory}: verified against Keras", columns, rows)
 
 
 def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, threads: int | None = None) -> None:
@@ -163,10 +158,9 @@ def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, thr
     Raises:
         UserError: if a file is missing, cut or edited, or an option is out of range.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if seconds <= 0 or (threads is not None and threads < 1):
         raise UserError(f"Expected: seconds > 0 and threads >= 1. Received: seconds={seconds}, threads={threads}")
-    console = Console()
+    console = output_console()
     with stages(console) as progress, requirements():
         progress.add_task("timing", total=None)
         from . import bench
@@ -186,7 +180,7 @@ def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, thr
         for latency in latencies
     ]
     columns = ["runtime", "size", "median ms", "p90 ms", "sentences/s, one at a time", "sentences/s", "peak memory"]
-    print_table(console, f"{directory}: {latencies[0].graph}", columns, rows)
+    print_table(f"{directory}: {latencies[0].graph}", columns, rows)
     print(bench.as_json(latencies))
 
 
@@ -208,7 +202,6 @@ def plan_model(
     Raises:
         UserError: if the file cannot be read, or its fields make no model.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     path = pathlib.Path(config)
     file = path / "config.json" if path.is_dir() else path
     try:
@@ -240,7 +233,7 @@ def plan_model(
         *([f"ONNX, {precision}", readable_size(size)] for precision, size in found.onnx_bytes.items()),
         ["held by the search", readable_size(found.search_bytes)],
     ]
-    print_table(Console(), f"{config}: estimated", ["cost", "estimate"], rows)
+    print_table(f"{config}: estimated", ["cost", "estimate"], rows)
     print(json.dumps(dataclasses.asdict(found)))
 
 
@@ -305,13 +298,3 @@ def failures_shown(console: Console) -> Iterator[None]:
         for failure in error.failures[:SHOWN_FAILURES]:
             console.print(f"differs: {failure}", markup=False, highlight=False, soft_wrap=True)
         raise
-
-
-def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output."""
-    table = Table(title=title, box=SIMPLE, pad_edge=False, collapse_padding=True)
-    for number, column in enumerate(columns):
-        table.add_column(column, min_width=max(len(row[number]) for row in rows))  # headers wrap, values do not
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from keras_attention.hypotheses import Hypothesis
+from keras_attention.plots import visible
 from keras_attention.run_directory import write_text
 
 PAGE = """<!doctype html>
@@ -21,7 +22,8 @@ body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60re
 h1 {{ font-size: 1.1rem }}
 section {{ border-top: 1px solid #ccc; padding: 1rem 0 }}
 .words {{ margin: .4rem 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .25rem }}
-.words li {{ padding: .15rem .45rem; border-radius: .3rem; border: 1px solid #ddd }}
+.words li {{ padding: .15rem .45rem; border-radius: .3rem; border: 1px solid #ddd;
+  white-space: pre }}
 .output li {{ cursor: pointer }}
 .output li.on {{ border-color: #08519c; outline: 2px solid #08519c }}
 .label {{ color: #666; font-size: .85rem }}
@@ -55,18 +57,29 @@ document.querySelectorAll("section").forEach((section, number) => {{
 
 
 def write_attention_page(
-    path: str | pathlib.Path, hypotheses: Sequence[Hypothesis], title: str = "What each word attends to"
+    path: str | pathlib.Path,
+    hypotheses: Sequence[Hypothesis],
+    title: str = "What each word attends to",
+    sources: Sequence[str] | None = None,
 ) -> None:
     """Write a page with a section for each hypothesis: pointing at a word of the output lights up its sources.
+
+    Args:
+        path: the file to write.
+        hypotheses: what is shown.
+        title: of the page.
+        sources: the text of each source.
 
     Raises UserError when the file cannot be written.
     """
     sections = []
-    for hypothesis in hypotheses:
+    texts = [""] * len(hypotheses) if sources is None else sources
+    for hypothesis, text in zip(hypotheses, texts, strict=True):
         source = "".join(f"<li>{_word(token)}</li>" for token in hypothesis.source_tokens)
         output = "".join(f'<li tabindex="0">{_word(token)}</li>' for token in hypothesis.tokens)
         sections.append(
-            f'<section>\n<div class="label">source</div>\n<ul class="words source">{source}</ul>\n'
+            f'<section>\n<div class="label">source{f": {html.escape(text)}" * bool(text)}</div>\n'
+            f'<ul class="words source">{source}</ul>\n'
             f'<div class="label">output: {html.escape(hypothesis.text)}</div>\n'
             f'<ul class="words output">{output}</ul>\n</section>'
         )
@@ -76,4 +89,4 @@ def write_attention_page(
 
 
 def _word(token: str) -> str:
-    return html.escape("\u2423" if token == " " else token)
+    return html.escape(visible(token))

@@ -6,6 +6,8 @@ Needs matplotlib; draws without a display.
 from __future__ import annotations
 
 import pathlib
+import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,23 @@ from keras_attention.errors import UserError
 from keras_attention.run_directory import write_atomically
 
 DOTS_PER_INCH = 120
+LETTERS_PER_INCH = 12
+"""Of a title, in its size of 9 points."""
+
+FEW_EPOCHS = 30
+SCORE_NAMES = {"bleu": "BLEU", "wer": "word error rate", "exact_match": "exact match"}
+WORD_START = "\u2581"
+"""The mark of sentencepiece for a space."""
+
+FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "WenQuanYi Zen Hei",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+)
+"""The font of matplotlib, which has most alphabets, and those that take over where it lacks a character."""
 
 
 def attention_heat_map(
@@ -27,6 +46,8 @@ def attention_heat_map(
 ) -> None:
     """Write a heat map of an alignment `(T, S)` with its tokens on the axes: darker means more attention.
 
+    Single characters stand upright, longer tokens on their side.
+
     Raises ValueError when the numbers of tokens do not fit the alignment; UserError when the file cannot be written.
     """
     if alignment.shape != (len(target_tokens), len(source_tokens)):
@@ -35,15 +56,19 @@ def attention_heat_map(
             f"Expected {(len(target_tokens), len(source_tokens))}. Received: {alignment.shape}"
         )
     width = max(4.0, 1.8 + 0.34 * len(source_tokens))
-    height = max(3.0, 1.4 + 0.30 * len(target_tokens))
+    lines = [piece for line in title.splitlines() for piece in textwrap.wrap(line, int(width * LETTERS_PER_INCH))]
+    height = max(3.0, 1.4 + 0.30 * len(target_tokens)) + 0.15 * max(0, len(lines) - 1)
     figure, axes = _figure(width, height)
     image = axes.imshow(alignment, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-    axes.set_xticks(range(len(source_tokens)), [_visible(token) for token in source_tokens], rotation=90)
-    axes.set_yticks(range(len(target_tokens)), [_visible(token) for token in target_tokens])
+    plain = {"parse_math": False}  # "$" starts a formula in matplotlib
+    axes.set_xticks(range(len(source_tokens)), [visible(token) for token in source_tokens], **plain)
+    axes.set_yticks(range(len(target_tokens)), [visible(token) for token in target_tokens], **plain)
+    for label in axes.get_xticklabels():
+        label.set_rotation(0 if len(label.get_text().strip()) <= 1 else 90)
     axes.set_xlabel("source")
     axes.set_ylabel("output")
-    if title:
-        axes.set_title(title, fontsize=9)
+    if lines:
+        figure.suptitle("\n".join(lines), fontsize=9, **plain)
     figure.colorbar(image, ax=axes, label="attention")
     _save(figure, path)
 
@@ -55,7 +80,7 @@ def rate_curve(path: str | pathlib.Path, rates: Sequence[float], losses: Sequenc
     axes.axvline(suggestion, color="tab:orange", linestyle="--", label=f"suggested: {suggestion:.1e}")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("smoothed training loss")
-    axes.legend()
+    figure.legend(loc="outside upper center")
     _save(figure, path)
 
 
@@ -63,16 +88,20 @@ def learning_curves(path: str | pathlib.Path, history: Sequence[Mapping[str, flo
     """Write loss, validation loss and the watched score over epochs."""
     epochs = [row["epoch"] for row in history]
     figure, axes = _figure(7.0, 4.0)
-    axes.plot(epochs, [row["loss"] for row in history], label="training loss", color="tab:blue")
-    axes.plot(epochs, [row["val_loss"] for row in history], label="validation loss", color="tab:orange")
+    dots = {"marker": "."} if len(epochs) <= FEW_EPOCHS else {}  # a line of one point cannot be seen
+    axes.plot(epochs, [row["loss"] for row in history], label="training loss", color="tab:blue", **dots)
+    axes.plot(epochs, [row["val_loss"] for row in history], label="validation loss", color="tab:orange", **dots)
     axes.set_xlabel("epoch")
     axes.set_ylabel("cross-entropy per token (nats)")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(epochs) == 1:
+        axes.set_xticks(epochs)
     score = axes.twinx()
-    score.plot(epochs, [row[f"val_{monitor}"] for row in history], label=f"validation {monitor}", color="tab:green")
-    score.set_ylabel(f"{monitor} (%)" if monitor != "bleu" else "BLEU")
-    lines = [*axes.get_lines(), *score.get_lines()]
-    axes.legend(lines, [line.get_label() for line in lines], loc="center right")
+    name = SCORE_NAMES.get(monitor, monitor)
+    values = [row[f"val_{monitor}"] for row in history]
+    score.plot(epochs, values, label=f"validation {name}", color="tab:green", **dots)
+    score.set_ylabel(name if monitor == "bleu" else f"{name} (%)")
+    figure.legend(loc="outside upper center", ncols=3)
     _save(figure, path)
 
 
@@ -90,9 +119,19 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: str | pathlib.Path) -> None:
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png"))
+    from matplotlib.font_manager import get_font_names
+    from matplotlib.text import Text
+
+    installed = set(get_font_names())
+    for text in figure.findobj(Text):
+        text.set_fontfamily([name for name in FONTS if name in installed])
+    with warnings.catch_warnings():
+        # No font for a language: a box takes the place of each character, which the picture shows well enough.
+        warnings.filterwarnings("ignore", message="Glyph")
+        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png"))
 
 
-def _visible(token: str) -> str:
-    # "$" starts a formula in matplotlib.
-    return ("\u2423" if token == " " else token).replace("$", r"\$")
+def visible(token: str) -> str:
+    """A token as readers know it: the mark of a word's start as a space, and a space alone as an open box."""
+    text = token.replace(WORD_START, " ")
+    return text if text.strip() else text.replace(" ", "\u2423")

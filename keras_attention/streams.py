@@ -243,9 +243,9 @@ def draw_attention(
     if problem is not None:
         raise UserError(f"{text!r}: {problem}")
     best = translator.translate([text], beam_size=beam_size)[0][0]
-    attention_heat_map(output, best.alignment, best.source_tokens, best.tokens, title=best.text)
+    attention_heat_map(output, best.alignment, best.source_tokens, best.tokens, title=f"{text}\n→ {best.text}")
     if page is not None:
-        write_attention_page(page, [best])
+        write_attention_page(page, [best], sources=[text])
     return best
 
 

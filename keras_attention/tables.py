@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 UNBOUNDED = 100_000
@@ -24,7 +25,7 @@ def print_table(
     right: Collection[str] = (),
     console: Console | None = None,
 ) -> None:
-    """Print a table; on a terminal too narrow for it, cells go on below.
+    """Print a table; on a terminal too narrow for it, a line for each value.
 
     Args:
         title: one line above it.
@@ -33,19 +34,20 @@ def print_table(
         right: headings of the columns that end on the right: numbers.
         console: where to, `output_console()` if None.
     """
-    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
-    for number, column in enumerate(columns):
-        # Headings wrap, values do not.
-        width = max((len(row[number]) for row in rows), default=0)
-        table.add_column(column, min_width=width, overflow="fold", justify="right" if column in right else "left")
-    for row in rows:
-        table.add_row(*(escaped(cell) for cell in row))
     console = console or output_console()
     console.print(title, markup=False, soft_wrap=True)
+    widths = [max((len(row[number]) for row in rows), default=0) for number in range(len(columns))]
+    words = [max(map(len, column.split())) for column in columns]
+    if sum(map(max, widths, words)) + 2 * len(columns) + 2 > console.width:
+        for row in rows:
+            for column, cell in zip(columns, row, strict=True):
+                console.print(f"  {column}: {cell}", markup=False, soft_wrap=True)
+            console.print()
+        return
+    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
+    for column, width in zip(columns, widths, strict=True):
+        # Headings wrap, values do not.
+        table.add_column(column, min_width=width, overflow="fold", justify="right" if column in right else "left")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
     console.print(table)
-
-
-def escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -120,14 +120,16 @@ class Checked(html.parser.HTMLParser):
 def test_a_page_holds_words_and_weights_and_fetches_nothing(tmp_path):
     weights = np.array([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]], np.float32)
     hypothesis = Hypothesis("<b> & c", ["<b>", "& c", "</s>"], -1.0, -1.0, weights, ["\u2581x", "</s>"], True)
-    write_attention_page(tmp_path / "page.html", [hypothesis, hypothesis])
+    write_attention_page(tmp_path / "page.html", [hypothesis, hypothesis], sources=["<x>", "x"])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Checked()
     page.feed(text)
     assert not page.fetched
-    assert [words[: len(hypothesis.source_tokens)] for words in page.lists[::2]] == [["\u2581x", "</s>"]] * 2
+    assert [words[: len(hypothesis.source_tokens)] for words in page.lists[::2]] == [["x", "</s>"]] * 2
     assert [len(words) for words in page.lists[1::2]] == [3, 3]
     assert "<b>" not in text
+    assert "source: &lt;x&gt;</div>" in text
+    assert "<li> x</li>" in text  # the mark of sentencepiece is a space
     [found] = re.findall(r"const weights = (.*);", text)
     np.testing.assert_allclose(json.loads(found), [weights.tolist()] * 2)
 

@@ -186,9 +186,7 @@ def _entry(score: float, interval: Any, p_value: Any) -> dict[str, float]:
 
 def compare_and_print(runs: Sequence[str | pathlib.Path], **options: Any) -> dict[str, Any]:
     """`compare` for people: a progress bar on a terminal, a table, sentences, and as the last line one JSON object."""
-    import rich.box
-    import rich.console
-    import rich.table
+    from keras_attention.tables import print_table
 
     bar = count_bar("compare")
     with bar:
@@ -196,11 +194,8 @@ def compare_and_print(runs: Sequence[str | pathlib.Path], **options: Any) -> dic
         result = compare(runs, **options, on_batch=lambda count: bar.update(row, advance=count))
     metrics = [name for name in result["systems"][0] if name != "run"]
     title = f"{result['sentences']} sentences; p-values by {result['samples']} draws, against the first run"
-    table = rich.table.Table(title=title, box=rich.box.SIMPLE, pad_edge=False)
-    table.add_column("run")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-        table.add_column("p", justify="right")
+    columns = ["run", *(name for metric in metrics for name in (metric, f"p of {metric}"))]
+    rows = []
     for system in result["systems"]:
         cells = [system["run"]]
         for metric in metrics:
@@ -209,8 +204,8 @@ def compare_and_print(runs: Sequence[str | pathlib.Path], **options: Any) -> dic
                 f"{entry['score']:.2f} \u00b1 {entry['interval']:.2f}",
                 f"{entry['p_value']:.3f}" if "p_value" in entry else "",
             ]
-        table.add_row(*cells)
-    rich.console.Console().print(table)
+        rows.append(cells)
+    print_table(title, columns, rows, right=columns[1:])
     for entry in result["differences"]:
         print(f"source     {entry['source']}")
         for reference in entry["references"]:

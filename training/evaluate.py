@@ -170,9 +170,7 @@ def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
 
 def evaluate_and_print(run: str | pathlib.Path, **options: Any) -> dict[str, Any]:
     """`evaluate` for people: a progress bar on a terminal, a table, and as the last line one JSON object."""
-    import rich.box
-    import rich.console
-    import rich.table
+    from keras_attention.tables import print_table
 
     bar = count_bar("evaluate")
     with bar:
@@ -183,15 +181,9 @@ def evaluate_and_print(run: str | pathlib.Path, **options: Any) -> dict[str, Any
             on_start=lambda total: bar.update(row, total=total),
             on_batch=lambda count: bar.update(row, advance=count),
         )
+    scores = [[name.replace("_", " "), f"{value:.2f}"] for name, value in result.items() if isinstance(value, float)]
     title = f"{run}: {result['sentences']} sentences, beam {result['beam_size']}"
-    table = rich.table.Table(title=title, box=rich.box.SIMPLE, pad_edge=False, min_width=len(title))
-    table.add_column("score")
-    table.add_column("value", justify="right")
-    for name, value in result.items():
-        if isinstance(value, float):
-            table.add_row(name.replace("_", " "), f"{value:.2f}")
-    console = rich.console.Console()
-    console.print(table)
+    print_table(title, ["score", "value"], scores, right=["value"])
     for group in result.get("by_length", []):
         print(
             "  ".join(

@@ -41,7 +41,7 @@ def write_heat_maps(run: RunDirectory) -> list[tuple[str, str]]:
         examples.append((text, best.text))
         if run.config.attention != "none":
             path = run.path / "plots" / f"attention-{number}.png"
-            attention_heat_map(path, best.alignment, best.source_tokens, best.tokens)
+            attention_heat_map(path, best.alignment, best.source_tokens, best.tokens, f"{text}\n→ {best.text}")
     return examples
 
 
