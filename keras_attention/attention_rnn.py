@@ -10,8 +10,9 @@ from keras_attention import cell_states
 from keras_attention.arguments import check_dropout
 from keras_attention.cells import AttentionCell, mean_alignment
 from keras_attention.fed_lstm import is_fed_lstm, run_fed_lstm
+from keras_attention.gather import gather_positions
 from keras_attention.masking import check_mask
-from keras_attention.recurrent import RecurrentStack, best_by_own_gradient, gather_positions, sequence_dropout
+from keras_attention.recurrent import RecurrentStack, best_by_own_gradient, sequence_dropout
 from keras_attention.stepping import run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -94,9 +95,9 @@ class AttentionRNN(keras.layers.Layer):
             self.cell.build((None, inputs_shape[-1]), memory_shape)
         self.built = True
 
-    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> None:
-        """None: a masked step's output is zeros, and nothing downstream need know."""
-        return
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
+        """The mask of the inputs for all outputs, None for the last one alone, as `keras.layers.RNN` has it."""
+        return previous_mask if self.return_sequences else None
 
     def call(
         self,
@@ -211,7 +212,9 @@ class AttentionRNN(keras.layers.Layer):
         """The recurrent cells alone, over all steps; a `RecurrentStack` by Keras' own layers, which may be fused."""
         cell = self.cell.cell
         if isinstance(cell, RecurrentStack):
-            hidden, final_state = cell(inputs, initial_state=state, recurrence=self.recurrence, training=training)
+            hidden, final_state = cell(
+                inputs, initial_state=state, recurrence=self.recurrence, inputs_mask=False, training=training
+            )
             return hidden, final_state
         names = list(state)
 
@@ -259,6 +262,7 @@ class AttentionRNN(keras.layers.Layer):
         length, depth = ops.shape(memory["values"])[1], cell.output_depth(memory["values"].shape[-1])
         heads = cell.num_alignments
         # What is random is drawn before the loop, whose body is then a function of its inputs on every backend.
+        noise = [*noise, cell_states.draw_noise(cell.cell, inputs) if training else {}]
         ones = ops.ones((batch, steps, depth), dtype=self.compute_dtype)
         random = {"outputs": self._dropout(ones, training=training)} if training and self.dropout else {}
         random.update({f"{n}.{name}": tensor for n, part in enumerate(noise) for name, tensor in part.items()})

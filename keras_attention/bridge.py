@@ -36,6 +36,7 @@ class Bridge(keras.layers.Layer):
         super().__init__(**kwargs)
         if kind not in BRIDGES or source not in BRIDGE_INPUTS:
             raise ValueError(f"Expected: kind in {BRIDGES} and source in {BRIDGE_INPUTS}. Received: {kind=}, {source=}")
+        self.supports_masking = True  # states have none to pass on
         self.kind = kind
         self.source = source
         self.state_names = list(state_names)
@@ -68,6 +69,10 @@ class Bridge(keras.layers.Layer):
         summary = self._summary(encoded)
         return {name: layer(summary) for name, layer in zip(self.state_names, self.projections, strict=True)}
 
+    def compute_mask(self, encoded: dict[str, Any], previous_mask: Any = None) -> None:
+        """None: a state has no positions."""
+        return
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -82,5 +87,6 @@ class Bridge(keras.layers.Layer):
             top = max((name for name in encoded["state"] if name[0] == "h"), key=lambda name: int(name[2:]))
             return encoded["state"][top]
         values = encoded["values"]  # zero at padding, so that the sum is over real positions
-        count = ops.maximum(ops.sum(ops.cast(encoded["mask"], values.dtype), axis=1, keepdims=True), 1)
-        return ops.sum(values, axis=1) / count
+        # In float32: float16 counts to 2048, and its sums end at 65504.
+        count = ops.maximum(ops.sum(ops.cast(encoded["mask"], "float32"), axis=1, keepdims=True), 1)
+        return ops.cast(ops.sum(ops.cast(values, "float32"), axis=1) / count, values.dtype)

@@ -96,10 +96,20 @@ def first_state(cell: Any, batch_size: Tensor | int, dtype: str) -> TensorDict:
     return state
 
 
-def step_cell(cell: Any, inputs: Tensor, state: TensorDict, training: bool | None) -> tuple[Tensor, TensorDict]:
-    """One step: inputs `(B, D)` give outputs `(B, U)` and the new state."""
+def draw_noise(cell: Any, inputs: Tensor) -> TensorDict:
+    """The random factors of one training pass that steps over inputs `(B, T, D)`; Keras' cells keep their own."""
+    return cell.draw_noise(inputs) if isinstance(cell, RecurrentStack) else {}
+
+
+def step_cell(
+    cell: Any, inputs: Tensor, state: TensorDict, training: bool | None, noise: TensorDict | None = None
+) -> tuple[Tensor, TensorDict]:
+    """One step: inputs `(B, D)` give outputs `(B, U)` and the new state.
+
+    `noise` is this step of what `draw_noise` returned; a cell that is given none draws by itself.
+    """
     if isinstance(cell, RecurrentStack):
-        return cell.step(inputs, state)
+        return cell.step(inputs, state, noise, training)
     new_state: TensorDict = {}
     outputs = inputs
     for place, inner in enumerate(flat_cells(cell)):

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_attention import cell_states
+from keras_attention.linear import by_rows
 from keras_attention.lstm import product
 from keras_attention.masking import check_mask
 from keras_attention.types import Shape, Tensor, TensorDict
@@ -222,15 +223,19 @@ class AttentionCell(keras.layers.Layer):
         noise: list[TensorDict] | None,
         training: bool | None,
     ) -> tuple[Tensor, TensorDict, Tensor]:
-        """One step, with noise drawn before: for loops. Alignments are `(B, M, 1, S)`, M of all heads together."""
+        """One step, with noise drawn before: for loops. Alignments are `(B, M, 1, S)`, M of all heads together.
+
+        `noise` is a dict for each attention and one more for the recurrent cell, of one step each: `(B, 1, N)`.
+        """
+        own = None if noise is None else {name: factors[:, 0] for name, factors in noise[-1].items()}
         if self.style == "bahdanau":
             query = ops.expand_dims(state["output"], 1)
             attentional, alignments, attention_state = self.attend(query, state, memory, noise, training)
             fed = self._fed(inputs, attentional[:, 0])
-            hidden, new_state = cell_states.step_cell(self.cell, fed, state, training)
+            hidden, new_state = cell_states.step_cell(self.cell, fed, state, training, own)
             return hidden, {**new_state, **attention_state, "output": hidden}, alignments
         fed = self._fed(inputs, state["attentional"]) if self.feeds else inputs
-        hidden, new_state = cell_states.step_cell(self.cell, fed, state, training)
+        hidden, new_state = cell_states.step_cell(self.cell, fed, state, training, own)
         attentional, alignments, attention_state = self.attend(
             ops.expand_dims(hidden, 1), state, memory, noise, training
         )
@@ -271,9 +276,13 @@ class AttentionCell(keras.layers.Layer):
         if self.attentional is not None:
             joined = ops.concatenate([*contexts, query], axis=-1)
             if not training or self.products == "float32":
-                return self.attentional(joined), alignment, new_state
+                return by_rows(self.attentional, joined), alignment, new_state
             kernel = ops.convert_to_tensor(self.attentional.kernel)
-            return self.activation(product(joined, kernel, self.products)), alignment, new_state
+            return (
+                self.activation(by_rows(lambda rows: product(rows, kernel, self.products), joined)),
+                alignment,
+                new_state,
+            )
         return ops.concatenate(contexts, axis=-1) if len(contexts) > 1 else contexts[0], alignment, new_state
 
     def get_config(self) -> dict[str, Any]:

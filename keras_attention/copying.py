@@ -55,6 +55,7 @@ class PointerGenerator(keras.layers.Layer):
         if copy_words < 1:
             raise ValueError(f"Expected: copy_words >= 1. Received: copy_words={copy_words}")
         self.autocast = False  # logits come in float32, and stay so
+        self.supports_masking = True
         self.copy_words = copy_words
         self.gate = keras.layers.Dense(1, activation="sigmoid", name="gate", dtype=self.dtype_policy)
 

@@ -77,6 +77,7 @@ class Decoder(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         if attention is None and (input_feeding or attentional_size is not None):
             raise ValueError(
                 "Input feeding and the attentional vector belong to attention. Expected: input_feeding=False and "
@@ -219,7 +220,7 @@ class Decoder(keras.layers.Layer):
         state, memory = self.start(encoded)
         embedded = self._word_dropout(self._dropout(embedded, training=training), training=training)
         if self.stepper is None:
-            hidden, _ = self.stack(embedded, initial_state=state, training=training)
+            hidden, _ = self.stack(embedded, initial_state=state, inputs_mask=False, training=training)
             outputs = self._dropout(hidden, training=training)
             alignments = _no_alignment(hidden[:, :, :1], ops.expand_dims(memory["mask"], 1))
         else:

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_attention import recurrent
+from keras_attention.masking import check_mask
 from keras_attention.recurrent import RecurrentStack
 from keras_attention.types import Shape, Tensor
 
@@ -27,12 +28,13 @@ class Encoder(keras.layers.Layer):
 
     Call arguments:
         embedded: float `(B, S, E)`.
-        mask: bool `(B, S)`, true at real words, which come before all padding. Every row holds at least one.
+        mask: bool `(B, S)`, true at real words, which come before all padding; all are real if `None`. Every row holds
+            at least one. A mask that rides on `embedded` (`keras.layers.Embedding(mask_zero=True)`) stands in for it.
         recurrence: `"layer"` or `"loop"`, see `RecurrentStack`.
         training: whether dropout applies.
 
     Returns:
-        A dict: `values` `(B, S, D)`, zero at padding; `mask` as it came; `state`, the final state of each layer as in
+        A dict: `values` `(B, S, D)`, zero at padding; `mask`; `state`, the final state of each layer as in
         `RecurrentStack`. D is `units`, or `2 * units` where bidirectional.
     """
 
@@ -51,6 +53,7 @@ class Encoder(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.stack = RecurrentStack(
             cell,
             units,
@@ -74,13 +77,23 @@ class Encoder(keras.layers.Layer):
         self.built = True
 
     def call(
-        self, embedded: Tensor, mask: Tensor, recurrence: str = "layer", training: bool | None = None
+        self,
+        embedded: Tensor,
+        mask: Tensor | None = None,
+        recurrence: str = "layer",
+        training: bool | None = None,
     ) -> dict[str, Any]:
+        check_mask("mask", mask, embedded)
+        mask = ops.ones(ops.shape(embedded)[:2], dtype="bool") if mask is None else mask
         lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
         embedded = self._word_dropout(self._dropout(embedded, training=training), training=training)
         values, state = self.stack(embedded, lengths, recurrence=recurrence, training=training)
         values = self._dropout(values, training=training) * ops.expand_dims(ops.cast(mask, values.dtype), 2)
         return {"values": values, "mask": mask, "state": state}
+
+    def compute_mask(self, embedded: Tensor, previous_mask: Any = None) -> dict[str, Any]:
+        """The mask that Keras sees belongs to the values."""
+        return {"mask": None, "state": dict.fromkeys(self.stack.final_names), "values": previous_mask}
 
     def get_config(self) -> dict[str, Any]:
         stack = self.stack

@@ -56,8 +56,9 @@ class LayerNormLSTMCell(keras.layers.Layer):
 
 
 def _normalise(z: Tensor) -> Tensor:
-    centred = z - ops.mean(z, axis=-1, keepdims=True)
-    return centred * ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + 1e-5)
+    values = ops.cast(z, "float32")  # squares pass the range of float16 from 256 on
+    centred = values - ops.mean(values, axis=-1, keepdims=True)
+    return ops.cast(centred * ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + 1e-5), z.dtype)
 
 
 def _forget_at_first(units: int) -> Any:

@@ -6,6 +6,7 @@ from keras import ops
 from keras_attention import alignment as alignments
 from keras_attention import scores as score_functions
 from keras_attention.arguments import ADDITIVE_SCORES, MONOTONIC
+from keras_attention.linear import linear
 from keras_attention.masking import both, check_mask
 from keras_attention.stepping import run_steps
 from keras_attention.types import Tensor, TensorDict
@@ -144,7 +145,7 @@ class AttentionMechanism(keras.layers.Layer):
         if self.alignment in MONOTONIC:
             weights, new_state = self._walk(scores, mask, query_mask, state, noise)
         else:
-            weights, new_state = alignments.NORMALISERS[self.alignment](scores, mask), dict(state)
+            weights, new_state = self._cast(alignments.NORMALISERS[self.alignment](scores, mask)), dict(state)
         if positions is not None:
             places = ops.arange(length, dtype="int32")
             weights = weights * self._cast(alignments.gaussian(places, positions, self.half_width))
@@ -181,7 +182,7 @@ class AttentionMechanism(keras.layers.Layer):
             coverage = ops.reshape(gather_windows(ops.expand_dims(coverage, -1), places), (-1, width))
         scores = self._scores(ops.reshape(query, (-1, 1, depth)), values, keys, coverage)
         scores = ops.reshape(scores, (batch, steps, width))
-        weights = alignments.NORMALISERS[self.alignment](scores, mask)
+        weights = self._cast(alignments.NORMALISERS[self.alignment](scores, mask))
         if positions is not None:
             weights = weights * self._cast(alignments.gaussian(places, positions, self.half_width))
         if query_mask is not None:
@@ -222,8 +223,8 @@ class AttentionMechanism(keras.layers.Layer):
                 real = ops.cast(query_mask, "int32")
                 earlier = ops.cumsum(real, axis=1) - real
             return None, ops.minimum(ops.expand_dims(state["step"], 1) + earlier, last)
-        hidden = ops.tanh(ops.matmul(query, self._cast(self.position_kernel)))
-        share = ops.matmul(hidden, ops.expand_dims(self._cast(self.position_vector), 1))[:, :, 0]
+        hidden = ops.tanh(linear(query, self._cast(self.position_kernel)))
+        share = linear(hidden, ops.expand_dims(self._cast(self.position_vector), 1))[:, :, 0]
         positions = ops.cast(lengths, "float32") * ops.sigmoid(ops.cast(share, "float32"))
         # A saturated sigmoid gives S itself; only the window is clamped, the Gaussian keeps its centre and gradient.
         centres = ops.minimum(ops.cast(ops.floor(ops.stop_gradient(positions)), "int32"), last)
@@ -275,7 +276,7 @@ class AttentionMechanism(keras.layers.Layer):
 
     def _scores(self, query: Tensor, value: Tensor, key: Tensor | None, coverage: Tensor | None = None) -> Tensor:
         scores = self._plain_scores(query, value, None if key is None else self._cast(key), coverage)
-        return scores * self._cast(self.scale) if self.use_scale else scores
+        return scores * ops.cast(self.scale, scores.dtype) if self.use_scale else scores
 
     def _plain_scores(self, query: Tensor, value: Tensor, key: Tensor | None, coverage: Tensor | None) -> Tensor:
         if self.score == "location":
@@ -294,7 +295,7 @@ class AttentionMechanism(keras.layers.Layer):
         return self._additive_scores(query, key, coverage)
 
     def _additive_scores(self, query: Tensor, key: Tensor, coverage: Tensor | None) -> Tensor:
-        projected = ops.matmul(query, self._cast(self.query_kernel))
+        projected = linear(query, self._cast(self.query_kernel))
         vector, bias = self.vector, None
         if self.score == "normalized_additive":
             vector = self.factor * score_functions.unit_vectors(ops.convert_to_tensor(vector))

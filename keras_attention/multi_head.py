@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_attention.attention import ARGUMENTS, LuongAttention
+from keras_attention.linear import linear
 from keras_attention.masking import check_mask
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -138,7 +139,7 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         noise = self.draw_noise(query, value) if training and noise is None else noise or {}
         heads, steps = self.num_heads, ops.shape(query)[1]
         noise = {name: self._fold_noise(tensor, steps) for name, tensor in noise.items()}
-        queries = self._fold(self._heads(ops.matmul(query, self._cast(self.query_kernel)), steps))
+        queries = self._fold(self._heads(linear(query, self._cast(self.query_kernel)), steps))
         keys = self._fold(self._cast(self.project_keys(value) if key is None else key))
         masks = [None if mask is None else ops.repeat(mask, heads, axis=0) for mask in (query_mask, value_mask)]
         inner = None if state is None else {name: self._fold(tensor) for name, tensor in state.items()}
@@ -166,11 +167,11 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         sums = ops.matmul(ops.reshape(weights, (batch, self.num_heads * steps, length)), value)
         if self.num_heads == 1:
             # TensorFlow 2.21 on a processor gets (B, 1, T, D) x (1, D, d) wrong, past its memory (its issue 117700).
-            return ops.matmul(ops.matmul(sums, self._cast(self.value_kernel)[0]), self._cast(self.output_kernel))
+            return linear(linear(sums, self._cast(self.value_kernel)[0]), self._cast(self.output_kernel))
         sums = ops.reshape(sums, (batch, self.num_heads, steps, depth))
         parts = ops.transpose(ops.matmul(sums, self._cast(self.value_kernel)), (0, 2, 1, 3))
         inner = self.output_kernel.shape[0]
-        return ops.matmul(ops.reshape(parts, (batch, steps, inner)), self._cast(self.output_kernel))
+        return linear(ops.reshape(parts, (batch, steps, inner)), self._cast(self.output_kernel))
 
     def _heads(self, tensor: Tensor, length: Tensor | int) -> Tensor:
         """`(B, length, H * size)` to `(B, H, length, size)`."""

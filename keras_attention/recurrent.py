@@ -1,4 +1,4 @@
-"""Length-aware recurrent stacks over right-padded batches, and the gathers they need.
+"""Length-aware recurrent stacks over right-padded batches.
 
 The recurrent core never sees a mask. Padding on the right cannot reach a valid position of a forward pass; a backward
 pass reads each row reversed within its own length, so that its padding stays on the right too. That keeps the stock
@@ -11,34 +11,14 @@ import keras
 from keras import ops
 
 from keras_attention.arguments import check_dropout
+from keras_attention.gather import last_position, reverse_within_length
 from keras_attention.layer_norm_lstm import LayerNormLSTMCell
 from keras_attention.lstm import run_lstm, run_lstms
+from keras_attention.masking import check_mask
 from keras_attention.stepping import RECURRENCES, run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
 CELLS = ("lstm", "gru", "layer_norm_lstm")
-
-
-def gather_positions(sequence: Tensor, positions: Tensor) -> Tensor:
-    """`sequence[b, positions[b, n]]`: `(B, S, D)` and int `(B, N)` give `(B, N, D)`.
-
-    Written as one gather over the flattened rows, a form that every exported format has.
-    """
-    batch, length, depth = ops.shape(sequence)
-    first = ops.arange(batch, dtype="int32")[:, None] * ops.cast(length, "int32")
-    return ops.take(ops.reshape(sequence, (-1, depth)), first + ops.cast(positions, "int32"), axis=0)
-
-
-def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
-    """Each row's first `lengths[b]` positions in reverse; its padding stays where it is. Its own inverse."""
-    positions = ops.arange(ops.shape(sequence)[1], dtype="int32")[None, :]
-    lengths = ops.expand_dims(lengths, 1)
-    return gather_positions(sequence, ops.where(positions < lengths, lengths - 1 - positions, positions))
-
-
-def last_position(sequence: Tensor, lengths: Tensor) -> Tensor:
-    """`sequence[b, lengths[b] - 1]`: `(B, S, D)` gives `(B, D)`; a row of length 0 gives its position 0."""
-    return gather_positions(sequence, ops.maximum(lengths - 1, 0)[:, None])[:, 0]
 
 
 def sequence_dropout(share: float, variational: bool, dtype: Any) -> keras.layers.Dropout:
@@ -112,9 +92,12 @@ class RecurrentStack(keras.layers.Layer):
     Call arguments:
         inputs: float `(B, S, D)`.
         lengths: int `(B,)`; `None` stands for rows without padding.
+        mask: bool `(B, S)`, true at real positions, which come before all padding; it stands in for `lengths`.
         initial_state: a state as `step` returns it, for a stack that is not bidirectional; zeros if `None`.
         recurrence: `"layer"` calls the stock Keras layers (training; ONNX), `"loop"` runs the same cells by `run_cell`
             (TFLite).
+        inputs_mask: the name under which Keras hands over a mask that rides on the inputs; it stands in for `mask`.
+            `False`: rows are run to the end.
         training: whether dropout applies.
 
     Returns:
@@ -139,6 +122,7 @@ class RecurrentStack(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         if cell not in CELLS:
             raise ValueError(f"Unknown recurrent cell. Expected: one of {CELLS}. Received: cell={cell!r}")
         if units < 1 or num_layers < 1:
@@ -178,6 +162,11 @@ class RecurrentStack(keras.layers.Layer):
         kinds = ("h", "c") if self.has_cell_state else ("h",)
         return [f"{kind}_{index}" for index in range(self.num_layers) for kind in kinds]
 
+    @property
+    def final_names(self) -> list[str]:
+        """The names of the tensors in the final state that `call` returns."""
+        return [name for name in self.state_names if name[0] == "h" or self.return_cell_state]
+
     def build(self, inputs_shape: Shape) -> None:
         depth = inputs_shape[-1]
         for layers in self.layers:
@@ -192,10 +181,16 @@ class RecurrentStack(keras.layers.Layer):
         lengths: Tensor | None = None,
         initial_state: TensorDict | None = None,
         recurrence: str = "layer",
+        mask: Tensor | None = None,
+        inputs_mask: Tensor | bool | None = None,
         training: bool | None = None,
     ) -> tuple[Tensor, TensorDict]:
         if recurrence not in RECURRENCES:
             raise ValueError(f"Expected: recurrence in {RECURRENCES}. Received: recurrence={recurrence!r}")
+        mask = inputs_mask if mask is None and inputs_mask is not False else mask
+        if lengths is None and mask is not None:
+            check_mask("mask", mask, inputs)
+            lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
         final_state: TensorDict = {}
         outputs = inputs
         for index, layers in enumerate(self.layers):
@@ -214,12 +209,41 @@ class RecurrentStack(keras.layers.Layer):
                 final_state[name] = ops.concatenate(states, axis=-1) if len(states) > 1 else states[0]
         return outputs, final_state
 
-    def step(self, inputs: Tensor, state: TensorDict) -> tuple[Tensor, TensorDict]:
-        """One time step of a stack that is not bidirectional: inputs `(B, D)` give outputs `(B, units)` and a state."""
+    def draw_noise(self, inputs: Tensor) -> TensorDict:
+        """The factors `(B, T, units)` of one training pass' dropout below each layer from the second on, by name.
+
+        For callers that step in a loop, where only TensorFlow allows a draw; `inputs` `(B, T, ...)` give B and T.
+        """
+        if not self.dropout or self.num_layers == 1:
+            return {}
+        ones = ops.ones((*ops.shape(inputs)[:2], self.units), dtype=self.compute_dtype)
+        return {f"dropout_{index}": self._dropout(ones, training=True) for index in range(1, self.num_layers)}
+
+    def step(
+        self, inputs: Tensor, state: TensorDict, noise: TensorDict | None = None, training: bool | None = None
+    ) -> tuple[Tensor, TensorDict]:
+        """One time step of a stack that is not bidirectional: inputs `(B, D)` give outputs `(B, units)` and a state.
+
+        Args:
+            inputs: float `(B, D)`.
+            state: the state before, by the names of `state_names`.
+            noise: this step `(B, units)` of what `draw_noise` returned; drawn here if `None`.
+            training: whether dropout between the layers applies.
+        """
+        if training and self.weight_dropout:
+            raise ValueError(
+                "Expected: weight_dropout=0 in a stack that is stepped in training. "
+                f"Received: weight_dropout={self.weight_dropout}"
+            )
+        if training and noise is None:
+            noise = {name: factors[:, 0] for name, factors in self.draw_noise(ops.expand_dims(inputs, 1)).items()}
+        noise = noise if training and noise else {}
         new_state: TensorDict = {}
         outputs = inputs
         for index, (layer,) in enumerate(self.layers):
             below = outputs if self.residual and index > 0 else None
+            if f"dropout_{index}" in noise:
+                outputs = outputs * noise[f"dropout_{index}"]
             outputs, states = layer.cell(outputs, self._layer_state(state, index))
             outputs = outputs if below is None else outputs + below
             for name, value in zip(("h", "c"), states, strict=False):

@@ -4,13 +4,16 @@ Each compares every query `h_t` with every key `h_s`:
 
     query `(B, T, D)`, key `(B, S, D)`  ->  scores `(B, T, S)`
 
-Weights are arguments; `keras_attention.attention` owns them.
+Weights are arguments; `keras_attention.attention` owns them. Scores of float16 tensors are float32: a dot product
+passes 65504, the most that float16 holds, and the softmax of an infinity is NaN.
 """
 
 import math
 
+import keras
 from keras import ops
 
+from keras_attention.linear import linear
 from keras_attention.types import Tensor
 
 # Below this squared norm a vector counts as zero: its cosine with anything is 0, with a finite gradient.
@@ -28,11 +31,11 @@ def dot_score(query: Tensor, key: Tensor) -> Tensor:
             "The dot product needs a query and a key of one depth; score='general' compares different depths. "
             f"Expected: query.shape[-1] == key.shape[-1]. Received: query.shape={query.shape}, key.shape={key.shape}"
         )
-    return ops.matmul(query, ops.swapaxes(key, -1, -2))
+    return ops.matmul(_wide(query), ops.swapaxes(_wide(key), -1, -2))
 
 
 def scaled_dot_score(query: Tensor, key: Tensor) -> Tensor:
-    """`h_t . h_s / sqrt(D)` (Vaswani et al. 2017, equation 1). The query is scaled, so that float16 cannot overflow."""
+    """`h_t . h_s / sqrt(D)` (Vaswani et al. 2017, equation 1)."""
     return dot_score(query / math.sqrt(query.shape[-1]), key)
 
 
@@ -46,7 +49,7 @@ def general_score(query: Tensor, value: Tensor, kernel: Tensor) -> Tensor:
 
     To step over a fixed memory, project it once with `general_key` and use `dot_score`: the same numbers.
     """
-    return dot_score(ops.matmul(query, kernel), value)
+    return dot_score(linear(query, kernel), value)
 
 
 def general_key(value: Tensor, kernel: Tensor) -> Tensor:
@@ -80,7 +83,15 @@ def additive_score(
     if coverage is not None:
         projected_key = projected_key + ops.expand_dims(coverage, -1) * coverage_vector
     hidden = ops.tanh(ops.expand_dims(projected_query, 2) + ops.expand_dims(projected_key, 1))
-    return ops.squeeze(ops.matmul(hidden, ops.expand_dims(vector, -1)), axis=-1)
+    factor = None
+    if _is_float16(vector):
+        # In float32 the hidden layer would take twice the memory. A power of two changes no digit of the vector, and
+        # with it no sum passes 1.
+        total = ops.sum(ops.absolute(ops.cast(vector, "float32")))
+        factor = ops.exp2(ops.ceil(ops.log2(ops.maximum(total, 1.0))))
+        vector = ops.cast(ops.cast(vector, "float32") / factor, "float16")
+    scores = ops.squeeze(linear(hidden, ops.expand_dims(vector, -1)), axis=-1)
+    return scores if factor is None else ops.cast(scores, "float32") * factor
 
 
 def location_score(query: Tensor, kernel: Tensor, source_length: Tensor | int) -> Tensor:
@@ -95,7 +106,7 @@ def location_score(query: Tensor, kernel: Tensor, source_length: Tensor | int) -
         ValueError: if S is known and greater than `max_source_length`.
     """
     check_source_length(source_length, kernel.shape[-1])
-    return ops.matmul(query, kernel)[:, :, :source_length]
+    return linear(_wide(query), _wide(kernel))[:, :, :source_length]
 
 
 def check_source_length(source_length: Tensor | int | None, max_source_length: int | None) -> None:
@@ -113,6 +124,15 @@ def unit_vectors(vectors: Tensor) -> Tensor:
     values = ops.cast(vectors, "float32")
     squared = ops.sum(values * values, axis=-1, keepdims=True)
     return ops.cast(values * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM)), vectors.dtype)
+
+
+def _is_float16(tensor: Tensor) -> bool:
+    return bool(keras.backend.standardize_dtype(tensor.dtype) == "float16")
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """The tensor in a type whose products cannot pass its range."""
+    return ops.cast(tensor, "float32") if _is_float16(tensor) else tensor
 
 
 def cosine_score(query: Tensor, key: Tensor) -> Tensor:

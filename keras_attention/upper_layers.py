@@ -48,6 +48,7 @@ class UpperLayers(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         if num_layers < 2:
             raise ValueError(f"Expected: num_layers >= 2, of which the lowest attends. Received: {num_layers=}")
         policy = self.dtype_policy

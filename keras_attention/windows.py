@@ -5,7 +5,7 @@ A window has a static width, so that the graph's shapes stay known; what sticks 
 
 from keras import ops
 
-from keras_attention.recurrent import gather_positions
+from keras_attention.gather import gather_positions
 from keras_attention.types import Tensor
 
 

@@ -65,6 +65,41 @@ def test_low_precision_equals_the_reference(name, dtype):
     assert {keras.backend.standardize_dtype(tensor.dtype) for tensor in (context, weights)} == {dtype}
 
 
+BEYOND_FLOAT16 = {
+    "dot": {"scale": 4.0},
+    "scaled_dot": {},
+    "general": {"kernel": np.eye(8)},
+    "additive": {
+        "query_kernel": np.zeros((8, 1009)),
+        "key_kernel": np.full((8, 1009), 1 / 4096),
+        "vector": [100] * 1009,
+    },
+    "location": {"kernel": np.tile([16.0, 64, 128, 32, 0, 0, 0], (8, 1))},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "mixed_float16"])
+@pytest.mark.parametrize("window", [None, "local_m"])
+@pytest.mark.parametrize("score", BEYOND_FLOAT16)
+def test_scores_beyond_the_range_of_float16(score, window, dtype):
+    """All scores pass 65504, and lie so far apart that the largest has the whole weight."""
+    arguments = {"score": score, "window": window, "half_width": 1, "use_scale": "scale" in BEYOND_FLOAT16[score]}
+    arguments |= {"units": 1009} if score == "additive" else {"max_source_length": 7} if score == "location" else {}
+    layer = LuongAttention(**arguments, dtype=dtype)
+    value = np.tile(np.array([[[64.0], [256.0], [128.0], [512.0]]], "float32"), (1, 1, 8))
+    query = np.full((1, 1, 8), 256.0, "float32")
+    layer.build(query.shape, value.shape)
+    for weight in layer.weights:
+        weight.assign(BEYOND_FLOAT16[score][weight.name])
+    # A window about position 0 ends at 1.
+    best = 1 if window else 2 if score == "location" else 3
+    context, weights = layer(query, value, return_attention_scores=True)
+    np.testing.assert_array_equal(numpy(weights)[0, 0], np.eye(4)[best])
+    np.testing.assert_array_equal(numpy(context)[0, 0], value[0, best])
+    slopes = gradient(lambda query: ops.sum(ops.cast(layer(query, value), "float32")), query)
+    assert np.isfinite(slopes).all()
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 def test_bahdanau_attention_is_the_additive_score(normalize):
     score = "normalized_additive" if normalize else "additive"

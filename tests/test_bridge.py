@@ -33,6 +33,15 @@ def test_a_dense_bridge_reads_one_summary(source: str) -> None:
         np.testing.assert_allclose(numpy(found[name]), np.tanh(summary @ kernel + bias), rtol=1e-5, atol=1e-6)
 
 
+def test_a_mean_of_more_positions_than_float16_counts() -> None:
+    bridge = Bridge("dense", "mean", ["h_0"], 1, dtype="mixed_float16")
+    shape = (1, 70_000, 1)
+    bridge.build({"values": shape, "mask": shape[:2], "state": {}})
+    bridge.weights[0].assign([[0.5]])
+    found = bridge({"values": np.full(shape, 0.75, "float16"), "mask": np.ones(shape[:2], bool), "state": {}})
+    assert numpy(found["h_0"])[0, 0] == pytest.approx(np.tanh(0.375), abs=1e-3)  # float16 keeps 11 bits
+
+
 def test_a_copying_bridge_hands_states_over_by_name() -> None:
     state = {name: normal(BATCH, UNITS, seed=seed) for seed, name in enumerate(("c_0", "h_0", "c_1", "h_1"))}
     bridge = Bridge("copy", "mean", ["h_0", "c_0", "h_1", "c_1"], UNITS)

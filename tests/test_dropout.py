@@ -18,7 +18,7 @@ from keras_attention import (
     MultiHeadLuongAttention,
     RecurrentStack,
 )
-from keras_attention.self_attention import AttentionBlock
+from keras_attention.attention_block import AttentionBlock
 from keras_attention.upper_layers import UpperLayers
 from tests import reference
 from tests.cell_reference import normal, numpy, source_mask
@@ -55,6 +55,56 @@ def test_a_stack_drops_the_inputs_of_its_upper_layers(residual: bool, variationa
     below = lstm(inputs, stack.layers[0][0])
     expected = lstm(np.zeros_like(below), stack.layers[1][0]) + (below if residual else 0.0)
     np.testing.assert_allclose(numpy(stack(inputs, training=True)[0]), expected, **FLOAT32)
+
+
+WAYS = {"fed": {}, "bahdanau": {"style": "bahdanau"}, "masked": {"input_feeding": False}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_stepped_stack_drops_the_inputs_of_its_upper_layers(residual: bool, way: str) -> None:
+    """Whatever is fed, nothing of it reaches the second layer: it reads zeros at every step, in a run and stepped."""
+    stack = RecurrentStack("lstm", UNITS, 2, dropout=ALL, residual=residual, return_cell_state=True)
+    rnn = AttentionRNN(AttentionCell(stack, LuongAttention(), **WAYS[way]), return_state=True)
+    inputs, values = normal(BATCH, STEPS, DEPTH), normal(BATCH, POSITIONS, VALUES)
+    mask = np.ones((BATCH, STEPS), bool) if way == "masked" else None
+    randomised(rnn, inputs.shape, values.shape)
+    found = rnn(inputs, values, mask=mask, training=True)[1]
+    expected = lstm(np.zeros((BATCH, STEPS, UNITS)), stack.layers[1][0])[:, -1]
+    np.testing.assert_allclose(numpy(found["h_1"]), expected, **FLOAT32)
+    kept = numpy(rnn(inputs, values, mask=mask)[1]["h_1"])
+    assert (np.abs(kept - expected) > 1e-2).any()  # far above what float32 rounds
+    memory = rnn.cell.prepare_memory(values)
+    for training in (True, False):
+        state = rnn.cell.initial_state(memory)
+        for t in range(STEPS):
+            state = rnn.cell(inputs[:, t], state, memory, training=training)[1]
+        np.testing.assert_allclose(numpy(state["h_1"]), expected if training else kept, **FLOAT32)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_what_a_stepped_stack_drops(variational: bool) -> None:
+    stack = RecurrentStack("gru", 101, 3, dropout=0.75, variational_dropout=variational)
+    noise = {name: numpy(factors) for name, factors in stack.draw_noise(normal(BATCH, STEPS, DEPTH)).items()}
+    assert sorted(noise) == ["dropout_1", "dropout_2"]
+    for factors in noise.values():
+        assert factors.shape == (BATCH, STEPS, 101)
+        assert set(np.unique(factors)) == {0.0, 4.0}
+        # At least 202 draws of 1/4: five standard deviations of their mean are 0.153.
+        assert (factors > 0).mean() == pytest.approx(0.25, abs=0.153)
+        assert (factors == factors[:, :1]).all() == variational
+        assert (factors[0] != factors[1]).any()
+    assert (noise["dropout_1"] != noise["dropout_2"]).any()
+    assert not RecurrentStack("gru", 101, 3).draw_noise(normal(BATCH, STEPS, DEPTH))
+
+
+def test_a_stepped_stack_has_no_weight_dropout() -> None:
+    stack = RecurrentStack("lstm", UNITS, weight_dropout=0.5, return_cell_state=True)
+    rnn = AttentionRNN(AttentionCell(stack, LuongAttention()))
+    inputs, values = normal(BATCH, STEPS, DEPTH), normal(BATCH, POSITIONS, VALUES)
+    assert np.isfinite(numpy(rnn(inputs, values))).all()
+    with pytest.raises(ValueError, match=r"Expected: weight_dropout=0 in a stack that is stepped.*Received: .*=0.5"):
+        rnn(inputs, values, training=True)
 
 
 @pytest.mark.parametrize("kind", ["dropout", "word_dropout"])

@@ -49,6 +49,21 @@ def test_the_cell_is_that_of_the_paper():
         np.testing.assert_allclose(c[b], memory, **FLOAT32)
 
 
+def test_sums_whose_squares_pass_the_range_of_float16():
+    """Sums of 1000 and -1000 become 1 and -1."""
+    cell = LayerNormLSTMCell(2, dtype="mixed_float16")
+    cell.build((None, 1))
+    cell.kernel.assign([[1000.0, -1000.0] * 4])
+    cell.bias.assign(np.zeros(8))
+    hidden, memory = (
+        numpy(state)[0] for state in cell(np.ones((1, 1), "float16"), [np.zeros((1, 2), "float16")] * 2)[1]
+    )
+    expected = sigmoid(np.array([1.0, -1.0])) * np.tanh([1.0, -1.0])
+    outputs = sigmoid(np.array([1.0, -1.0])) * np.tanh(normalise(expected))
+    np.testing.assert_allclose(memory, expected, rtol=3e-3)  # float16 keeps 11 bits
+    np.testing.assert_allclose(hidden, outputs, rtol=3e-3)  # as above
+
+
 def test_small_sums_are_normalised_with_the_epsilon_of_the_paper():
     """A variance of 1e-5 counts as twice that: sums of +-sqrt(1e-5) become +-sqrt(1 / 2)."""
     cell = LayerNormLSTMCell(2)

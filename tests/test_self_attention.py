@@ -6,7 +6,8 @@ import pytest
 from keras import ops
 
 from keras_attention import AttentionDecoder, AttentionEncoder, EncoderDecoder, Seq2SeqConfig, build_seq2seq
-from keras_attention.self_attention import AttentionBlock, encode_positions
+from keras_attention.attention_block import AttentionBlock
+from keras_attention.self_attention import encode_positions
 from tests.reference import softmax
 
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # float32 through three sums of products

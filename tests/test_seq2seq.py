@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_attention import Encoder, EncoderDecoder, RecurrentStack, Seq2SeqConfig, build_seq2seq
 from keras_attention.config import ATTENTIONS
-from keras_attention.recurrent import last_position, reverse_within_length
+from keras_attention.gather import last_position, reverse_within_length
 from keras_attention.search import beam_search
 from tests import reference
 from tests.parts import fast
