@@ -207,7 +207,8 @@ def plan_model(
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+        wanted = "a JSON file with fields of Seq2SeqConfig, or a run directory"
+        raise UserError(f"{file}: cannot be read: {error.strerror}. Expected {wanted}") from None
     except ValueError:
         content = None
     model = content.get("model") if path.is_dir() and isinstance(content, dict) else content
@@ -271,7 +272,7 @@ def read_lines(path: pathlib.Path) -> list[str]:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}. Expected a UTF-8 text file") from None
     lines = []
     for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), start=1):
         try:

@@ -85,7 +85,9 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     path = directory / "manifest.json"
     if not path.is_file():
         raise ArtefactError(
-            f"{directory} is not an artefact: it has no manifest.json. Expected a directory that `export` wrote."
+            f"{directory} is not an artefact: "
+            f"{'it has no manifest.json' if directory.is_dir() else 'there is no such directory'}. "
+            "Expected a directory that `export` wrote."
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -1152,4 +1154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

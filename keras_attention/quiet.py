@@ -16,6 +16,7 @@ LOG_LINE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog"
     rb"|[IWE]\d{4} \d\d:\d\d:\d\d"
     rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
+    rb"|INFO: (Created|Initialized) TensorFlow Lite "
 )
 """Lines of absl's and TensorFlow's log, up to level E: what is an error for the user comes as an exception."""
 

@@ -110,8 +110,17 @@ class RunDirectory:
         """
         path = pathlib.Path(path)
         file = path / "config.json"
+        if path.is_file():
+            raise UserError(
+                f"{path}: a file. Expected the folder that `keras-attention train` wrote. Try {path.parent}"
+            )
         if not path.is_dir():
             raise UserError(f"{path}: no such run directory. Expected a folder that `keras-attention train` wrote")
+        if (path / "manifest.json").exists() and not file.exists():
+            raise UserError(
+                f"{path}: an artefact, which `export` wrote from a run. Expected a folder that `keras-attention train` "
+                f"wrote. An artefact translates by itself: python {path / 'runtime.py'}"
+            )
         try:
             metadata = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:

@@ -163,6 +163,19 @@ def test_a_bad_run_directory_names_the_file(change, parts, toy_run, tmp_path) ->
     fails(run_command("translate", run, stdin=b"abc\n"), *parts)
 
 
+def test_what_is_no_run_directory_is_told_by_its_kind(toy_run, tmp_path) -> None:
+    fails(run_command("translate", toy_run.model_path), "model.keras: a file", f"Try {toy_run.path}")
+    (tmp_path / "manifest.json").write_text("{}")
+    fails(run_command("translate", tmp_path), "an artefact", f"python {tmp_path / 'runtime.py'}")
+
+
+@pytest.mark.once(reason="export runs on TensorFlow")
+def test_what_is_no_artefact_is_told_by_its_kind(toy_run, tmp_path) -> None:
+    fails(run_command("verify", tmp_path / "nowhere"), "nowhere is not an artefact: there is no such directory")
+    fails(run_command("benchmark", toy_run.path), "is not an artefact: it has no manifest.json")
+    fails(run_command("plan", tmp_path / "nowhere"), "nowhere: cannot be read: No such file", "or a run directory")
+
+
 def test_tokenizers_of_another_run_are_noticed(toy_run, tmp_path) -> None:
     run = tmp_path / "run"
     shutil.copytree(toy_run.path, run)
