@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bench import benchmark
     from .exporter import export
+    from .result import ExportResult
     from .verification import verify
 
-__all__ = ["benchmark", "export", "verify"]
+__all__ = ["ExportResult", "benchmark", "export", "verify"]
 
-_HOMES = {"benchmark": "bench", "export": "exporter", "verify": "verification"}
+_HOMES = {"ExportResult": "result", "benchmark": "bench", "export": "exporter", "verify": "verification"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,8 +4,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Set
@@ -15,9 +13,10 @@ import numpy as np
 
 from keras_attention.errors import UserError
 
-from . import reference, runtime
+from . import child_process, integrity, reference, runtime
+from .backends import open_backend
 from .reference import Reference
-from .verification import REFERENCE_FILE, open_backend
+from .verification import REFERENCE_FILE
 
 RUNTIMES = {
     "saved_model": "TensorFlow",
@@ -122,8 +121,9 @@ def peak_memory(
         (pathlib.Path(work) / "manifest.json").write_text(json.dumps(dict(manifest)), encoding="utf-8")
         np.savez(pathlib.Path(work) / "inputs.npz", allow_pickle=False, **inputs)
         arguments = [runtime.__file__, str(directory), names[0], graph, work]
-        command = [sys.executable, "-P", "-c", PEAK, *arguments]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+        finished = child_process.run(["-c", PEAK, *arguments], text=True)
+        finished.check_returncode()
+        return int(finished.stdout.split()[-1])
 
 
 def repeat(call: Callable[[Any], Any], inputs: list[Any], seconds: float, least: int = 3) -> list[float]:
@@ -176,8 +176,10 @@ def benchmark(directory: str | pathlib.Path, seconds: float = 3.0, threads: int 
     directory = pathlib.Path(directory)
     try:
         manifest = runtime.read_manifest(directory)
-        runtime.check_file(directory, manifest, REFERENCE_FILE)
-        return measure(directory, manifest, reference.load(directory / REFERENCE_FILE), seconds, threads, True)
+        for problem in integrity.impossible(manifest):
+            raise UserError(f"{directory / 'manifest.json'}: {problem}. Export again")
+        cases = reference.load(runtime.check_file(directory, manifest, REFERENCE_FILE))
+        return measure(directory, manifest, cases, seconds, threads, True)
     except runtime.ArtefactError as error:
         raise UserError(str(error)) from None
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.output_scores import TASK_METRIC
@@ -102,6 +103,25 @@ def check_ranges(precision: str, calibration: Sequence[Any] | None, source_lengt
         )
     if source_length < 2:
         raise UserError(f"Expected: source_length of 2 or more, EOS counted. Received: {source_length}")
+
+
+def check_float16(model: Any, formats: Sequence[str]) -> None:
+    """Raises UserError for a weight that a float16 TFLite file would change to another number."""
+    for weight in getattr(model, "weights", ()) if "tflite" in formats else ():
+        values = np.asarray(weight)
+        if values.dtype.kind != "f" or not values.size:
+            continue
+        largest = float(np.abs(values).max())
+        if not largest <= np.finfo(np.float16).max:
+            fault, bound = "too large", f"at most {np.finfo(np.float16).max:g}"
+        elif 0 < largest < np.finfo(np.float16).tiny:
+            fault, bound = "too small", f"at least {np.finfo(np.float16).tiny:.1g}"
+        else:
+            continue
+        raise UserError(
+            f"The weight {weight.path} is {fault} for float16. Expected: {bound} as its largest number. "
+            f"Received: {largest:g}. Export in float32, or as ONNX alone (--to onnx)"
+        )
 
 
 def check_backend() -> None:

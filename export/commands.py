@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -72,7 +74,7 @@ def export_run(
         samples = read_sentences(pathlib.Path(sentences))
     ranges = None if calibration is None else read_sentences(pathlib.Path(calibration))
     output = pathlib.Path(run) / "export" if output is None else pathlib.Path(output)
-    with stages(console) as progress, failures_shown(console), requirements():
+    with ended_by_signals(), stages(console) as progress, failures_shown(console), requirements():
         task = progress.add_task("loading", total=None)
         from keras_attention.run_directory import RunDirectory
         from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET
@@ -107,7 +109,7 @@ def export_run(
             progress=lambda message: progress.update(task, description=message),
         )
     # Eighty columns are enough for the figures; the operators of each format follow as lines.
-    columns, rows = report.header(written), report.table(written)
+    columns, rows = report.header(written.report), report.table(written.report)
     shown = [number for number, column in enumerate(columns) if column not in ("p90 ms", "operators")]
     print_table(
         f"{output}: exported and verified against Keras",
@@ -118,7 +120,7 @@ def export_run(
         console.print(f"{row[0]}: {row[-1]}", markup=False, highlight=False)
     for parity in written.parities:
         if parity.loss:
-            console.print(f"{parity.format}, {written.precision}: {parity.loss}", markup=False, highlight=False)
+            console.print(f"{parity.format}, {written.report.precision}: {parity.loss}", markup=False, highlight=False)
         for line in report.placed(parity):
             console.print(line, markup=False, highlight=False)
     for warning in written.warnings:
@@ -288,6 +290,25 @@ def stages(console: Console) -> Iterator[Progress]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield progress
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end this process as an interrupt does: converters end with it, and no folder is left."""
+
+    def end(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    former = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores the second
+                former[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

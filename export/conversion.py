@@ -6,13 +6,11 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from . import litert, to_onnx
+from . import child_process, litert, to_onnx
 from .errors import ConversionError, is_disk_full
 from .graphs import Graph
 
@@ -21,7 +19,7 @@ from .graphs import Graph
 def background() -> Iterator[Callable[..., None]]:
     """Gives a function that starts a conversion; the context ends when all of them have.
 
-    Raises what the first conversion that failed has raised.
+    Raises what the first conversion that failed has raised. An interrupt ends the converters, too.
     """
     with ThreadPoolExecutor() as pool:  # the threads only wait for their processes
         started: list[Future[None]] = []
@@ -29,9 +27,13 @@ def background() -> Iterator[Callable[..., None]]:
         def start(convert: Callable[..., None], *arguments: Any) -> None:
             started.append(pool.submit(convert, *arguments))
 
-        yield start
-        for conversion in started:
-            conversion.result()
+        try:
+            yield start
+            for conversion in started:
+                conversion.result()
+        except (KeyboardInterrupt, SystemExit):
+            child_process.end_all()
+            raise
 
 
 def convert_to_tflite(
@@ -92,8 +94,8 @@ def run_converter(format_name: str, program: str, arguments: Sequence[str], outp
         "CUDA_VISIBLE_DEVICES": "-1",
         "KERAS_BACKEND": "tensorflow",
     }
-    command = [sys.executable, "-P", *([] if program.endswith(".py") else ["-m"]), program, *arguments]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    words = [*([] if program.endswith(".py") else ["-m"]), program, *arguments]
+    finished = child_process.run(words, env=environment, text=True, errors="replace")
     if finished.returncode == 0:
         return
     if is_disk_full(finished.stderr):

@@ -1,8 +1,10 @@
 """Why an export stopped; each is a `UserError`, which the command line prints as one line."""
 
+import collections
 import contextlib
 import errno
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 from keras_attention.errors import UserError
@@ -12,17 +14,37 @@ class ConversionError(UserError):
     """A converter refused the model, or crashed."""
 
 
+NOT_EXPORTED = (
+    "Nothing was written. Leave out what fails (--to, --precision, --text), or report the differences as a defect of "
+    "keras-luong"
+)
+NOT_VERIFIED = "Copy the whole artefact again, or export again"
+
+
 class VerificationError(UserError):
     """An artefact is not what Keras computes, or not what its manifest says.
 
-    `failures` lists every difference found.
+    `failures` lists every difference found, `places` how many there are of each graph; `advice` says what to do.
     """
 
-    def __init__(self, failures: Sequence[str]):
-        self.failures = list(failures)
-        shown = "; ".join(self.failures[:5])
-        more = f"; and {len(self.failures) - 5} more" if len(self.failures) > 5 else ""
-        super().__init__(f"Verification failed in {len(self.failures)} place(s): {shown}{more}")
+    def __init__(self, failures: Sequence[str], advice: str = NOT_EXPORTED):
+        self.failures, self.advice = list(failures), advice
+        self.places = dict(collections.Counter(place(failure) for failure in self.failures).most_common())
+        shown = "; ".join(self.failures[:SHOWN])
+        more = f"; and {len(self.failures) - SHOWN} more" if len(self.failures) > SHOWN else ""
+        counts = ", ".join(f"{name} {count}" for name, count in self.places.items())
+        places = "1 place" if len(self.failures) == 1 else f"{len(self.failures)} places"
+        super().__init__(f"Verification failed in {places} ({counts}): {shown}{more}. {advice}")
+
+
+SHOWN = 5
+"""Differences that a message holds; all are in `failures`."""
+
+
+def place(failure: str) -> str:
+    """The format and the graph that a difference was found in: the words that it begins with."""
+    found = re.match(r"\w+(?: host loop| host part| text| \w+)?", failure)
+    return found[0] if found else failure[:20]
 
 
 @contextlib.contextmanager

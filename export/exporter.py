@@ -1,11 +1,9 @@
 """Export a model: convert, verify, time, and only then give the artefact its name."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,43 +13,29 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.text import Tokenizer
 from keras_attention.translator import Translator
 
-from . import (
-    artefact,
-    bench,
-    conversion,
-    gru,
-    int8_embeddings,
-    litert_text,
-    loops,
-    lstm_lengths,
-    npu,
-    onnx_text,
-    reference,
-    report,
-    runtime,
-    static_int8,
-)
+from . import artefact, bench, npu, reference, report
 from .calibration import split_samples
 from .checks import (
     TARGETS,
     check_backend,
     check_both_ways,
+    check_float16,
     check_formats,
     check_host_search,
     check_ranges,
     check_references,
     check_task,
 )
-from .graphs import Graph
-from .planning import Members, Plan, plan_export, source_rows
+from .plain_paths import is_pattern
+from .planning import Members, plan_export
 from .quality import LOSS_LIMIT
-from .saved_model import write_saved_model
+from .result import ExportResult, result
 from .search_settings import SearchSettings
 from .staging import check_output, publish, staging
-from .text_inside import check_text, text_graphs, write_litert_text, write_onnx_text
+from .text_inside import check_text
 from .verification import REFERENCE_FILE, compare
+from .writing import Progress, convert, convert_for_npu, convert_to_int8
 
-Progress = Callable[[str], None]
 TIMING_SECONDS = 1.0
 """Spent on each of the two measurements of a format: enough for the report; `benchmark` takes longer."""
 
@@ -82,7 +66,7 @@ def export(
     overwrite: bool = False,
     progress: Progress | None = None,
     **search: Any,
-) -> report.Report:
+) -> ExportResult:
     """Write an artefact directory with the model in the given formats, each proved equal to Keras.
 
     An encoder-decoder of `build_seq2seq` becomes the graphs `encode`, `decode_step` and `translate`; any other
@@ -120,11 +104,12 @@ def export(
             last 128 of a run's samples if `None`, which are then not verified with.
         combination: of several models: mean of `"probabilities"` or of `"logits"`.
         overwrite: whether an artefact that is already there is replaced, once the new one is verified.
-        progress: told what is being done.
+        progress: called with a few words on each step as it begins, as `print` may be.
         **search: more fields of `SearchSettings`: another method than a beam, repetition, phrases, groups.
 
     Returns:
-        The report that also lies in the artefact, as `report.md` and `report.json`.
+        The path of the artefact, those of the files of each format, the comparison of each with Keras, and the report,
+        which also lies in the artefact as `report.md` and `report.json`.
 
     Raises:
         TypeError: for a field that `SearchSettings` has not.
@@ -138,7 +123,9 @@ def export(
     >>> import keras
     >>> inputs = keras.Input((3,), name="features")
     >>> model = keras.Model(inputs, keras.layers.Dense(2, name="scores")(inputs))
-    >>> report = export(model, "/tmp/artefact", to="tflite")                              # doctest: +SKIP
+    >>> exported = export(model, "/tmp/artefact", to="tflite", progress=print)            # doctest: +SKIP
+    >>> exported.formats["tflite"]                                                        # doctest: +SKIP
+    (PosixPath('/tmp/artefact/model.tflite'),)
     """
     say = progress or (lambda message: None)
     if target not in TARGETS:
@@ -189,7 +176,10 @@ def export(
         accepted = accepted[:kept]
     if text:
         check_text(formats, tokenizers, model, settings)
-    with staging(output) as (stage, work):
+    if precision == "float16":
+        check_float16(model, formats)
+    with staging(output, overwrite) as (stage, work):
+        say("computing with Keras")
         plan = plan_export(model, settings, tokenizers, samples, accepted, scored, source_length if on_npu else None)
         if on_npu:
             manifest = convert_for_npu(plan, calibration or (), source_length, stage, work, say)
@@ -202,14 +192,18 @@ def export(
             parities[0].warnings.append(
                 f"{plan.left_out} samples are longer than the sources may be: they were left out"
             )
+        if "saved_model" in formats and is_pattern(output):
+            parities[0].warnings.append(
+                "saved_model: TensorFlow takes one of []*?\\ in the path for a pattern: move the folder to load it"
+            )
         say("timing")
         latencies = bench.measure(stage, manifest, plan.cases, TIMING_SECONDS, memory=TIMING_SECONDS > 0)
         written = report.build(manifest, parities, latencies, plan)
-        reference.save(plan.cases, stage / REFERENCE_FILE)
+        reference.save(dataclasses.replace(plan.cases, facts=manifest), stage / REFERENCE_FILE)
         report.write(written, stage)
         artefact.write_manifest(artefact.complete(manifest, stage), stage)
         publish(stage, output)
-    return written
+    return result(output, manifest, written)
 
 
 def open_members(models: Sequence[Any], combination: str) -> tuple[list[Any], Members]:
@@ -224,127 +218,3 @@ def open_members(models: Sequence[Any], combination: str) -> tuple[list[Any], Me
         raise UserError("Expected: run directories, or models. Received: both in one list")
     runs = [one if isinstance(one, RunDirectory) else RunDirectory.open(os.fspath(one)) for one in models]
     return runs, Members(Translator.load(*runs, combination=combination).models, combination)
-
-
-def begin_manifest(
-    plan: Plan, formats: Sequence[str], precision: str, stage: pathlib.Path, text: bool = False
-) -> dict[str, Any]:
-    """What a manifest says of every artefact; writes the tokenizers and the runtime of a translator."""
-    graphs = list(plan.graphs)
-    manifest: dict[str, Any] = {
-        "format_version": runtime.FORMAT_VERSION,
-        "kind": "model" if plan.net is None else "translator",
-        "precision": precision,
-        "versions": artefact.versions(),
-        "formats": artefact.describe_formats(formats, graphs, text),
-        "signatures": {graph.name: graph.to_dict() for graph in graphs},
-    }
-    if plan.net is not None:
-        files = {}
-        for side, tokenizer in zip(("source", "target"), plan.tokenizers or (), strict=False):
-            files[side] = tokenizer.save(stage, side)
-        manifest |= artefact.describe_translator(plan.net, graphs, plan.settings, plan.tokenizers, files)
-        shutil.copyfile(runtime.__file__, stage / "runtime.py")
-    return manifest
-
-
-def convert_for_npu(
-    plan: Plan,
-    calibration: Sequence[Any],
-    source_length: int,
-    stage: pathlib.Path,
-    work: pathlib.Path,
-    say: Progress,
-) -> dict[str, Any]:
-    """Write the files of the NPU target, the tokenizers and the runtime; returns the manifest."""
-    assert plan.net is not None
-    manifest = begin_manifest(plan, ["npu"], "int8", stage)
-    manifest["formats"] = {"npu": npu.describe(plan, source_length)}
-    manifest["max_source_length"] = min(source_length, manifest["max_source_length"] or source_length)
-    say("calibrating, and converting to int8")
-    rows, _, _ = source_rows(plan.net, plan.tokenizers, calibration, source_length)
-    entry = manifest["formats"]["npu"]
-    entry["mask_bias"] = npu.write(plan, rows, manifest, stage, work)
-    entry["graphs"] = npu.describe_graphs(entry, stage)
-    return artefact.complete(manifest, stage)
-
-
-def convert_to_int8(
-    plan: Plan, calibration: Sequence[Any], stage: pathlib.Path, work: pathlib.Path, say: Progress
-) -> dict[str, Any]:
-    """Write the int8 ONNX files, the tokenizers and the runtimes; returns the manifest."""
-    static_int8.check(plan)
-    manifest = begin_manifest(plan, ["onnx"], "int8", stage)
-    manifest["formats"] = artefact.describe_formats(["onnx"], static_int8.chosen(plan.graphs), False)
-    add_page(plan, stage)
-    say("converting to ONNX, and calibrating")
-    write_layers(plan, static_int8.chosen(plan.graphs), work / "layers", lstm_lengths.needed(manifest["members"]))
-    static_int8.write(plan, calibration, manifest, stage, work)
-    return artefact.complete(manifest, stage)
-
-
-def write_layers(plan: Plan, graphs: Sequence[Graph], folder: pathlib.Path, unmasked: bool = False) -> None:
-    """A SavedModel whose recurrent layers ONNX has nodes for; `unmasked`: see `lstm_lengths`."""
-    masks = lstm_lengths.unmasked(plan.model) if unmasked else contextlib.nullcontext()
-    with loops.without_cudnn(plan.model), gru.recognised(plan.model), masks:
-        write_saved_model(folder, graphs)
-
-
-def add_page(plan: Plan, stage: pathlib.Path) -> None:
-    """Lay the runtime and the page in JavaScript beside ONNX files of a translator that they can run."""
-    net = plan.net
-    if net is not None and net.source_features is None and net.config.copy_words is None:
-        for name in ("runtime.mjs", "subwords.mjs", "page.mjs", "index.html"):
-            shutil.copyfile(pathlib.Path(runtime.__file__).with_name(name), stage / name)
-
-
-def convert(
-    plan: Plan,
-    formats: Sequence[str],
-    stage: pathlib.Path,
-    work: pathlib.Path,
-    say: Progress,
-    precision: str = "float32",
-    text_inside: bool = False,
-) -> dict[str, Any]:
-    """Write the files of every format, the tokenizers and the runtime; returns the manifest, complete with them."""
-    graphs = list(plan.graphs)
-    text = text_graphs(plan)
-    manifest = begin_manifest(plan, formats, precision, stage, bool(text))
-    if "onnx" in formats:
-        add_page(plan, stage)
-    if "saved_model" in formats:
-        say("writing the SavedModel")
-        for graph, _ in text:
-            manifest["signatures"][graph.name] = graph.to_dict()
-        resources = [resource for _, used in text for resource in used]
-        with loops.without_cudnn(plan.model), gru.recognised(plan.model):
-            write_saved_model(stage / "saved_model", [*(graph for graph, _ in text), *graphs], resources)
-    with conversion.background() as start:
-        if "onnx" in formats:
-            say("converting to ONNX")
-            layers, told = stage / "saved_model", lstm_lengths.needed(manifest.get("members", []))
-            if text or told or "saved_model" not in formats:  # the converter knows no operators on text
-                layers = work / "layers"
-                write_layers(plan, graphs, layers, told)
-            start(conversion.convert_to_onnx, layers, stage / "onnx", graphs, work, precision, told)
-        if "tflite" in formats:
-            say("converting to TFLite")
-            with contextlib.ExitStack() as stack:
-                if plan.net is None:
-                    stack.enter_context(loops.stepped(plan.model))
-                if precision == "dynamic_int8":
-                    stack.enter_context(int8_embeddings.int8_lookups(plan.model))
-                write_saved_model(work / "loops", plan.stepped_graphs)
-                if text_inside:
-                    write_litert_text(plan, work / "text")
-            names = [graph.name for graph in graphs]
-            start(conversion.convert_to_tflite, work / "loops", stage / "model.tflite", names, precision)
-            if text_inside:
-                names = ["translate_text"]
-                start(conversion.convert_to_tflite, work / "text", stage / litert_text.FILE, names, precision, True)
-                manifest["formats"]["tflite"]["text_file"] = litert_text.FILE
-    if text_inside and "onnx" in formats:
-        write_onnx_text(plan, stage)
-        manifest["formats"]["onnx"]["text_file"] = onnx_text.FILE
-    return artefact.complete(manifest, stage)

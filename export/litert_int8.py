@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from . import fused_lstm
+
 
 def convert(saved_model: pathlib.Path, signature: str, calibration: pathlib.Path) -> bytes:
     """The int8 file of one signature; its inputs and outputs are int8 too."""
@@ -29,7 +31,7 @@ def convert(saved_model: pathlib.Path, signature: str, calibration: pathlib.Path
     converter.representative_dataset = examples
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
-    return bytes(converter.convert())
+    return fused_lstm.with_known_scales(bytes(converter.convert()))
 
 
 def main(arguments: Sequence[str]) -> int:

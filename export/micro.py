@@ -10,13 +10,13 @@ import importlib.util
 import io
 import pathlib
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from . import child_process
 from .errors import ConversionError
 
 ARENA = 64 << 20
@@ -52,8 +52,8 @@ def run(path: pathlib.Path, examples: Sequence[Mapping[int, np.ndarray]], output
     arrays = {f"{call}/{number}": value for call, one in enumerate(examples) for number, value in one.items()}
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
-    command = [sys.executable, "-P", "-m", __name__, str(path), str(len(examples)), str(outputs)]
-    finished = subprocess.run(command, input=content.getvalue(), capture_output=True, check=False)
+    arguments = ["-m", __name__, str(path), str(len(examples)), str(outputs)]
+    finished = child_process.run(arguments, input=content.getvalue())
     told = finished.stderr.decode(errors="replace")
     arena = re.search(r"Arena allocation total (\d+) bytes", told)
     if finished.returncode or arena is None:

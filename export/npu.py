@@ -145,6 +145,8 @@ def check_host_part(plan: Plan, rows: Sequence[Sequence[int]], found: Sequence[S
     for row, ids in enumerate(found):
         expected = best(result, row)
         if list(ids) != expected and result["margins"][row] >= NEAR_TIE:
-            failures.append(f"npu, before int8: tokens of sentence {row}. Expected: {expected}. Received: {list(ids)}")
+            failures.append(
+                f"npu host part, before int8: tokens of sentence {row}. Expected: {expected}. Received: {list(ids)}"
+            )
     if failures:
         raise VerificationError(failures)

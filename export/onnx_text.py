@@ -7,8 +7,6 @@ the files for ids need nothing. The graph in between is `translate` as it is, wi
 import importlib.util
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +16,7 @@ from keras_attention.errors import UserError
 from keras_attention.text import SubwordTokenizer, Tokenizer
 from keras_attention.types import EOS_ID, PAD_ID
 
-from . import read_text
+from . import child_process, read_text
 from .conversion import last_words
 from .onnx_loops import set_items
 from .search_settings import Knob
@@ -170,13 +168,8 @@ class TextSession:
         Raises:
             RuntimeError: with what that process said last.
         """
-        finished = subprocess.run(
-            [sys.executable, "-P", read_text.__file__, str(self.path)],
-            input=json.dumps(list(sentences)),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        arguments = [read_text.__file__, str(self.path)]
+        finished = child_process.run(arguments, input=json.dumps(list(sentences)), text=True)
         if finished.returncode:
             raise RuntimeError(last_words(finished.stderr) if finished.returncode > 0 else "it crashed")
         found: list[list[str]] = json.loads(finished.stdout)

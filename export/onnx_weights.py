@@ -11,6 +11,7 @@ from .int8_rows import quantised_rows
 SMALLEST = 256
 """Numbers that a constant must hold to be worth storing as float16."""
 RECURRENT = ("LSTM", "GRU")
+FLOAT16 = np.finfo(np.float16)
 
 
 def to_float16(model: Any) -> Any:
@@ -25,7 +26,8 @@ def to_float16(model: Any) -> Any:
     for constant in graph.initializer:
         large = constant.data_type == onnx.TensorProto.FLOAT and np.prod(constant.dims) >= SMALLEST
         values = onnx.numpy_helper.to_array(constant) if large else np.zeros(1)
-        if not large or np.abs(values).max() > np.finfo(np.float16).max:  # a score that stands for "never", say
+        largest = np.abs(values).max()
+        if not large or not (largest == 0 or FLOAT16.tiny <= largest <= FLOAT16.max):  # a score for "never", say
             stored.append(constant)
             continue
         name = f"{constant.name}/float16"

@@ -46,6 +46,8 @@ class Reference:
     sentences: list[str]
     references: list[list[str]] = dataclasses.field(default_factory=list)
     task: Task = dataclasses.field(default_factory=Task)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The manifest of the artefact when it was verified; empty before that."""
 
     def searched(self, found: Sequence[Mapping[str, np.ndarray]]) -> Iterator[tuple[Case, Mapping[str, np.ndarray]]]:
         """The searches of all sentences at the defaults, each with what an artefact found; `found`: of every case."""
@@ -217,9 +219,8 @@ def save(reference: Reference, path: pathlib.Path) -> None:
         if case.margins is not None:
             arrays[f"{number}/margins"] = case.margins
     task = dataclasses.asdict(reference.task)
-    description = json.dumps(
-        {"cases": index, "sentences": reference.sentences, "references": reference.references, "task": task}
-    )
+    told = {"sentences": reference.sentences, "references": reference.references, "facts": reference.facts}
+    description = json.dumps({"cases": index, "task": task, **told})
     arrays["description"] = np.frombuffer(description.encode(), np.uint8)
     with path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -246,4 +247,5 @@ def load(path: pathlib.Path) -> Reference:
             ]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged and cannot be read ({error}). Export again") from error
-    return Reference(cases, description["sentences"], description["references"], Task(**description["task"]))
+    task, facts = Task(**description["task"]), description.get("facts", {})
+    return Reference(cases, description["sentences"], description["references"], task, facts)

@@ -230,8 +230,11 @@ export class Artefact {
 
   /** One file, after its size and SHA-256 were compared with the manifest. */
   async file(name) {
-    const bytes = await this.read(name);
     const entry = this.manifest.files[name];
+    if (/^([/\\]|\w:)|\\|(^|\/)\.\.(\/|$)/.test(name)) {
+      throw new ArtefactError(`manifest.json names a file outside of the artefact: ${name}. Export again`);
+    }
+    const bytes = entry ? await this.read(name) : "";
     if (!entry || bytes.length !== entry.bytes || (await sha256(bytes)) !== entry.sha256) {
       throw new ArtefactError(`${name} is not the exported file. Copy it again, or export again`);
     }

@@ -109,12 +109,21 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     return manifest
 
 
+def check_inside(directory: pathlib.Path, name: str) -> None:
+    """Raise ArtefactError for the name of a file that does not lie in the artefact."""
+    if name.startswith("/") or "\\" in name or ".." in name.split("/") or pathlib.PureWindowsPath(name).drive:
+        raise ArtefactError(
+            f"{directory} names a file outside of itself. Expected: names below it. Received: {name!r}. Export again."
+        )
+
+
 def check_file(directory: pathlib.Path, manifest: Mapping[str, Any], name: str) -> pathlib.Path:
     """The path of one file of the artefact, after its size and SHA-256 were compared with the manifest.
 
     Raises:
-        ArtefactError: if the file is missing, cut short or edited.
+        ArtefactError: if the file is missing, cut short or edited, or lies elsewhere.
     """
+    check_inside(directory, name)
     path, entry = directory / name, manifest["files"].get(name)
     if entry is None or not path.is_file():
         raise ArtefactError(f"{path} is missing from the artefact. Copy the whole directory again, or export again.")
@@ -151,6 +160,7 @@ class Tokenizer:
         self.kind: str = content["kind"]
         self.special, self.unknown = set(special_ids.values()), special_ids["unk"]
         if self.kind == "subword":
+            check_inside(path.parent, content["model"])
             model = path.parent / content["model"]
             self.processor = require("sentencepiece", "sentencepiece").SentencePieceProcessor(model_file=str(model))
         else:

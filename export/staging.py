@@ -1,14 +1,24 @@
-"""Where an artefact comes into being: beside its final name, which it gets when it is verified."""
+"""Where an artefact comes into being: beside its final name, which it gets when it is verified.
+
+The folder has a name of its own for each output, `.NAME.export`, and a file in it that the export holds a lock on. So
+two exports to one name never meet, and what a killed one left is found by the next.
+"""
 
 import contextlib
+import fcntl
+import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 
 from keras_attention.errors import UserError
 
 from .errors import disk_full, is_disk_full
+from .plain_paths import plain_path
+
+LOCK = "lock"
+FORMER = "former"
+"""The artefact that is being replaced, while neither it nor the new one has the name."""
 
 
 def check_output(output: pathlib.Path, overwrite: bool) -> pathlib.Path:
@@ -23,36 +33,97 @@ def check_output(output: pathlib.Path, overwrite: bool) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def staging(output: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """Two folders beside the output, for the artefact and for what leads to it; gone afterwards whatever happens."""
+def staging(output: pathlib.Path, overwrite: bool = True) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """Two folders beside the output, for the artefact and for what leads to it; gone afterwards whatever happens.
+
+    Raises:
+        UserError: if the output cannot be written, exists and may not be replaced, or another export writes it.
+    """
+    folder = output.parent / f".{output.name}.export"
+    with locked(folder, output):
+        try:
+            clear(folder, output)
+            check_output(output, overwrite)  # another export may have ended since it was asked
+            (folder / "artefact").mkdir()
+            (folder / "work").mkdir()
+            with plain_path(folder) as plain:
+                yield plain / "artefact", plain / "work"
+        except UserError:
+            raise
+        except Exception as error:
+            if is_disk_full(error):
+                raise disk_full(output) from None
+            raise
+        finally:
+            clear(folder, output)
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, output: pathlib.Path) -> Iterator[None]:
+    """The folder, made if need be, for this process alone; it goes with the context where only the lock is in it."""
+    file = _lock(folder, output)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror}. Choose another output") from None
-    try:
-        stage, work = folder / "artefact", folder / "work"
-        stage.mkdir()
-        work.mkdir()
-        yield stage, work
-    except UserError:
-        raise
-    except Exception as error:
-        if is_disk_full(error):
-            raise disk_full(output) from None
-        raise
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                shutil.rmtree(folder)
+        os.close(file)
+
+
+def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # the export before has just ended
+            continue
+        except OSError as error:
+            raise UserError(f"{output} cannot be written: {error.strerror}. Choose another output") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise UserError(
+                f"{output}: another export is writing it. Wait until that has ended, or choose another output"
+            ) from None
+        except OSError:
+            return file  # a file system without locks
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), os.stat(folder / LOCK)):
+                return file
+        os.close(file)  # of a folder that went between opening and locking
+
+
+def clear(folder: pathlib.Path, output: pathlib.Path) -> None:
+    """Remove what an export left in its folder, but a former artefact that lost its name: it gets it back."""
+    former = folder / FORMER
+    if former.exists() and not output.exists():
+        with contextlib.suppress(OSError):
+            former.rename(output)
+    replaced = (output / "manifest.json").exists()
+    for path in folder.iterdir():
+        if path.name != LOCK and (path.name != FORMER or replaced):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def publish(stage: pathlib.Path, output: pathlib.Path) -> None:
-    """Give the verified artefact its name; a former one goes only when the new one is in its place."""
-    former = stage.parent / "former"
+    """Give the verified artefact its name; a former one goes only when the new one is in its place.
+
+    Raises:
+        UserError: if neither can be had; it says where the former one lies.
+    """
+    former = stage.parent.resolve() / FORMER
     if output.exists():
         output.rename(former)
     try:
         stage.rename(output)
-    except OSError:
+    except BaseException as error:
         if former.exists():
-            former.rename(output)
+            try:
+                former.rename(output)
+            except OSError:
+                raise UserError(
+                    f"{output} cannot be replaced: {error}. The former artefact lies in {former}: move it back"
+                ) from error
         raise

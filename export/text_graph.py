@@ -1,5 +1,6 @@
 """Tokenizers inside a TensorFlow graph: the same ids as the Python ones, from the same vocabulary."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -28,12 +29,17 @@ class GraphTokenizer(Protocol):
 
 
 class GraphSubwords:
-    """A sentencepiece model, run by tensorflow-text."""
+    """A sentencepiece model, run by tensorflow-text.
+
+    TensorFlow finds a loaded model by the name of the node that made it, over all SavedModels of a process. The name
+    is made of the model's content: two tokenizers of one artefact, or of two, never read each other's vocabulary.
+    """
 
     def __init__(self, tokenizer: SubwordTokenizer):
         import tensorflow_text
 
-        self.tokenizer = tensorflow_text.SentencepieceTokenizer(model=tokenizer.model, out_type=tf.int32)
+        name = f"subwords_{hashlib.sha256(tokenizer.model).hexdigest()}"
+        self.tokenizer = tensorflow_text.SentencepieceTokenizer(model=tokenizer.model, out_type=tf.int32, name=name)
         self.resources = [self.tokenizer]
 
     def encode(self, text: Tensor) -> Any:

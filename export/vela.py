@@ -5,11 +5,10 @@ import dataclasses
 import importlib.util
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 
+from . import child_process
 from .errors import ConversionError
 
 ACCELERATORS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
@@ -67,8 +66,7 @@ def place(files: Mapping[str, pathlib.Path]) -> list[Placement]:
 def _place(accelerator: str, graph: str, path: pathlib.Path, folder: pathlib.Path) -> Placement:
     program = "import sys; from ethosu.vela.vela import main; sys.exit(main())"
     options = ["--accelerator-config", accelerator, "--output-dir", str(folder), "--show-cpu-operations"]
-    command = [sys.executable, "-P", "-c", program, str(path), *options]
-    finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    finished = child_process.run(["-c", program, str(path), *options], text=True, errors="replace")
     summaries = list(folder.glob("*_summary_*.csv"))
     if finished.returncode or not summaries:
         words = (finished.stderr or finished.stdout).strip().splitlines() or ["no reason given"]

@@ -17,42 +17,18 @@ import numpy as np
 
 from keras_attention.errors import UserError
 
-from . import npu_verification, reference, runtime, structure
-from .errors import VerificationError
+from . import integrity, npu_verification, reference, runtime, structure
+from .backends import SavedModel, open_backend
+from .errors import NOT_VERIFIED, VerificationError
 from .parity import Parity
 from .quality import measure
 from .reference import Case, Reference
 from .text_verification import check_text, check_text_file
-from .tolerances import NEAR_TIE, Tolerance, tolerance
+from .tolerances import LARGEST_SHARE, NEAR_TIE, SMALL_OUTPUT, Tolerance, tolerance
 
 HOST_LOOP_SENTENCES = 20
 """Sentences that the runtime also searches step by step on the host; more where knobs are turned."""
 REFERENCE_FILE = "verification.npz"
-
-
-class SavedModel:
-    """A SavedModel, run like the interpreters of the standalone runtime."""
-
-    format = "saved_model"
-
-    def __init__(self, folder: pathlib.Path):
-        import tensorflow as tf
-        import tensorflow_text  # noqa: F401  registers the operators of `translate_text`
-
-        self.loaded = tf.saved_model.load(str(folder))
-        self.constant = tf.constant
-
-    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        outputs = self.loaded.signatures[signature](**{name: self.constant(value) for name, value in inputs.items()})
-        return {name: value.numpy() for name, value in outputs.items()}
-
-
-def open_backend(directory: pathlib.Path, manifest: Mapping[str, Any], format_: str, threads: int | None = None) -> Any:
-    """What runs the signatures of one format: `run(signature, inputs) -> outputs`."""
-    if format_ == "saved_model":
-        return SavedModel(directory / manifest["formats"]["saved_model"]["folder"])
-    backend = {"tflite": runtime.LiteRT, "onnx": runtime.Onnx, "npu": runtime.Npu}[format_]
-    return backend(directory, manifest, threads)
 
 
 def verify(directory: str | pathlib.Path, progress: Callable[[str], None] | None = None) -> list[Parity]:
@@ -74,7 +50,12 @@ def verify(directory: str | pathlib.Path, progress: Callable[[str], None] | None
         manifest = runtime.read_manifest(directory)
         for name in manifest["files"]:
             runtime.check_file(directory, manifest, name)
-        return compare(directory, manifest, reference.load(directory / REFERENCE_FILE), progress)
+        cases = reference.load(runtime.check_file(directory, manifest, REFERENCE_FILE))
+        if failures := integrity.differences(directory, manifest, cases):
+            raise VerificationError(failures)
+        return compare(directory, manifest, cases, progress)
+    except VerificationError as error:
+        raise VerificationError(error.failures, NOT_VERIFIED) from None
     except runtime.ArtefactError as error:  # one of its runtimes is not installed, too
         raise UserError(str(error)) from None
 
@@ -189,15 +170,16 @@ def check_case(backend: Any, manifest: Mapping[str, Any], case: Case, parity: Pa
     if wrong:
         parity.failures += wrong
         return {}
-    exact = manifest["precision"] == "float32"
-    rows = None
+    precision = manifest["precision"]
+    exact = precision == "float32"
+    rows, share = None, LARGEST_SHARE.get(precision)
     if case.margins is not None:
-        rows = compare_tokens(where, case, outputs, parity, exact)
+        rows, share = compare_tokens(where, case, outputs, parity, exact), None
     for name, expected in case.outputs.items():
         received = outputs[name]
         if rows is not None:
             expected, received = expected[rows], received[rows]
-        compare_values(where, case.graph, name, expected, received, parity, exact)
+        compare_values(where, case.graph, name, expected, received, parity, exact, share)
     return dict(outputs)
 
 
@@ -239,10 +221,12 @@ def compare_values(
     received: np.ndarray,
     parity: Parity,
     exact: bool = True,
+    share: float | None = None,
 ) -> None:
     """Floats within their tolerance, infinities in the same places; anything else exactly.
 
-    Where values need not be exact, only a NaN fails, and the largest difference of finite numbers is noted.
+    Where values need not be exact, a NaN fails, an infinity in place of a number, and a difference above a share of the
+    largest number, where one is given.
     """
     if not expected.size:
         return
@@ -254,6 +238,8 @@ def compare_values(
     if not exact:
         if np.isnan(received).any():
             parity.failures.append(f"{where}: {name}. Expected: numbers. Received: NaN")
+        elif np.isinf(received[finite]).any():
+            parity.failures.append(f"{where}: {name}. Expected: finite numbers. Received: infinite ones")
         finite &= np.isfinite(received)
     elif not np.array_equal(finite, np.isfinite(received)) or not np.array_equal(expected[~finite], received[~finite]):
         parity.failures.append(f"{where}: {name}. Expected: the same finite values. Received: others, or NaN")
@@ -269,16 +255,24 @@ def compare_values(
             f"{where}: {name} differs by {largest:.3g}. Expected: at most {allowed.absolute:.1g} + "
             f"{allowed.relative:.1g} of the value ({allowed.reason})"
         )
+    if share is not None and largest > share * np.abs(expected[finite]).max(initial=SMALL_OUTPUT):
+        parity.failures.append(
+            f"{where}: {name} differs by {largest:.3g}. Expected: at most {100 * share:g} % of the largest number: a "
+            "lower precision costs less"
+        )
 
 
 def check_host_loop(backend: Any, manifest: Mapping[str, Any], cases: Reference, parity: Parity) -> None:
     """The runtime's own search over `encode` and `decode_step` finds what Keras found, where it can do that search.
 
-    Where a format has no other search, that is what its cases have shown.
+    Where a format has no other search, that is what its cases have shown. A search that stops early has the best
+    hypothesis of one that does not, and is held to that one.
     """
     if not runtime.has_translate(backend, manifest):
         parity.host_loop_sentences, parity.host_loop_identical = parity.sentences, parity.identical
         return
+    slots = slice(1) if manifest["search"]["stop"] == "best" else slice(None)
+    manifest = {**manifest, "search": {**manifest["search"], "stop": "all"}}
     if runtime.only_in_graph(manifest):
         return
     for case in cases.of("translate"):
@@ -294,6 +288,7 @@ def check_host_loop(backend: Any, manifest: Mapping[str, Any], cases: Reference,
         width = outputs["ids"].shape[-1]  # as many positions as the longest row may have: all later ones are padding
         cut = {"ids", "alignments"}
         expected = {name: value[:, :, :width] if name in cut else value for name, value in case.outputs.items()}
+        expected, outputs = ({name: one[:, slots] for name, one in side.items()} for side in (expected, outputs))
         counted = Parity(parity.format)
         where = f"{parity.format} host loop {source.shape[0]}x{source.shape[1]}"
         exact = manifest["precision"] == "float32"
@@ -334,6 +329,6 @@ def check_loss(
         )
     elif not loss.points <= cases.task.limit:
         parity.failures.append(
-            f"{parity.format}: {manifest['precision']} loses too much. Expected: at most {cases.task.limit:g} points "
-            f"of {loss.metric}. Received: {loss.points:.2f} ({loss})"
+            f"{parity.format} translate: {manifest['precision']} loses too much. Expected: at most "
+            f"{cases.task.limit:g} points of {loss.metric}. Received: {loss.points:.2f} ({loss})"
         )

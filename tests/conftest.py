@@ -29,6 +29,7 @@ ONCE = {
     "test_architecture.py": NO_TENSORS,
     "test_bad_input.py": NO_TENSORS,
     "test_benchmarks.py": SCRIPTS,
+    "test_child_process.py": EXPORT,
     "test_copying_task.py": EXPORT,
     "test_estimate.py": EXPORT,
     "test_export_artefact.py": EXPORT,

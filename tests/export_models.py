@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
-from keras_attention.export import conversion, exporter, litert, litert_int8, onnx_int8, to_onnx
+from keras_attention.export import child_process, conversion, exporter, litert, litert_int8, onnx_int8, to_onnx
 from tests import warm
 
 LINES = [
@@ -55,11 +55,11 @@ def tiny_model(spread: float = 0.5, seed: int = 3, **changes: Any) -> keras.Mode
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Converters as processes that do not import TensorFlow again, and no time spent on timing."""
 
-    def run_warm(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        assert command[:2] == [sys.executable, "-P"]
-        return warm.run(command[2:], **options)
+    def run_warm(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert child_process.command(arguments)[:2] == [sys.executable, "-P"]
+        return warm.run(child_process.command(arguments)[2:], capture_output=True, **options)
 
-    monkeypatch.setattr(conversion, "subprocess", types.SimpleNamespace(run=run_warm))
+    monkeypatch.setattr(conversion, "child_process", types.SimpleNamespace(run=run_warm))
     monkeypatch.setattr(exporter, "TIMING_SECONDS", 0.0)
 
 

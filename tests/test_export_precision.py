@@ -281,9 +281,10 @@ def test_a_loss_above_the_limit_fails(
         return spoil(model)
 
     monkeypatch.setattr(onnx_weights, "to_float16", spoilt)
-    with pytest.raises(errors.VerificationError, match="Verification failed in 1 place") as caught:
+    with pytest.raises(errors.VerificationError, match=r"Verification failed in \d+ places") as caught:
         export(model, tmp_path / "third", "onnx", precision="float16", references=best, **arguments)
-    assert "onnx: float16 loses too much. Expected: at most 0.5 points of exact_match" in caught.value.failures[0]
+    # Single graphs tell it, too: none is off by rounding alone.
+    assert {"onnx encode", "onnx decode_step"} <= set(caught.value.places)
     assert not (tmp_path / "third").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies
 
-from keras_attention.export import runtime, text_graph
+from keras_attention.export import runtime, saved_model, text_graph
 from keras_attention.export.artefact import SPECIAL_IDS
 from keras_attention.export.graphs import Graph
 from keras_attention.export.ports import Port
@@ -80,3 +80,28 @@ def test_tokenizers_of_the_runtime(tokenizer: Tokenizer, tmp_path: pathlib.Path)
         assert device.encode(text) == ids
         assert device.decode([1, *ids, 2, 0]) == tokenizer.decode([1, *ids, 2, 0])
         assert device.tokens([*ids, 2]) == tokenizer.tokens([*ids, 2])
+
+
+def both_ways(twins: Any) -> Graph:
+    """Ids of the first tokenizer, and text that the second one read and wrote."""
+
+    def both(text: Any) -> dict[str, Any]:
+        return {"source": twins[0].encode(text).to_tensor(), "text": twins[1].decode(twins[1].encode(text))}
+
+    return Graph("both", both, (Port("text", "string", ("batch",)),), ())
+
+
+def test_each_side_and_each_artefact_keeps_its_own_vocabulary(tmp_path: pathlib.Path) -> None:
+    """Two SavedModels in one process, the vocabularies of the second the other way round."""
+    small, large = (train_tokenizer("subword", LINES * 4, size) for size in (45, 70))
+    loaded = []
+    for number, (source, target) in enumerate([(small, large), (large, small)]):
+        twins = text_graph.graph_tokenizer(source), text_graph.graph_tokenizer(target)
+        resources = [resource for twin in twins for resource in twin.resources]
+        saved_model.write_saved_model(tmp_path / str(number), [both_ways(twins)], resources)
+        loaded.append(tf.saved_model.load(str(tmp_path / str(number))))
+    for model, (source, target) in zip(loaded, [(small, large), (large, small)], strict=True):
+        found = model.signatures["both"](text=tf.constant(LINES))
+        assert [[int(i) for i in row if i] for row in found["source"].numpy()] == [source.encode(one) for one in LINES]
+        assert [one.decode() for one in found["text"].numpy()] == [target.decode(target.encode(one)) for one in LINES]
+    assert small.encode(LINES[0]) != large.encode(LINES[0])

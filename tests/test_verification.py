@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_attention.export import conversion, quality, reference, report, staging, structure
+from keras_attention import UserError
+from keras_attention.export import conversion, errors, quality, reference, report, staging, structure
 from keras_attention.export.bench import Latency
 from keras_attention.export.errors import ConversionError
 from keras_attention.export.parity import Parity
@@ -301,3 +302,112 @@ def test_the_report_counts_best_translations_where_a_loss_was_measured() -> None
     assert (first["same tokens"], second["same tokens"]) == ("3 of 17", "11 of 17")
     assert (first["near-ties"], first["largest difference"], first["size"]) == ("2", "2.0e-02", "99.9 kB")
     assert (first["median ms"], first["p90 ms"], first["rows/s"]) == ("1.23", "5.68", "457 (batch 13)")
+
+
+def test_the_message_names_each_graph_and_what_to_do() -> None:
+    """Counts by the words that failures begin with, whichever way the place goes on."""
+    texts = [f"saved_model translate_text {number!r}. Expected: 'a'. Received: 'b'" for number in range(197)]
+    error = errors.VerificationError(["tflite host loop 3x5: tokens of row 1", *texts])
+    assert error.places == {"saved_model translate_text": 197, "tflite host loop": 1}
+    assert str(error).startswith(
+        "Verification failed in 198 places (saved_model translate_text 197, tflite host loop 1): "
+    )
+    assert str(error).endswith("and 193 more. " + errors.NOT_EXPORTED)
+    one = errors.VerificationError(["onnx encode 1x3: state"], errors.NOT_VERIFIED)
+    assert str(one) == f"Verification failed in 1 place (onnx encode 1): onnx encode 1x3: state. {errors.NOT_VERIFIED}"
+
+
+@pytest.mark.parametrize(
+    ("received", "failing"), [(1.0, 0), (2.04, 0), (2.2, 1), (np.inf, 1), (-np.inf, 1), (np.nan, 1)]
+)
+def test_a_lower_precision_is_off_by_rounding_alone(received: float, failing: int) -> None:
+    """Of a largest number of 2 an output may be off by a twentieth; never may it be infinite."""
+    parity = Parity("tflite")
+    compare_values("here", "call", "y", np.array([1.0, 2.0]), np.array([1.0, received]), parity, False, 0.6)
+    assert len(parity.failures) == (received == np.inf or received == -np.inf or received != received)
+    parity = Parity("tflite")
+    compare_values("here", "call", "y", np.array([2.0, 2.0]), np.array([2.0, received]), parity, False, 0.05)
+    assert len(parity.failures) == (failing or received == 1.0)
+
+
+@pytest.mark.parametrize(("precision", "off", "failing"), [("float16", 0.03, 0), ("float16", 0.2, 1), ("int8", 0.2, 0)])
+def test_single_graphs_are_held_to_a_share(precision: str, off: float, failing: int) -> None:
+    manifest = host_tables.manifest(3, 4, ("translate",)) | {"precision": precision}
+    case = reference.Case("encode", {"source_ids": np.ones((1, 3))}, {"state_h": np.array([1.0, -0.5], np.float32)})
+    parity = Parity("onnx")
+    check_case(Answers({"state_h": case.outputs["state_h"] - np.float32(off)}), manifest, case, parity)
+    assert len(parity.failures) == failing
+
+
+@pytest.mark.parametrize(("slot", "failing"), [(0, 1), (1, 0)])
+def test_the_best_of_an_early_stop_is_what_the_host_loop_finds(slot: int, failing: int) -> None:
+    """Those behind it may differ: the graph has left them unfinished."""
+    manifest = host_tables.manifest(3, 4, ("translate",))
+    manifest["search"] = manifest["search"] | {"stop": "best"}
+    case = searched(manifest, 3)
+    for change in (case.outputs["scores"], case.outputs["ids"]):
+        change[1, slot] += 1
+        parity = Parity("onnx")
+        check_host_loop(Translator(Tables.random(5)), manifest, reference.Reference([case], []), parity)
+        assert parity.host_loop_sentences == 3
+        assert len(parity.failures) == failing
+
+
+def test_two_exports_to_one_name(tmp_path: pathlib.Path) -> None:
+    output = tmp_path / "artefact"
+    with staging.staging(output) as (stage, _):
+        (stage / "manifest.json").write_text("first")
+        with pytest.raises(UserError, match=r"artefact: another export is writing it. Wait"), staging.staging(output):
+            pass
+        with staging.staging(tmp_path / "other") as (_, work):
+            assert work.is_dir()
+        staging.publish(stage, output)
+    assert (output / "manifest.json").read_text() == "first"
+    with pytest.raises(UserError, match="exists already"), staging.staging(output, overwrite=False):
+        pass
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_a_killed_export_left(tmp_path: pathlib.Path, replaced: bool) -> None:
+    """Its folder goes; a former artefact that was just losing its name gets it back, if the new one had not got it."""
+    output, left = tmp_path / "artefact", tmp_path / ".artefact.export"
+    for name in ("artefact", "work", "former"):
+        (left / name).mkdir(parents=True)
+        (left / name / "manifest.json").write_text(name)
+    if replaced:
+        (left / "artefact").rename(output)
+    with staging.staging(output) as (stage, work):
+        assert [*stage.iterdir(), *work.iterdir()] == []
+    assert (output / "manifest.json").read_text() == ("artefact" if replaced else "former")
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("interrupt", [OSError("no"), KeyboardInterrupt()])
+def test_a_former_artefact_that_cannot_go_back(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, interrupt: BaseException
+) -> None:
+    """It is kept, the message says where, and the next export of that name puts it back."""
+    output = tmp_path / "artefact"
+    output.mkdir()
+    (output / "manifest.json").write_text("former")
+    rename, calls = pathlib.Path.rename, []
+
+    def broken(path: pathlib.Path, target: Any) -> Any:
+        calls.append(path.name)
+        if len(calls) == 2:
+            raise interrupt
+        if len(calls) > 2:
+            raise OSError("no")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "rename", broken)
+        told = r"The former artefact lies in .*/former: move it back"
+        with pytest.raises(UserError, match=told), staging.staging(output) as (stage, _):
+            staging.publish(stage, output)
+    assert calls == ["artefact", "artefact", "former", "former"]
+    assert (tmp_path / ".artefact.export" / "former" / "manifest.json").read_text() == "former"
+    with staging.staging(output):
+        assert (output / "manifest.json").read_text() == "former"
+    assert list(tmp_path.iterdir()) == [output]

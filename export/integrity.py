@@ -1,0 +1,106 @@
+"""Whether an artefact directory is the one that was exported, before anything in it is run.
+
+Checksums tell damage, not intent: whoever rewrites every file of an artefact, checksums included, has made another
+artefact.
+"""
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from . import runtime
+from .artefact import SPECIAL_IDS
+from .checks import HELD
+from .reference import Reference
+
+FORMATS = {**HELD, "npu": ("int8",)}
+"""The formats of an artefact, each with its precisions."""
+SHOWN = 80
+
+
+def differences(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference) -> list[str]:
+    """What a manifest says that no export writes, and where it differs from what was exported.
+
+    Args:
+        directory, manifest: the artefact, whose files are those of the manifest.
+        cases: what was verified at the export; its `facts` are the manifest of that time.
+    """
+    found = list(impossible(manifest))
+    if cases.facts:
+        found += compared("", cases.facts, manifest)
+    if manifest["kind"] == "translator" and not found:
+        found += source_differences(directory, manifest, cases)
+    return [f"manifest.json: {one}" for one in found]
+
+
+def impossible(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Whatever contradicts the format of the manifest itself."""
+    formats, precision = manifest["formats"], manifest["precision"]
+    if not formats:
+        yield f"formats. Expected: one or several of {', '.join(FORMATS)}. Received: none"
+    for name, entry in formats.items():
+        if name not in FORMATS:
+            yield f"formats. Expected: of {', '.join(FORMATS)}. Received: {name!r}"
+            continue
+        if precision not in FORMATS[name]:
+            yield f"precision. Expected, for {name}: {' or '.join(FORMATS[name])}. Received: {precision!r}"
+        for file in files_of(entry):
+            if file not in manifest["files"]:
+                yield f"formats.{name}. Expected: files of the artefact. Received: {file!r}"
+        folder = entry.get("folder")
+        if folder is not None and f"{folder}/saved_model.pb" not in manifest["files"]:
+            yield f"formats.{name}.folder. Expected: one that holds saved_model.pb. Received: {folder!r}"
+    if manifest.get("special_ids", SPECIAL_IDS) != SPECIAL_IDS:
+        yield f"special_ids. Expected: {SPECIAL_IDS}. Received: {manifest['special_ids']}"
+
+
+def files_of(entry: Mapping[str, Any]) -> list[str]:
+    """The files that a format's entry names, without those of a folder."""
+    names = [entry[name] for name in ("file", "text_file", "embeddings") if name in entry]
+    return [*names, *entry.get("files", {}).values()]
+
+
+def compared(place: str, expected: Any, received: Any) -> list[str]:
+    """Each place where what was exported says something else; of files those that came later are not known there."""
+    if isinstance(expected, Mapping) and isinstance(received, Mapping):
+        later = {"files": received.keys(), "": {"checksum"}}.get(place, set())
+        found = []
+        for name in [*expected, *(name for name in received if name not in expected)]:
+            if name in expected or name not in later:
+                inside = f"{place}.{name}" if place else name
+                found += compared(inside, expected.get(name, NOTHING), received.get(name, NOTHING))
+        return found
+    if expected == received and type(expected) is type(received):
+        return []
+    return [f"{place} is not as exported. Expected: {shown(expected)}. Received: {shown(received)}"]
+
+
+class Nothing:
+    """What stands for an entry that is not there."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+NOTHING = Nothing()
+
+
+def shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def source_differences(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference) -> Iterator[str]:
+    """Sentences that the artefact's own tokenizer reads otherwise than they were read at the export."""
+    if "source" not in manifest["tokenizers"] or not cases.sentences:
+        return
+    file = runtime.check_file(directory, manifest, manifest["tokenizers"]["source"]["file"])
+    tokenizer = runtime.Tokenizer(file, manifest["special_ids"])
+    searched = [case.inputs["source_ids"] for case in cases.of("translate") if case.counted]
+    rows = [[int(i) for i in row if i] for batch in searched for row in batch]
+    for sentence, row in zip(cases.sentences, rows, strict=True):
+        words = tokenizer.copied(sentence, manifest["copy_words"])
+        received = [*tokenizer.encode_source(sentence, words), manifest["special_ids"]["eos"]]
+        if received != row:
+            yield f"tokenizers.source reads {shown(sentence)} otherwise. Expected: {row}. Received: {received}"
+            return

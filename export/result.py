@@ -1,0 +1,54 @@
+"""What `export` returns."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from .bench import Latency
+from .integrity import files_of
+from .parity import Parity
+from .report import Report
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult(os.PathLike[str]):
+    """An artefact directory that was verified; it stands for its path wherever one is expected.
+
+    Attributes:
+        path: the directory.
+        formats: the paths of each format in it: one file, the folder of a SavedModel, or one file for each graph.
+        report: what was proved and measured, as `report.json` in the directory holds it.
+    """
+
+    path: pathlib.Path
+    formats: Mapping[str, tuple[pathlib.Path, ...]]
+    report: Report
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    @property
+    def parities(self) -> list[Parity]:
+        """The comparison of each format with Keras."""
+        return self.report.parities
+
+    @property
+    def latencies(self) -> list[Latency]:
+        """Size and speed of each format."""
+        return self.report.latencies
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the report warns of."""
+        return self.report.warnings
+
+
+def result(output: pathlib.Path, manifest: Mapping[str, Any], report: Report) -> ExportResult:
+    """The result of an export to `output`."""
+    formats = {}
+    for name, entry in manifest["formats"].items():
+        names = [entry["folder"]] if "folder" in entry else files_of(entry)
+        formats[name] = tuple(output / one for one in names)
+    return ExportResult(output, formats, report)
