@@ -1,5 +1,6 @@
 """Every snippet and command of the README, and every snippet of the docs, run as written, on small generated data."""
 
+import ast
 import os
 import pathlib
 import random
@@ -134,6 +135,21 @@ def test_links_lead_somewhere(page: pathlib.Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)", text):
         if not link.startswith("http"):
             assert (page.parent / link).exists(), link
+
+
+def test_troubleshooting_quotes_messages_that_exist() -> None:
+    """Each quoted message, piece by piece between the names and numbers of a user, is text of the source."""
+    texts = []
+    for folder in ("keras_attention", "training", "export"):
+        for path in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            texts += [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    found = [text for text in texts if isinstance(text, str)]
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\*\*`+ ?(.*?) ?`+\*\*$", page, re.MULTILINE)
+    assert len(quoted) > 15
+    pieces = [piece for message in quoted for piece in re.split("…|: it", message) if len(piece.strip(" .,:()")) > 3]
+    assert [piece for piece in pieces if not any(piece in text for text in found)] == []
 
 
 def test_score_table_is_the_layer_s() -> None:

@@ -176,7 +176,7 @@ def test_other_choices_do_not_mix_with_a_run(toy_folder, toy_run) -> None:
 def test_time_is_up_in_the_middle_of_an_epoch(toy_folder, tmp_path, capsys) -> None:
     run = train_toy(tmp_path / "run", toy_folder, epochs=50, time_limit=1e-4)
     assert len(history(run)) == 1
-    assert "done: 0.0001 minutes used" in capsys.readouterr().out
+    assert "finished: 0.0001 minutes used" in capsys.readouterr().out
     assert run.model_path.exists()
     assert json.loads((run.path / "metrics.json").read_text())["epochs"] == 1
 

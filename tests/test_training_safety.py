@@ -134,7 +134,7 @@ def test_a_time_limit_in_mid_epoch_is_told(toy_folder, tmp_path, capsys, monkeyp
     train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=20.0, batch_size=1)
     assert (tmp_path / "run" / "model.keras").exists()
     out = capsys.readouterr().out
-    assert "done: 20 minutes used, in epoch" in out
+    assert "finished: 20 minutes used, in epoch" in out
     assert "of 92" in out
     rows = len(read_history(tmp_path / "run" / "history.csv"))
     train_toy(tmp_path / "run", toy_folder, epochs=1000, time_limit=20.0, batch_size=1)

@@ -88,13 +88,14 @@ class Display(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        perplexity, score = logs["val_perplexity"], f"{self.monitor} {logs[f'val_{self.monitor}']:.2f}"
-        # Short enough for a terminal of 80 columns.
-        self._last = f"  val ppl {perplexity:.2f} {score.replace('exact_match', 'exact')}"
+        perplexity = logs["val_perplexity"]
+        # Short enough for a terminal of 80 columns, in the bar and in the line.
+        score = f"{self.monitor} {logs[f'val_{self.monitor}']:.2f}".replace("exact_match", "exact")
+        self._last = f"  val ppl {perplexity:.2f} {score}"
         both = f" ({logs['val_perplexity_backward']:.2f} backwards)" if "val_perplexity_backward" in logs else ""
         self.console.print(
-            f"epoch {epoch + 1}/{self.epochs}  loss {logs['loss']:.4f}  val perplexity {perplexity:.2f}{both}  "
-            f"val {score}  learning rate {logs['learning_rate']:.2e}  {self._speed_of_epoch:,.0f} tokens/s"
+            f"epoch {epoch + 1}/{self.epochs}  loss {logs['loss']:.4f}  val ppl {perplexity:.2f}{both}  "
+            f"{score}  rate {logs['learning_rate']:.1e}  {self._speed_of_epoch:,.0f} tokens/s"
         )
 
     def close(self) -> None:

@@ -191,9 +191,10 @@ def fit_run(
             gc.collect()
         reason = trainer.progress.finished(settings)
     best = trainer.progress.plateau
+    score = f"{settings.monitor.replace('_', ' ')} {best.best:.2f}"
     write_reports(run, settings, trainer.progress)
     say(
-        f"done: {reason}. Best validation {settings.monitor} {best.best:.2f} (epoch {(best.best_epoch or 0) + 1}), "
+        f"finished: {reason}. Best validation {score} (epoch {(best.best_epoch or 0) + 1}), "
         f"{trainer.progress.seconds / 60:.1f} minutes of training. Model: {run.model_path}"
     )
 
