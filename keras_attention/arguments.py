@@ -37,6 +37,7 @@ def check_choices(score: str, window: str | None, alignment: str) -> None:
 
 def check_score(score: str, units: int | None, max_source_length: int | None, use_scale: bool) -> None:
     """Raises ValueError for arguments that the score lacks, or has no use for."""
+    check_whole(units=units, max_source_length=max_source_length)
     if (score == "location") != (max_source_length is not None):
         raise ValueError(
             "`max_source_length` belongs to score='location', which needs it. Expected: a positive int for 'location', "
@@ -60,6 +61,8 @@ def check_alignment(
     score: str, window: str | None, half_width: int, alignment: str, use_coverage: bool, sigmoid_noise: float
 ) -> None:
     """Raises ValueError for a window, an alignment and a coverage that do not go together."""
+    check_whole(half_width=half_width)
+    check_kind("sigmoid_noise", sigmoid_noise, float)
     if half_width < 1:
         raise ValueError(
             "A window reaches `half_width` positions to either side of its centre. Expected: half_width >= 1. "
@@ -84,8 +87,52 @@ def check_alignment(
 
 def check_dropout(dropout: float, name: str = "dropout") -> None:
     """Raises ValueError unless it is a share below 1."""
+    check_kind(name, dropout, float)
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"Expected: 0 <= {name} < 1. Received: {name}={dropout}")
+
+
+def check_whole(**numbers_by_name: Any) -> None:
+    """Raises ValueError for numbers that are not whole; None stands for one that is not given."""
+    for name, value in numbers_by_name.items():
+        if value is not None:
+            check_kind(name, value, int)
+
+
+KERAS_NAMES = {
+    "score_mode": "score='dot' or score='concat'",
+    "key_dim": "head_size, the depth of a head",
+    "value_dim": "head_size, which is the depth of values too",
+    "use_bias": "no argument: projections have no bias",
+    "attention_axes": "tensors of rank 3: reshape others before",
+    "flash_attention": "no argument",
+}
+"""Arguments of `keras.layers.Attention` and `MultiHeadAttention` that are something else here, and what."""
+
+
+def check_names(owner: str, arguments: Any) -> None:
+    """Raises ValueError for a constructor's arguments by the names of Keras' own attention layers."""
+    for name, instead in KERAS_NAMES.items():
+        if name in arguments:
+            raise ValueError(
+                f"`{name}` is an argument of Keras' own attention layers. Expected: {owner} with {instead}. "
+                f"Received: {name}={arguments[name]!r}"
+            )
+
+
+def check_call(owner: str, tensors: Any, named: Any) -> None:
+    """Raises ValueError for a call in the manner of `keras.layers.Attention`: a list of tensors, a list of masks."""
+    first = tensors[0] if tensors else named.get("query")
+    if isinstance(first, list | tuple):
+        raise ValueError(
+            f"{owner} takes its tensors one by one. Expected: layer(query, value), and key=layer.project_keys(key) for "
+            f"keys that are not made of the values. Received: a {type(first).__name__} of {len(first)}"
+        )
+    if "mask" in named:
+        raise ValueError(
+            f"{owner} has a mask for each tensor. Expected: query_mask=..., value_mask=... in place of "
+            f"mask=[query_mask, value_mask]. Received: mask={type(named['mask']).__name__}"
+        )
 
 
 def check_kind(name: str, value: Any, kind: Any) -> None:

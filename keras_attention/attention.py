@@ -14,10 +14,13 @@ from keras_attention.arguments import (
     check_alignment,
     check_choices,
     check_dropout,
+    check_kind,
+    check_names,
     check_score,
 )
 from keras_attention.masking import check_mask
 from keras_attention.mechanism import AttentionMechanism
+from keras_attention.shapes import check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
 
 
@@ -114,11 +117,14 @@ class LuongAttention(AttentionMechanism):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check_names(type(self).__name__, kwargs)
         super().__init__(**kwargs)
+        check_kind("score_bias_init", score_bias_init, float)
         check_choices(score, window, alignment)
         check_score(score, units, max_source_length, use_scale)
         check_alignment(score, window, half_width, alignment, use_coverage, sigmoid_noise)
         check_dropout(dropout)
+        self.depths: dict[str, Any] = {}  # known once it is built
         self.score = score
         self.units = units
         self.max_source_length = max_source_length
@@ -137,7 +143,9 @@ class LuongAttention(AttentionMechanism):
             self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, query_shape: Shape, value_shape: Shape) -> None:
+        check_shapes(type(self).__name__, {"query": (query_shape, "B T Dq"), "value": (value_shape, "B S Dv")})
         query_depth, value_depth = query_shape[-1], value_shape[-1]
+        self.depths = {"Dq": query_depth, "Dv": value_depth}
         if self.score in SAME_DEPTH_SCORES and query_depth != value_depth:
             raise ValueError(
                 f"score='{self.score}' compares a query and a value of one depth; score='general' compares different "
@@ -213,6 +221,8 @@ class LuongAttention(AttentionMechanism):
         noise: TensorDict | None = None,
         training: bool | None = None,
     ) -> Any:
+        shapes = {"query": (query.shape, "B T Dq"), "value": (value.shape, "B S Dv")}
+        check_shapes(type(self).__name__, shapes, **self.depths)
         query, value = self._cast(query), self._cast(value)
         noise = self.draw_noise(query, value) if training and noise is None else noise or {}
         arguments = (query, value, key, query_mask, value_mask, self.check_state(state, value), noise)
@@ -229,6 +239,10 @@ class LuongAttention(AttentionMechanism):
             results.append(new_state)
         return results[0] if len(results) == 1 else tuple(results)
 
+    def compute_output_shape(self, query_shape: Shape, value_shape: Shape) -> Shape:
+        """The shape of the contexts."""
+        return (*query_shape[:2], value_shape[-1])
+
     def compute_output_spec(
         self,
         query: Tensor,
@@ -241,7 +255,9 @@ class LuongAttention(AttentionMechanism):
         """Said, not traced, for the location score: for JAX and PyTorch an unknown length is one too great for it."""
         if self.score != "location" or arguments:
             more = {"return_attention_scores": return_attention_scores, "return_state": return_state}
-            return super().compute_output_spec(query, value, *arguments, **more, **others)
+            return keras.Operation.compute_output_spec(self, query, value, *arguments, **more, **others)
+        shapes = {"query": (query.shape, "B T Dq"), "value": (value.shape, "B S Dv")}
+        check_shapes(type(self).__name__, shapes, **self.depths)
         check_mask("query_mask", others.get("query_mask"), query)
         check_mask("value_mask", others.get("value_mask"), value)
         (batch, steps), (length, depth) = query.shape[:2], value.shape[1:]

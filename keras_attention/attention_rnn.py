@@ -13,6 +13,7 @@ from keras_attention.fed_lstm import is_fed_lstm, run_fed_lstm
 from keras_attention.gather import gather_positions
 from keras_attention.masking import check_mask
 from keras_attention.recurrent import RecurrentStack, best_by_own_gradient, sequence_dropout
+from keras_attention.shapes import check_shapes
 from keras_attention.stepping import run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -91,6 +92,7 @@ class AttentionRNN(keras.layers.Layer):
         self._dropout = sequence_dropout(dropout, variational_dropout, self.dtype_policy)
 
     def build(self, inputs_shape: Shape, memory_shape: Shape) -> None:
+        check_shapes("AttentionRNN", {"inputs": (inputs_shape, "B T E"), "memory": (memory_shape, "B S Dv")})
         if not self.cell.built:
             self.cell.build((None, inputs_shape[-1]), memory_shape)
         self.built = True
@@ -114,6 +116,8 @@ class AttentionRNN(keras.layers.Layer):
             raise ValueError(
                 f"Expected: return_attention_scores in (True, False, 'all'). Received: {return_attention_scores!r}"
             )
+        shapes = {"inputs": (inputs.shape, "B T E"), "memory": (memory.shape, "B S Dv")}
+        check_shapes("AttentionRNN", shapes, **self.cell.depths)
         mask = inputs_mask if mask is None else mask
         check_mask("mask", mask, inputs)
         check_mask("memory_mask", memory_mask, memory)
@@ -129,6 +133,11 @@ class AttentionRNN(keras.layers.Layer):
             results.append(state)
         return results[0] if len(results) == 1 else tuple(results)
 
+    def compute_output_shape(self, inputs_shape: Shape, memory_shape: Shape) -> Shape:
+        """The shape of the outputs."""
+        time = inputs_shape[1:2] if self.return_sequences else ()
+        return (inputs_shape[0], *time, self.cell.output_depth(memory_shape[-1]))
+
     def compute_output_spec(
         self,
         inputs: Tensor,
@@ -140,8 +149,8 @@ class AttentionRNN(keras.layers.Layer):
         """Said, not traced, for the location score: for JAX and PyTorch an unknown length is one too great for it."""
         cell = self.cell
         if arguments or all(attention.score != "location" for attention in cell.attentions):
-            return super().compute_output_spec(
-                inputs, memory, *arguments, return_attention_scores=return_attention_scores, **others
+            return keras.Operation.compute_output_spec(
+                self, inputs, memory, *arguments, return_attention_scores=return_attention_scores, **others
             )
         (batch, steps), (length, depth) = inputs.shape[:2], memory.shape[1:]
         time = (steps,) if self.return_sequences else ()
@@ -196,6 +205,8 @@ class AttentionRNN(keras.layers.Layer):
         if set(named) == set(self.cell.state_sizes):
             return self.cell.initial_state(memory, named)
         self.cell.check_state(named)
+        shapes = {"memory": (memory["values"].shape, "B S Dv")}
+        check_shapes("AttentionRNN", shapes | cell_states.axes_of(self.cell.state_sizes, named))
         return named
 
     def _run_recurrence_first(

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_attention.arguments import check_whole
 from keras_attention.types import Tensor, TensorDict
 
 BRIDGES = ("dense", "copy")
@@ -34,6 +35,9 @@ class Bridge(keras.layers.Layer):
 
     def __init__(self, kind: str, source: str, state_names: list[str], units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_whole(units=units)
+        if units < 1:
+            raise ValueError(f"Expected: units >= 1. Received: {units=}")
         if kind not in BRIDGES or source not in BRIDGE_INPUTS:
             raise ValueError(f"Expected: kind in {BRIDGES} and source in {BRIDGE_INPUTS}. Received: {kind=}, {source=}")
         self.supports_masking = True  # states have none to pass on

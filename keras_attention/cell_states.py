@@ -7,7 +7,7 @@ cell at the bottom, `h_1` for a GRU cell above it, `s2_0` for the third state of
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -196,6 +196,11 @@ def check_state(expected: Mapping[str, int | None], state: Any) -> None:
             "The state does not match the cell and its attention. Expected: names and depths "
             f"{_shown(expected)}. Received: {_shown(received)}"
         )
+
+
+def axes_of(names: Iterable[str], state: TensorDict) -> dict[str, tuple[Any, str]]:
+    """The recurrent states' shapes and axes, for `check_shapes`."""
+    return {f"state {name}": (state[name].shape, f"B {name}") for name in names}
 
 
 def described(part: Any) -> Any:

@@ -8,9 +8,11 @@ import keras
 from keras import ops
 
 from keras_attention import cell_states
+from keras_attention.arguments import check_whole
 from keras_attention.linear import by_rows
 from keras_attention.lstm import product
 from keras_attention.masking import check_mask
+from keras_attention.shapes import check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
 
 STYLES = ("luong", "bahdanau")
@@ -93,6 +95,7 @@ class AttentionCell(keras.layers.Layer):
             )
         if not (isinstance(input_feeding, bool) or callable(input_feeding)):
             raise ValueError(f"Expected: input_feeding, True, False, or a function. Received: {input_feeding!r}")
+        check_whole(attentional_size=attentional_size)
         if attentional_size is not None and attentional_size < 1:
             raise ValueError(f"Expected: attentional_size >= 1, or None. Received: {attentional_size=}")
         self.cell = keras.layers.StackedRNNCells(cell) if isinstance(cell, (list, tuple)) else cell
@@ -103,6 +106,7 @@ class AttentionCell(keras.layers.Layer):
                 "Expected: attention, a LuongAttention or MultiHeadLuongAttention, or a list of them. "
                 f"Received: {attention!r}"
             )
+        self.depths: dict[str, Any] = {}  # known once it is built
         self.attentional_size = attentional_size
         self.activation = keras.activations.get(activation)
         self.input_feeding = input_feeding
@@ -150,6 +154,8 @@ class AttentionCell(keras.layers.Layer):
 
     def build(self, inputs_shape: Shape, memory_shape: Any) -> None:
         values_shape = memory_shape["values"] if isinstance(memory_shape, dict) else memory_shape
+        check_shapes("AttentionCell", {"inputs": (inputs_shape, "B E"), "memory": (values_shape, "B S Dv")})
+        self.depths = {"E": inputs_shape[-1], "Dv": values_shape[-1]}
         self._build_attention(tuple(values_shape))
         depth = inputs_shape[-1]
         if self.input_feeding is not False:
@@ -166,6 +172,7 @@ class AttentionCell(keras.layers.Layer):
         `mask` is bool, true at real positions; `None` stands for all.
         """
         values = ops.convert_to_tensor(values, dtype=self.compute_dtype)
+        check_shapes("AttentionCell", {"values": (values.shape, "B S Dv")}, Dv=self.depths.get("Dv"))
         check_mask("mask", mask, values)
         self._build_attention(tuple(values.shape))
         mask = ops.ones(ops.shape(values)[:2], dtype="bool") if mask is None else ops.convert_to_tensor(mask)
@@ -189,6 +196,8 @@ class AttentionCell(keras.layers.Layer):
             state = cell_states.first_state(self.cell, batch, self.compute_dtype)
         else:
             state = cell_states.given_state(self.cell, cell_state, self.compute_dtype)
+            shapes = {"memory": (values.shape, "B S Dv")}
+            check_shapes("AttentionCell", shapes | cell_states.axes_of(self.state_sizes, state))
         if self.style == "bahdanau":
             state["output"] = cell_states.first_output(self.cell, state)
         if self.feeds:
@@ -210,6 +219,8 @@ class AttentionCell(keras.layers.Layer):
         self, inputs: Tensor, state: TensorDict, memory: TensorDict, training: bool | None = None
     ) -> tuple[Tensor, TensorDict, Tensor]:
         self.check_state(state)
+        shapes = {"inputs": (inputs.shape, "B E"), "memory": (memory["values"].shape, "B S Dv")}
+        check_shapes("AttentionCell", shapes | cell_states.axes_of(self.state_sizes, state), **self.depths)
         inputs = ops.cast(inputs, self.compute_dtype)
         with cell_states.dropout_of_one_pass(self.cell, self.cell_input_depth, inputs, training):
             output, new_state, alignments = self.advance(inputs, state, memory, None, training)

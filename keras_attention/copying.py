@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import keras
 from keras import ops
 
+from keras_attention.arguments import check_whole
+from keras_attention.shapes import check_shapes
 from keras_attention.text import Tokenizer
 from keras_attention.types import UNK_ID, Shape, Tensor
 
@@ -52,6 +54,7 @@ class PointerGenerator(keras.layers.Layer):
 
     def __init__(self, copy_words: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_whole(copy_words=copy_words)
         if copy_words < 1:
             raise ValueError(f"Expected: copy_words >= 1. Received: copy_words={copy_words}")
         self.autocast = False  # logits come in float32, and stay so
@@ -64,6 +67,9 @@ class PointerGenerator(keras.layers.Layer):
         self.built = True
 
     def call(self, logits: Tensor, attentional: Tensor, alignment: Tensor, source: Tensor) -> Tensor:
+        shapes = {"logits": (logits.shape, "B T V"), "attentional": (attentional.shape, "B T A")}
+        shapes |= {"alignment": (alignment.shape, "B T S"), "source": (source.shape, "B S")}
+        check_shapes("PointerGenerator", shapes)
         generate = ops.cast(self.gate(attentional), "float32")
         written = generate * ops.softmax(ops.cast(logits, "float32"), axis=-1)
         written = ops.pad(written, ((0, 0), (0, 0), (0, self.copy_words)))

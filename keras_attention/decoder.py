@@ -12,6 +12,7 @@ from keras_attention.bridge import Bridge
 from keras_attention.cells import AttentionCell, mean_alignment
 from keras_attention.multi_head import MultiHeadLuongAttention
 from keras_attention.recurrent import RecurrentStack
+from keras_attention.shapes import check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
 from keras_attention.upper_layers import UpperLayers
 
@@ -144,6 +145,7 @@ class Decoder(keras.layers.Layer):
             self.upper = UpperLayers(cell, units, num_layers, **arguments, name="upper", dtype=policy)
         names = self.stack.state_names + (self.upper.state_names if self.upper else [])
         self.bridge = Bridge(bridge, bridge_input, names, units, name="bridge", dtype=policy)
+        self.depths: dict[str, Any] = {}  # known once it is built
         self.num_layers = num_layers
         self.residual = residual
         self.attention_arguments = attention
@@ -156,6 +158,9 @@ class Decoder(keras.layers.Layer):
         self._word_dropout = recurrent.word_dropout(word_dropout, policy)
 
     def build(self, embedded_shape: Shape, encoded_shape: dict[str, Any]) -> None:
+        shapes = {"embedded": (embedded_shape, "B T E"), "values": (encoded_shape["values"], "B S Dv")}
+        check_shapes("Decoder", shapes)
+        self.depths = {"E": embedded_shape[-1], "Dv": encoded_shape["values"][-1]}
         self.bridge.build(encoded_shape)
         if self.stepper is None:
             self.stack.build((None, None, embedded_shape[-1]))
@@ -217,6 +222,8 @@ class Decoder(keras.layers.Layer):
         return_attention_scores: bool = False,
         training: bool | None = None,
     ) -> Any:
+        shapes = {"embedded": (embedded.shape, "B T E"), "values": (encoded["values"].shape, "B S Dv")}
+        check_shapes("Decoder", shapes, **self.depths)
         state, memory = self.start(encoded)
         embedded = self._word_dropout(self._dropout(embedded, training=training), training=training)
         if self.stepper is None:
@@ -236,6 +243,8 @@ class Decoder(keras.layers.Layer):
         self, embedded: Tensor, encoded: dict[str, Any], return_attention_scores: bool = False, training: Any = None
     ) -> Any:
         """Said, not traced: JAX and PyTorch trace unknown lengths as numbers greater than a location score takes."""
+        shapes = {"embedded": (embedded.shape, "B T E"), "values": (encoded["values"].shape, "B S Dv")}
+        check_shapes("Decoder", shapes, **self.depths)
         batch, steps, _ = embedded.shape
         depth = self.stack.units
         if self.stepper is not None:

@@ -8,6 +8,7 @@ from keras import ops
 from keras_attention import recurrent
 from keras_attention.masking import check_mask
 from keras_attention.recurrent import RecurrentStack
+from keras_attention.shapes import check_shapes
 from keras_attention.types import Shape, Tensor
 
 
@@ -83,6 +84,7 @@ class Encoder(keras.layers.Layer):
         recurrence: str = "layer",
         training: bool | None = None,
     ) -> dict[str, Any]:
+        check_shapes("Encoder", {"embedded": (embedded.shape, "B S E")}, E=self.stack.input_depth)
         check_mask("mask", mask, embedded)
         mask = ops.ones(ops.shape(embedded)[:2], dtype="bool") if mask is None else mask
         lengths = ops.sum(ops.cast(mask, "int32"), axis=1)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_attention.arguments import check_whole
 from keras_attention.types import Shape, Tensor
 
 
@@ -25,6 +26,9 @@ class LayerNormLSTMCell(keras.layers.Layer):
 
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_whole(units=units)
+        if units < 1:
+            raise ValueError(f"Expected: units >= 1. Received: {units=}")
         self.units = units
         self.state_size = [units, units]
         self.output_size = units

@@ -1,11 +1,13 @@
 """What every attention layer shares: scores to weights, one query or many, with the state between queries."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_attention import alignment as alignments
 from keras_attention import scores as score_functions
-from keras_attention.arguments import ADDITIVE_SCORES, MONOTONIC
+from keras_attention.arguments import ADDITIVE_SCORES, MONOTONIC, check_call
 from keras_attention.linear import linear
 from keras_attention.masking import both, check_mask
 from keras_attention.stepping import run_steps
@@ -19,6 +21,10 @@ _GATHER_FROM = {"additive": 2, "product": 8}
 
 class AttentionMechanism(keras.layers.Layer):
     """Scores to weights to contexts. `LuongAttention` owns the weights and describes the arguments."""
+
+    def __call__(self, *tensors: Any, **named: Any) -> Any:
+        check_call(type(self).__name__, tensors, named)
+        return super().__call__(*tensors, **named)
 
     recurrence = "layer"
     """How queries that depend on each other are stepped over: one of `stepping.RECURRENCES`; set by exporters."""

@@ -5,9 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_attention.arguments import check_call, check_names, check_whole
 from keras_attention.attention import ARGUMENTS, LuongAttention
 from keras_attention.linear import linear
 from keras_attention.masking import check_mask
+from keras_attention.shapes import check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
 
 HEAD_SCORES = ("dot", "scaled_dot", "concat", "additive", "normalized_additive", "cosine")
@@ -56,8 +58,10 @@ class MultiHeadLuongAttention(keras.layers.Layer):
     def __init__(
         self, num_heads: int = 4, head_size: int | None = None, score: str = "scaled_dot", **kwargs: Any
     ) -> None:
+        check_names(type(self).__name__, kwargs)
         heads = {name: kwargs.pop(name) for name in ARGUMENTS if name in kwargs}
         super().__init__(**kwargs)
+        check_whole(num_heads=num_heads, head_size=head_size)
         if num_heads < 1 or (head_size is not None and head_size < 1):
             raise ValueError(f"Expected: num_heads >= 1 and head_size >= 1. Received: {num_heads=}, {head_size=}")
         if score not in HEAD_SCORES:
@@ -65,6 +69,7 @@ class MultiHeadLuongAttention(keras.layers.Layer):
                 "A head compares projected queries and keys. "
                 f"Expected: score in {HEAD_SCORES}. Received: score={score!r}"
             )
+        self.depths: dict[str, Any] = {}  # known once it is built
         self.num_heads = num_heads
         self.head_size = head_size
         self.score = score
@@ -73,6 +78,8 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         self.autocast = False
 
     def build(self, query_shape: Shape, value_shape: Shape) -> None:
+        check_shapes(type(self).__name__, {"query": (query_shape, "B T Dq"), "value": (value_shape, "B S Dv")})
+        self.depths = {"Dq": query_shape[-1], "Dv": value_shape[-1]}
         depth, size = value_shape[-1], self.head_size or value_shape[-1] // self.num_heads
         if self.head_size is None and depth % self.num_heads:
             raise ValueError(
@@ -88,6 +95,16 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         self.output_kernel = self.add_weight(shape=(inner, depth), name="output_kernel")
         self.head.build((None, None, size), (None, None, size))
         self.built = True
+
+    def __call__(self, *tensors: Any, **named: Any) -> Any:
+        check_call(type(self).__name__, tensors, named)
+        return super().__call__(*tensors, **named)
+
+    compute_output_spec = keras.Operation.compute_output_spec  # traced: the results depend on what is asked for
+
+    def compute_output_shape(self, query_shape: Shape, value_shape: Shape) -> Shape:
+        """The shape of the contexts."""
+        return (*query_shape[:2], value_shape[-1])
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -133,6 +150,8 @@ class MultiHeadLuongAttention(keras.layers.Layer):
     ) -> Any:
         if return_attention_scores not in (True, False, "all"):
             raise ValueError(f"Expected: return_attention_scores in (True, False, 'all'). {return_attention_scores=}")
+        shapes = {"query": (query.shape, "B T Dq"), "value": (value.shape, "B S Dv")}
+        check_shapes(type(self).__name__, shapes, **self.depths)
         check_mask("query_mask", query_mask, query)
         check_mask("value_mask", value_mask, value)
         query, value = self._cast(query), self._cast(value)

@@ -10,11 +10,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_attention.arguments import check_dropout
+from keras_attention.arguments import check_dropout, check_whole
 from keras_attention.gather import last_position, reverse_within_length
 from keras_attention.layer_norm_lstm import LayerNormLSTMCell
 from keras_attention.lstm import run_lstm, run_lstms
 from keras_attention.masking import check_mask
+from keras_attention.shapes import check_shapes
 from keras_attention.stepping import RECURRENCES, run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -24,6 +25,7 @@ CELLS = ("lstm", "gru", "layer_norm_lstm")
 def sequence_dropout(share: float, variational: bool, dtype: Any) -> keras.layers.Dropout:
     """Dropout of `(B, T, D)`: each number by itself, or where variational one draw for all steps of a row (Gal and
     Ghahramani 2016, arXiv 1512.05287, section 4.1)."""
+    check_dropout(share)
     shape = (None, 1, None) if variational else None
     return keras.layers.Dropout(share, noise_shape=shape, name="dropout", dtype=dtype)
 
@@ -125,6 +127,7 @@ class RecurrentStack(keras.layers.Layer):
         self.supports_masking = True
         if cell not in CELLS:
             raise ValueError(f"Unknown recurrent cell. Expected: one of {CELLS}. Received: cell={cell!r}")
+        check_whole(units=units, num_layers=num_layers)
         if units < 1 or num_layers < 1:
             raise ValueError(f"Expected: units >= 1 and num_layers >= 1. Received: {units=}, {num_layers=}")
         check_dropout(weight_dropout, "weight_dropout")
@@ -168,7 +171,8 @@ class RecurrentStack(keras.layers.Layer):
         return [name for name in self.state_names if name[0] == "h" or self.return_cell_state]
 
     def build(self, inputs_shape: Shape) -> None:
-        depth = inputs_shape[-1]
+        check_shapes("RecurrentStack", {"inputs": (inputs_shape, "B S E")})
+        depth = self.input_depth = inputs_shape[-1]
         for layers in self.layers:
             for layer in layers:
                 layer.build((None, None, depth))
@@ -187,6 +191,9 @@ class RecurrentStack(keras.layers.Layer):
     ) -> tuple[Tensor, TensorDict]:
         if recurrence not in RECURRENCES:
             raise ValueError(f"Expected: recurrence in {RECURRENCES}. Received: recurrence={recurrence!r}")
+        shapes = {"inputs": (inputs.shape, "B S E"), "lengths": (None if lengths is None else lengths.shape, "B")}
+        shapes |= {name: (tensor.shape, "B U") for name, tensor in (initial_state or {}).items()}
+        check_shapes("RecurrentStack", shapes, E=self.input_depth, U=self.units)
         mask = inputs_mask if mask is None and inputs_mask is not False else mask
         if lengths is None and mask is not None:
             check_mask("mask", mask, inputs)
@@ -210,10 +217,8 @@ class RecurrentStack(keras.layers.Layer):
         return outputs, final_state
 
     def draw_noise(self, inputs: Tensor) -> TensorDict:
-        """The factors `(B, T, units)` of one training pass' dropout below each layer from the second on, by name.
-
-        For callers that step in a loop, where only TensorFlow allows a draw; `inputs` `(B, T, ...)` give B and T.
-        """
+        """Factors `(B, T, units)` of the dropout below each layer from the second on, for a training pass of steps over
+        inputs `(B, T, ...)`: inside a loop only TensorFlow allows a draw."""
         if not self.dropout or self.num_layers == 1:
             return {}
         ones = ops.ones((*ops.shape(inputs)[:2], self.units), dtype=self.compute_dtype)
@@ -231,10 +236,7 @@ class RecurrentStack(keras.layers.Layer):
             training: whether dropout between the layers applies.
         """
         if training and self.weight_dropout:
-            raise ValueError(
-                "Expected: weight_dropout=0 in a stack that is stepped in training. "
-                f"Received: weight_dropout={self.weight_dropout}"
-            )
+            raise ValueError(f"Expected: weight_dropout=0 in a stack that is stepped. Received: {self.weight_dropout=}")
         if training and noise is None:
             noise = {name: factors[:, 0] for name, factors in self.draw_noise(ops.expand_dims(inputs, 1)).items()}
         noise = noise if training and noise else {}

@@ -6,8 +6,10 @@ import keras
 from keras import ops
 
 from keras_attention import recurrent
+from keras_attention.arguments import check_dropout, check_whole
 from keras_attention.attention_block import AttentionBlock
 from keras_attention.masking import check_mask
+from keras_attention.shapes import check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
 
 
@@ -49,6 +51,12 @@ class AttentionStack(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_whole(units=units, num_layers=num_layers, feed_forward_units=feed_forward_units)
+        check_dropout(dropout)
+        if num_layers < 1 or (feed_forward_units is not None and feed_forward_units < 1):
+            raise ValueError(
+                f"Expected: num_layers, feed_forward_units >= 1. Received: {num_layers=}, {feed_forward_units=}"
+            )
         if units < 2 or units % 2:
             raise ValueError(f"Sines and cosines share the depth. Expected: units, an even number. Received: {units=}")
         policy = self.dtype_policy
@@ -77,6 +85,7 @@ class AttentionStack(keras.layers.Layer):
         self._word_dropout = recurrent.word_dropout(word_dropout, policy)
 
     def build(self, embedded_shape: Shape, *_: Any) -> None:
+        self.input_depth = embedded_shape[-1]
         self.input_projection.build((None, None, embedded_shape[-1]))
         for block in self.blocks:
             block.build((None, None, self.units))
@@ -124,6 +133,7 @@ class AttentionEncoder(AttentionStack):
         recurrence: str = "layer",
         training: bool | None = None,
     ) -> dict[str, Any]:
+        check_shapes("AttentionEncoder", {"embedded": (embedded.shape, "B S E")}, E=self.input_depth)
         check_mask("mask", mask, embedded)
         mask = ops.ones(ops.shape(embedded)[:2], dtype="bool") if mask is None else mask
         x = self.place(embedded, ops.arange(ops.shape(embedded)[1], dtype="int32"), training)
@@ -190,6 +200,8 @@ class AttentionDecoder(AttentionStack):
         return_attention_scores: bool = False,
         training: bool | None = None,
     ) -> Any:
+        shapes = {"embedded": (embedded.shape, "B T E"), "values": (encoded["values"].shape, "B S Dv")}
+        check_shapes("AttentionDecoder", shapes, E=self.input_depth, Dv=self.units)
         memory = {"values": encoded["values"], "mask": encoded["mask"]}
         x = self.place(embedded, ops.arange(ops.shape(embedded)[1], dtype="int32"), training)
         alignments = []
@@ -203,6 +215,8 @@ class AttentionDecoder(AttentionStack):
     def compute_output_spec(
         self, embedded: Tensor, encoded: dict[str, Any], return_attention_scores: bool = False, training: Any = None
     ) -> Any:
+        shapes = {"embedded": (embedded.shape, "B T E"), "values": (encoded["values"].shape, "B S Dv")}
+        check_shapes("AttentionDecoder", shapes, E=self.input_depth, Dv=self.units)
         batch, steps, _ = embedded.shape
         outputs = keras.KerasTensor((batch, steps, self.units), dtype=self.compute_dtype)
         alignments = keras.KerasTensor((batch, steps, encoded["mask"].shape[1]), dtype=self.compute_dtype)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from keras_attention.arguments import check_whole
 from keras_attention.types import EOS_ID, PAD_ID, UNK_ID, Shape, Tensor
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class VocabularyShortlist(keras.layers.Layer):
 
     def __init__(self, source_vocabulary: int, target_vocabulary: int, candidates: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_whole(source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, candidates=candidates)
         if candidates < 1:
             raise ValueError(f"Expected: candidates >= 1. Received: candidates={candidates}")
         self.source_vocabulary, self.target_vocabulary = source_vocabulary, target_vocabulary

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_attention import recurrent
+from keras_attention.arguments import check_whole
 from keras_attention.recurrent import RecurrentStack
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -49,6 +50,7 @@ class UpperLayers(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
+        check_whole(num_layers=num_layers)
         if num_layers < 2:
             raise ValueError(f"Expected: num_layers >= 2, of which the lowest attends. Received: {num_layers=}")
         policy = self.dtype_policy

@@ -10,10 +10,8 @@ from keras import ops
 
 from keras_attention import (
     AttentionRNN,
-    EncoderDecoder,
     LuongAttention,
-    Seq2SeqConfig,
-    build_seq2seq,
+    RecurrentStack,
     greedy_search,
 )
 from keras_attention.alignment import hardmax, monotonic_alignment
@@ -117,30 +115,17 @@ def table_step(log_probs):
     return step
 
 
-def test_sample(page):
-    probabilities = np.array([0.3, 0.0, 0.2, 0.4, 0.1], "float32")  # padding is never drawn: the rest is normalised
-    step = table_step(np.log(np.maximum(probabilities, 1e-9)))
-    for temperature in (1.0, 2.0):
-        ids = page["sample"](step, np.zeros(4000), None, 4000, max_length=3, temperature=temperature, seed=7)
-        expected = np.where(np.arange(5) > 1, probabilities, 0.0) ** (1 / temperature)
-        # Four standard deviations of a share of 4000 draws are 0.03.
-        np.testing.assert_allclose(np.bincount(ids[:, 0], minlength=5) / 4000, expected / expected.sum(), atol=0.03)
-        ended = ids[:, 0] == 2
-        assert not ids[ended, 1:].any()
-        assert ids[~ended, 1].all()
-    cold = page["sample"](page["step"], page["start"], page["prepared"], 3, max_length=20, temperature=1e-6, seed=1)
+def test_sampling(page):
+    """A drawn word is one that the model finds possible; after EOS there is padding."""
+    drawn = numpy(page["drawn"]).astype("int32")
+    assert drawn.shape == (3, 20)
+    for row in drawn:
+        ends = np.flatnonzero(row == 2)
+        assert row[: ends[0] if len(ends) else None].all()
+        assert not len(ends) or not row[ends[0] + 1 :].any()
     greedy = greedy_search(page["step"], page["start"], page["prepared"], max_length=20)
-    np.testing.assert_array_equal(cold, numpy(greedy["ids"])[:, 0])
-
-
-def test_sample_of_an_encoder_decoder(page):
-    translator = EncoderDecoder(
-        build_seq2seq(Seq2SeqConfig(11, 13, embedding_size=3, encoder_units=5, decoder_units=7))
-    )
-    source = np.array([[4, 5, 6, 2], [7, 2, 0, 0]])
-    state, memory = translator.encode(source)
-    cold = page["sample"](translator.step, state, memory, 2, max_length=6, temperature=1e-6, seed=1)
-    np.testing.assert_array_equal(cold, numpy(translator.search(source, beam_size=1, max_length=6)["ids"])[:, 0])
+    cold = page["sample_search"](page["step"], page["start"], page["prepared"], temperature=1e-6, seed=1, max_length=20)
+    np.testing.assert_array_equal(numpy(cold["ids"])[:, 0], numpy(greedy["ids"])[:, 0])
 
 
 def test_scheduled_inputs(page, rng):
@@ -154,19 +139,31 @@ def test_scheduled_inputs(page, rng):
     assert np.mean(mixed[:, 1] == 5) == pytest.approx(0.25, abs=0.04)  # four standard deviations
 
 
-def test_coverage_penalty(page, rng):
-    alignments = rng.uniform(0.0, 0.4, size=(2, 3, 5, 4)).astype("float32")
-    mask = np.array([[True] * 4, [True, True, False, False]])
-    scores = np.array([[-1.0, -2.0, -np.inf], [-3.0, -4.0, -5.0]], "float32")
-    found = page["with_coverage_penalty"](
-        {"alignments": ops.convert_to_tensor(alignments), "scores": ops.convert_to_tensor(scores)}, mask, 0.2
-    )
-    expected = [
-        [scores[b, k] + 0.2 * sum(np.log(min(alignments[b, k, :, s].sum(), 1.0)) for s in range(4) if mask[b, s])
-         for k in range(3)]
-        for b in range(2)
-    ]  # fmt: skip
-    np.testing.assert_allclose(numpy(found), expected, rtol=1e-5)  # float32 sums of few terms
+def test_coverage_penalty(page):
+    """Formula 14 of Wu et al. from what the page's search says of its hypotheses."""
+    found, mask = page["found_by_beam"], numpy(page["prepared"]["mask"]) > 0
+    lengths, alignments = numpy(found["lengths"]), numpy(found["alignments"])
+    plain = numpy(found["log_probs"]) / ((5.0 + lengths) / 6.0) ** 0.6
+    expected = np.array(
+        [
+            [plain[b, k] + 0.2 * sum(np.log(min(alignments[b, k, :, s].sum(), 1.0)) for s in np.flatnonzero(mask[b]))
+             for k in range(4)]
+            for b in range(3)
+        ]
+    )  # fmt: skip
+    np.testing.assert_allclose(numpy(found["scores"]), expected, rtol=1e-4, atol=1e-5)  # float32 sums of few terms
+    assert np.abs(expected - plain).max() > 1e-3  # the penalty does something
+
+
+@pytest.mark.parametrize("cells", [lambda: [keras.layers.LSTMCell(5), keras.layers.GRUCell(11)], lambda: None])
+def test_the_cell_output_is_that_of_the_top_cell(page, cells, rng):
+    recurrent = cells() or RecurrentStack("lstm", 11, 2, return_cell_state=True)
+    cell = page["CellOutput"](recurrent, LuongAttention("general"), attentional_size=19)
+    layer = AttentionRNN(cell, return_state=True)
+    arrays = [rng.normal(size=shape).astype("float32") for shape in ((2, 5, 3), (2, 7, 13))]
+    output, state = layer(*arrays)
+    np.testing.assert_array_equal(numpy(output), numpy(state["h_1"]))
+    assert output.shape == (2, 11)
 
 
 def test_the_cell_output_saves(page, tmp_path):
