@@ -208,3 +208,16 @@ def test_shell_completion_answers(tmp_path: pathlib.Path) -> None:
     with child("command.main()", tmp_path, **asked) as process:
         out, err = process.communicate()
     assert (out.split(), err) == (["train", "translate"], "")
+
+
+@pytest.mark.slow
+def test_a_real_training_ends_with_one_line(tmp_path: pathlib.Path) -> None:
+    """Nor does TensorFlow's log come before it, or half a file stay behind."""
+    command = ["train", "--recipe", "dates", "--output", "run"]
+    with child("command.main()", tmp_path, *command, KERAS_BACKEND="tensorflow") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("training: ")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (143, "terminated: the same command goes on where it was\n")
+    assert not list((tmp_path / "run").rglob(".partial-*"))
