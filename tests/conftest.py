@@ -50,6 +50,7 @@ ONCE = {
     "test_host_loop_js.py": EXPORT,
     "test_onnx_loops.py": EXPORT,
     "test_onnx_passes.py": EXPORT,
+    "test_own_text.py": EXPORT,
     "test_packaging.py": NO_TENSORS,
     "test_readme.py": EXPORT,
     "test_runtime.py": EXPORT,

@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BACKENDS = {"tensorflow": ".venv", "jax": ".venv", "torch": ".venv-torch"}
 """Each backend, and the environment in which `make test-backends` puts it."""
 
-FILES = sorted((ROOT / "tests").glob("test_*.py"))
+FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 PLAIN = ("errors.UserError", "run_directory", "arguments.SCORES", "cli", "export", "training")
 """What `keras_attention` has beside what computes: its errors, files and names. `training` is started as a command."""
 

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import pathlib
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -429,3 +430,14 @@ def test_invented_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
     for name in ("--order", "--support", "--count"):
         with pytest.raises(SystemExit, match=f"error: {name[2:]} is out of range"):
             script.main([*arguments, name, "0", "--output", str(tmp_path / "none")])
+
+
+@pytest.mark.slow
+def test_a_campaign_of_faults() -> None:
+    """A few of each kind, in processes of their own; each is right, and the table counts them."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--kills=4", "--inputs=40", "--seed=2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = [[int(number) for number in line.split()[-3:]] for line in done.stdout.splitlines()[1:]]
+    assert sum(tried for tried, _, _ in counts) >= 44
+    assert all(tried == survived for tried, survived, _ in counts)

@@ -23,8 +23,11 @@ ONCE = {
     for name in MODULES
     if name.startswith("keras_attention.export")
 }
-SHARED = ROOT / "benchmarks" / "tables.py"  # no command of its own
-SCRIPTS = sorted({*(ROOT / "examples").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")} - {SHARED})
+SHARED = ("tables", "fault_children", "fault_inputs", "fault_kills")  # no commands of their own
+SCRIPTS = sorted(
+    {*(ROOT / "examples").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")}
+    - {ROOT / "benchmarks" / f"{name}.py" for name in SHARED}
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=ONCE.get(name, ())) for name in MODULES])

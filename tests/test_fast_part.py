@@ -42,7 +42,7 @@ def fast_tree(path: pathlib.Path) -> ast.Module:
     return ast.Module([one for one in body if not (isinstance(one, ast.FunctionDef) and is_slow(one))], [])
 
 
-TREES = {path.name: fast_tree(path) for path in sorted(TESTS.glob("test_*.py")) if path != pathlib.Path(__file__)}
+TREES = {path.name: fast_tree(path) for path in sorted(TESTS.rglob("test_*.py")) if path != pathlib.Path(__file__)}
 
 
 def functions(name: str) -> dict[str, ast.FunctionDef]:

@@ -101,7 +101,7 @@ def bare_tolerances(source: str, shared: frozenset[str] = frozenset()) -> list[s
 
 
 def test_every_tolerance_has_its_reason() -> None:
-    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(TESTS.glob("*.py"))}
+    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(TESTS.rglob("*.py"))}
     shared = frozenset(name for text in sources.values() for name in tolerance_names(ast.parse(text)) if name.isupper())
     bare = [f"{name}:{found}" for name, text in sources.items() for found in bare_tolerances(text, shared)]
     assert not bare, "\n".join(["say why beside each of these, in a comment:", *bare])
