@@ -223,6 +223,8 @@ def plan_model(
         from .report import readable_size
 
         try:
+            if "cell" in (fields or {}):  # another cell decides anew what is of models without recurrence alone
+                model = {name: value for name, value in model.items() if name != "scale_embeddings"}
             built = Seq2SeqConfig(**{**model, **(fields or {})})
         except (TypeError, ValueError) as error:
             raise UserError(f"{file}: {str(error).removeprefix('Seq2SeqConfig.__init__() ')}") from None

@@ -17,6 +17,7 @@ from keras_attention.bridge import BRIDGE_INPUTS, BRIDGES
 from keras_attention.cells import STYLES
 from keras_attention.multi_head import HEAD_SCORES
 from keras_attention.recurrent import CELLS
+from keras_attention.self_attention import check_self_attention
 from keras_attention.shortlist import check_shortlist
 
 CELL_KINDS = (*CELLS, "self_attention")
@@ -60,6 +61,9 @@ class Seq2SeqConfig:
         attention: a score of `LuongAttention`, or `"none"` for the plain encoder-decoder.
         feed_forward_units: hidden units of the layers between attention; without recurrence alone, `4 * decoder_units`
             if `None`.
+        scale_embeddings: whether embedded words are multiplied by the square root of the depth, and begin at a size
+            that fits, so that positions do not drown them (see `AttentionStack`); without recurrence alone, `True`
+            there if `None`.
         attention_units: hidden units of an additive score.
         max_source_length: positions of the location score.
         use_scale: a learned factor on the score.
@@ -106,6 +110,7 @@ class Seq2SeqConfig:
     decoder_layers: int = 1
     attention: str = "general"
     feed_forward_units: int | None = None
+    scale_embeddings: bool | None = None
     attention_units: int | None = None
     max_source_length: int | None = None
     use_scale: bool = False
@@ -135,6 +140,8 @@ class Seq2SeqConfig:
     def __post_init__(self) -> None:
         if self.bridge is None:
             object.__setattr__(self, "bridge", "copy" if self.attention == "none" else "dense")
+        if self.scale_embeddings is None and not self.recurrent:
+            object.__setattr__(self, "scale_embeddings", True)
         for name, allowed in (
             ("cell", CELL_KINDS),
             ("attention", ATTENTIONS),
@@ -153,6 +160,8 @@ class Seq2SeqConfig:
             counts = field.type in (int, int | None) and (value is not None or field.type is int)
             if counts or field.type in (bool, float):
                 check_kind(field.name, value, int if counts else field.type)
+            if field.type == bool | None and value is not None:
+                check_kind(field.name, value, bool)
             if counts and value < smallest:
                 raise ValueError(f"Expected: {field.name} >= {smallest}. Received: {field.name}={value}")
         for name in ("dropout", "word_dropout", "weight_dropout"):
@@ -166,11 +175,12 @@ class Seq2SeqConfig:
                 f"input_feeding={self.input_feeding}, style={self.style!r}"
             )
         if not self.recurrent:
-            self._check_self_attention()
-        elif self.feed_forward_units is not None:
+            check_self_attention(self)
+        elif self.feed_forward_units is not None or self.scale_embeddings is not None:
             raise ValueError(
-                "A recurrent model has no layers between its attention. Expected: feed_forward_units=None with "
-                f"cell={self.cell!r}. Received: feed_forward_units={self.feed_forward_units}"
+                "A recurrent model has no layers between its attention, and adds no positions to words. Expected: "
+                f"feed_forward_units=None and scale_embeddings=None with cell={self.cell!r}. Received: "
+                f"feed_forward_units={self.feed_forward_units}, scale_embeddings={self.scale_embeddings}"
             )
         self._check_attention()
         self._check_depths()
@@ -240,6 +250,9 @@ class Seq2SeqConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "Seq2SeqConfig":
         """The inverse of `to_dict`.
 
+        A model without recurrence that lacks `scale_embeddings` was saved before there was this choice: it keeps its
+        numbers, those of `False`. A new one is made by the constructor.
+
         Raises:
             ValueError: for a name that is no field.
         """
@@ -247,7 +260,8 @@ class Seq2SeqConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"Unknown fields of Seq2SeqConfig. Expected: {sorted(known)}. Received: {unknown}")
-        return cls(**values)
+        before = {"scale_embeddings": False} if values.get("cell") == "self_attention" else {}
+        return cls(**{**before, **values})
 
     def _check_attention(self) -> None:
         if self.attention == "none":
@@ -286,33 +300,6 @@ class Seq2SeqConfig:
                 "The layers above the first read one context. Expected: decoder_layers >= 2, attention_heads=1, "
                 "attention_dropout=0 and attentional_size=None with style='gnmt'. Received: "
                 f"{self.decoder_layers}, {self.attention_heads}, {self.attention_dropout}, {self.attentional_size}"
-            )
-
-    def _check_self_attention(self) -> None:
-        received: dict[str, Any] = {}
-        if self.attention not in HEAD_SCORES:
-            received["attention"] = f"{self.attention!r}, none of {HEAD_SCORES}"
-        for name, good in (
-            ("alignment", ("softmax", "sparsemax")),
-            ("window", (None,)),
-            ("use_coverage", (False,)),
-            ("input_feeding", (False,)),
-            ("style", ("luong",)),
-            ("attentional_size", (None,)),
-            ("bridge", ("dense",)),
-            ("bidirectional", (True,)),
-            ("residual", (False,)),
-            ("variational_dropout", (False,)),
-            ("encoder_units", (self.decoder_units,)),
-        ):
-            if getattr(self, name) not in good:
-                received[name] = f"{getattr(self, name)!r}, none of {good}"
-        if self.decoder_units % 2 or self.decoder_units % self.attention_heads:
-            received["decoder_units"] = f"{self.decoder_units}, not even, or not a multiple of attention_heads"
-        if received:
-            raise ValueError(
-                "Without recurrence every word attends to the others by heads, in encoder and decoder alike. "
-                f"Expected: fields that fit cell='self_attention'. Received: {received}"
             )
 
     def _check_depths(self) -> None:

@@ -1,6 +1,6 @@
 """Encoder and decoder without recurrence: attention over the words on the same side takes its place."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -9,8 +9,12 @@ from keras_attention import recurrent
 from keras_attention.arguments import check_dropout, check_whole
 from keras_attention.attention_block import AttentionBlock
 from keras_attention.masking import check_mask
+from keras_attention.multi_head import HEAD_SCORES
 from keras_attention.shapes import check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
+
+if TYPE_CHECKING:
+    from keras_attention.config import Seq2SeqConfig
 
 
 def encode_positions(positions: Tensor, depth: int) -> Tensor:
@@ -29,13 +33,19 @@ def encode_positions(positions: Tensor, depth: int) -> Tensor:
 
 
 class AttentionStack(keras.layers.Layer):
-    """What encoder and decoder share: embedded words with their positions, blocks, a last normalisation.
+    """Base of encoder and decoder: embedded words with their positions, blocks, a last normalisation.
+
+        x_p = W_i sqrt(D) e_p + encode_positions(p)        (Vaswani et al. 2017, sections 3.4 and 3.5)
+
+    Without the factor the positions, whose numbers are about 0.7, drown embeddings that begin at hundredths.
 
     Args:
         units: depth D, an even number.
         num_layers: number of blocks.
         attention, feed_forward_units, dropout: of `AttentionBlock`; `feed_forward_units` is `4 * units` if `None`.
         word_dropout: share of the words, as a whole, dropped in training.
+        scale_embeddings: whether embedded words are multiplied by `sqrt(D)`. A layer that was saved before there was
+            this choice loads as one with `False`.
     """
 
     reads_memory = False
@@ -48,6 +58,7 @@ class AttentionStack(keras.layers.Layer):
         feed_forward_units: int | None = None,
         dropout: float = 0.0,
         word_dropout: float = 0.0,
+        scale_embeddings: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -67,6 +78,7 @@ class AttentionStack(keras.layers.Layer):
         self.feed_forward_units = feed_forward_units
         self.dropout = dropout
         self.word_dropout = word_dropout
+        self.scale_embeddings = scale_embeddings
         self.blocks = [
             AttentionBlock(
                 units,
@@ -93,8 +105,10 @@ class AttentionStack(keras.layers.Layer):
         self.built = True
 
     def place(self, embedded: Tensor, positions: Tensor, training: bool | None = None) -> Tensor:
-        """Embedded words, projected to depth D, with their positions added."""
+        """Embedded words, multiplied by `sqrt(D)` and projected to depth D, with their positions added."""
         embedded = self._word_dropout(self._dropout(embedded, training=training), training=training)
+        if self.scale_embeddings:
+            embedded = embedded * self.units**0.5
         projected = self.input_projection(embedded)
         return projected + ops.cast(encode_positions(positions, self.units), projected.dtype)
 
@@ -107,7 +121,13 @@ class AttentionStack(keras.layers.Layer):
             "feed_forward_units": self.feed_forward_units,
             "dropout": self.dropout,
             "word_dropout": self.word_dropout,
+            "scale_embeddings": self.scale_embeddings,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AttentionStack":
+        made: AttentionStack = super().from_config({"scale_embeddings": False, **config})
+        return made
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
@@ -228,3 +248,32 @@ class AttentionDecoder(AttentionStack):
 
 def _mean(alignments: list[Any]) -> Tensor:
     return ops.mean(ops.stack(alignments, axis=0), axis=0)
+
+
+def check_self_attention(config: "Seq2SeqConfig") -> None:
+    """Raises ValueError where a config without recurrence has fields that do not fit."""
+    received: dict[str, Any] = {}
+    if config.attention not in HEAD_SCORES:
+        received["attention"] = f"{config.attention!r}, none of {HEAD_SCORES}"
+    for name, good in (
+        ("alignment", ("softmax", "sparsemax")),
+        ("window", (None,)),
+        ("use_coverage", (False,)),
+        ("input_feeding", (False,)),
+        ("style", ("luong",)),
+        ("attentional_size", (None,)),
+        ("bridge", ("dense",)),
+        ("bidirectional", (True,)),
+        ("residual", (False,)),
+        ("variational_dropout", (False,)),
+        ("encoder_units", (config.decoder_units,)),
+    ):
+        if getattr(config, name) not in good:
+            received[name] = f"{getattr(config, name)!r}, none of {good}"
+    if config.decoder_units % 2 or config.decoder_units % config.attention_heads:
+        received["decoder_units"] = f"{config.decoder_units}, not even, or not a multiple of attention_heads"
+    if received:
+        raise ValueError(
+            "Without recurrence every word attends to the others by heads, in encoder and decoder alike. "
+            f"Expected: fields that fit cell='self_attention'. Received: {received}"
+        )

@@ -41,17 +41,16 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
     target = keras.Input((None,), dtype="int32", name="target")
     size = config.embedding_size
     if config.tie_embeddings == "all":
-        target_embedding = keras.layers.ReversibleEmbedding(config.target_vocabulary, size, name="embedding")
+        target_embedding = _embedding(config, config.target_vocabulary, "embedding", tied=True)
         source_embedding = target_embedding
     else:
         source_embedding = (
-            keras.layers.Embedding(config.source_vocabulary, size, name="source_embedding")
+            _embedding(config, config.source_vocabulary, "source_embedding")
             if words
             else keras.layers.Dense(size, name="source_embedding")
         )
         tied = config.tie_embeddings == "target"
-        kind = keras.layers.ReversibleEmbedding if tied else keras.layers.Embedding
-        target_embedding = kind(config.target_vocabulary, size, name="target_embedding")
+        target_embedding = _embedding(config, config.target_vocabulary, "target_embedding", tied)
     encoder, decoder = _stacks(config)
     output_size = config.target_vocabulary if config.tie_embeddings == "none" else size
     output = keras.layers.Dense(output_size, name="output")
@@ -72,6 +71,16 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
     return keras.Model({"source": source, "target": target}, logits, name="seq2seq")
 
 
+def _embedding(config: Seq2SeqConfig, vocabulary: int, name: str, tied: bool = False) -> keras.Layer:
+    """A table of words; times the square root of the depth its first numbers have size 1, beside positions of 0.7."""
+    # One initializer for each table: an instance draws the same numbers again.
+    first = (
+        keras.initializers.RandomNormal(stddev=config.embedding_size**-0.5) if config.scale_embeddings else "uniform"
+    )
+    kind = keras.layers.ReversibleEmbedding if tied else keras.layers.Embedding
+    return kind(vocabulary, config.embedding_size, embeddings_initializer=first, name=name)
+
+
 def _stacks(config: Seq2SeqConfig) -> tuple[keras.Layer, keras.Layer]:
     """Encoder and decoder of a config."""
     if not config.recurrent:
@@ -81,9 +90,15 @@ def _stacks(config: Seq2SeqConfig) -> tuple[keras.Layer, keras.Layer]:
             "dropout": config.dropout,
             "word_dropout": config.word_dropout,
         }
+        scaled = bool(config.scale_embeddings)
+        words = scaled and config.source_features is None  # features are projected to numbers of their own size
         return (
-            AttentionEncoder(config.encoder_units, config.encoder_layers, **shared, name="encoder"),
-            AttentionDecoder(config.decoder_units, config.decoder_layers, **shared, name="decoder"),
+            AttentionEncoder(
+                config.encoder_units, config.encoder_layers, **shared, scale_embeddings=words, name="encoder"
+            ),
+            AttentionDecoder(
+                config.decoder_units, config.decoder_layers, **shared, scale_embeddings=scaled, name="decoder"
+            ),
         )
     encoder = Encoder(
         cell=config.cell,
@@ -185,7 +200,8 @@ class EncoderDecoder(Searching):
             "shortlist": self.shortlist and self.shortlist.candidates,
         }
         if isinstance(self.decoder, AttentionDecoder):
-            return Seq2SeqConfig(**common, cell="self_attention", feed_forward_units=decoder["feed_forward_units"])
+            alone = {name: decoder[name] for name in ("feed_forward_units", "scale_embeddings")}
+            return Seq2SeqConfig(**common, **alone, cell="self_attention")
         return Seq2SeqConfig(
             **common,
             cell=encoder["cell"],

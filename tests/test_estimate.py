@@ -1,5 +1,6 @@
 """Estimates before training against what is measured on the exported files: within 10 %."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -186,3 +187,14 @@ def test_mistakes() -> None:
     for lengths in ((0, 5, 5), (5, 0, 5), (5, 5, 0)):
         with pytest.raises(UserError, match="Expected: at least 1"):
             estimates.estimate(config_of("none"), *lengths)
+
+
+def test_another_cell_for_a_model_without_recurrence(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps(config_of("self-attention").to_dict()))
+    commands.plan_model(file, {"cell": "gru"})
+    found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    config = dataclasses.replace(config_of("self-attention"), cell="gru", scale_embeddings=None)
+    assert found["weights"] == build_seq2seq(config).count_params()

@@ -1,15 +1,21 @@
 """A training is known by its text and vocabularies; what a killed one left half written goes."""
 
 import dataclasses
+import json
 import pathlib
+import types
+from typing import Any
 
 import pytest
 
-from keras_attention.run_directory import remove_partial_files, write_bytes
+from keras_attention import UserError
+from keras_attention.run_directory import RunDirectory, remove_partial_files, write_bytes
 from keras_attention.text import SubwordTokenizer, train_tokenizer
 from keras_attention.training.data import Pairs
-from keras_attention.training.prepare import fingerprint, vocabulary_fingerprint
+from keras_attention.training.prepare import fingerprint, prepare_run, vocabulary_fingerprint
 from keras_attention.training.recipes import Splits
+from keras_attention.training.settings import Settings
+from keras_attention.training.start import copy_weights
 
 LINES = ["the cat sat on the mat", "a cat and a mat", "the mat and the cat", "on and on and on"] * 5
 
@@ -62,3 +68,49 @@ def test_half_written_files_go_from_all_folders_and_nothing_else(tmp_path: pathl
     remove_partial_files(tmp_path)
     found = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(found) == sorted(kept)
+
+
+ALONE = {"cell": "self_attention", "attention": "scaled_dot", "encoder_units": 6, "decoder_units": 6}
+WORDS = Splits(*[Pairs(["a b", "b"], [["b a"], ["b"]], ["text:1", "text:2"])] * 2)
+
+
+def prepared(output: pathlib.Path, parent: RunDirectory | None = None, **fields: Any) -> RunDirectory:
+    settings = Settings(source_tokenizer="word", target_tokenizer="word")
+    return prepare_run(output, None, settings, {**ALONE, **fields}, WORDS, False, parent)
+
+
+def begun_before_the_factor(output: pathlib.Path) -> RunDirectory:
+    run = prepared(output)
+    write_bytes(output / "checkpoints" / "last.npz", b"")
+    assert run.metadata["model"].pop("scale_embeddings") is True
+    (output / "config.json").write_text(json.dumps(run.metadata), encoding="utf-8")
+    return RunDirectory.open(output)
+
+
+def test_a_training_from_before_the_factor_goes_on_without_it(tmp_path: pathlib.Path) -> None:
+    former = begun_before_the_factor(tmp_path / "former")
+    assert former.config.scale_embeddings is False
+    assert prepared(former.path).config.scale_embeddings is False, "the same command resumes it"
+    assert prepared(former.path, scale_embeddings=False).config.scale_embeddings is False
+    with pytest.raises(UserError, match=r"other choices \(scale_embeddings: False there, True now\)"):
+        prepared(former.path, scale_embeddings=True)
+    with pytest.raises(UserError, match=r"other choices \(attention, cell"):
+        prepared(former.path, cell="lstm", attention="general")
+    begun = prepared(tmp_path / "begun", former)
+    assert begun.config.scale_embeddings is False, "its weights mean words without it"
+    write_bytes(begun.path / "checkpoints" / "last.npz", b"")
+    assert prepared(begun.path, former).config.scale_embeddings is False
+    assert prepared(tmp_path / "anew").config.scale_embeddings is True
+
+
+@pytest.mark.parametrize("fields", [{"scale_embeddings": True}, {"attention": "dot"}, {"attention_heads": 3}], ids=str)
+def test_no_training_starts_from_weights_that_mean_something_else(tmp_path: pathlib.Path, fields: Any) -> None:
+    """All of these have the shapes of the former weights."""
+    former = begun_before_the_factor(tmp_path / "former")
+    begun = prepared(tmp_path / "begun", former, **fields)
+    model: Any = types.SimpleNamespace(trainable_variables=[])
+    former.load_model = lambda: model  # type: ignore[method-assign]
+    (name,) = fields
+    with pytest.raises(UserError, match=rf"another form.* Expected the fields \{{'{name}': .* Received: \{{'{name}': "):
+        copy_weights(model, begun, former)
+    copy_weights(model, prepared(tmp_path / "alike", former, dropout=0.5, attention_dropout=0.5), former)

@@ -241,6 +241,11 @@ def test_word_vectors_fill_the_rows_of_their_words(tmp_path) -> None:
     expected = np.full((7, 2), 9.0, "float32")
     expected[4], expected[6] = (-5.5, 0.6), (1, 2)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(table), expected)
+    table.assign(np.full((7, 2), 9.0, "float32"))
+    assert set_vectors(table, tokenizer, path, 0.25) == 2, "brought to a size, both by one factor"
+    expected[4:] *= 0.25 / np.sqrt((5.5**2 + 0.6**2 + 1 + 4) / 4)
+    expected[5] = 9.0
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(table), expected, rtol=1e-6)  # float32
     path.write_text("cat 1 2\nmat 1\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"vectors.txt:2: the vector of 'mat' does not fit. Expected 2 numbers"):
         read_vectors(path, {"mat": 4}, 2)

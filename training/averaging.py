@@ -27,9 +27,7 @@ from .fitting import compile_model, fuses_loss
 from .head import fuse_loss
 from .prepare import vocabulary_fingerprint
 from .settings import Settings
-
-NOT_OF_THE_FORM = ("dropout", "word_dropout", "weight_dropout", "attention_dropout")
-"""Fields of a config in which runs may differ and still have a mean."""
+from .start import form_of
 
 
 def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path, last: bool = False) -> RunDirectory:
@@ -59,8 +57,8 @@ def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path, last
         same_words = _tokenizers(other) == _tokenizers(first) and vocabulary_fingerprint(
             other.path, names
         ) == vocabulary_fingerprint(first.path, names)
-        if _form(other) != _form(first) or not same_words:
-            what = "vocabularies" if _form(other) == _form(first) else "a model"
+        if form_of(other) != form_of(first) or not same_words:
+            what = "vocabularies" if form_of(other) == form_of(first) else "a model"
             raise UserError(
                 f"{other.path}: has {what} of another form than {first.path}. Expected runs that began with the same "
                 "weights (--start-from)"
@@ -121,10 +119,6 @@ def last_model(run: RunDirectory) -> keras.Model:
     load_checkpoint(paths[0], fitted)
     copy_averages(fitted, twin, model)
     return twin
-
-
-def _form(run: RunDirectory) -> dict[str, object]:
-    return {name: value for name, value in run.config.to_dict().items() if name not in NOT_OF_THE_FORM}
 
 
 def _tokenizers(run: RunDirectory) -> list[str]:

@@ -165,7 +165,7 @@ def prepare_run(
         shutil.rmtree(output / "shards", ignore_errors=True)
         text, count = splits.shards.sample(settings.seed)
     tokenizers = make_tokenizers(settings, text) if parent is None else tokenizers_of(parent, settings)
-    config = make_config(model, tokenizers)
+    config = make_config(model if parent is None else inherit(model, parent.config), tokenizers)
     if config.copy_words is not None and (len(tokenizers) > 1 or settings.draws_segmentations):
         raise UserError(
             "Copied words are known by one vocabulary, and one segmentation. Expected --joint and --sampling 0 with "
@@ -246,10 +246,19 @@ def make_config(model: Mapping[str, Any], tokenizers: Mapping[str, Tokenizer]) -
         "source_vocabulary": source.vocabulary_size,
         "target_vocabulary": target.vocabulary_size,
     }
+    fields.setdefault("scale_embeddings", None)  # `from_dict` would take a model without this field for an old one
     try:
         return Seq2SeqConfig.from_dict(fields)
     except (TypeError, ValueError) as error:
         raise UserError(f"The model cannot be made. {error}") from error
+
+
+def inherit(model: Mapping[str, Any], config: Seq2SeqConfig) -> dict[str, Any]:
+    """The fields of a model that goes on from one of `config`: where they do not say, its words are as large."""
+    fields = dict(model)
+    if fields.get("cell") == config.cell and fields.get("scale_embeddings") is None:
+        fields["scale_embeddings"] = config.scale_embeddings
+    return fields
 
 
 def write_lines(path: pathlib.Path, lines: list[str]) -> None:
@@ -273,17 +282,17 @@ def _reopen(
             f"{run.path}: the vocabularies are not those that the training began with: its weights mean other words. "
             f"Restore {' and '.join(f'{name}.tok.*' for name in sorted(names))}, or use --overwrite to start anew"
         )
-    config = make_config(model, {"source": run.source_tokenizer, "target": run.target_tokenizer})
+    tokenizers = {"source": run.source_tokenizer, "target": run.target_tokenizer}
+    config = make_config(inherit(model, run.config), tokenizers)
     also = {name: len(pairs) for name, pairs in splits.also.items()}
     now: dict[str, Any] = {"recipe": recipe, **settings.to_dict(), **config.to_dict(), "text": fingerprint(splits)}
     now["also_validate"] = also
-    known = (*dataclasses.fields(Settings), *dataclasses.fields(Seq2SeqConfig))
     then = {
-        **{field.name: field.default for field in known},  # of choices that were not there when the run began
+        **{field.name: field.default for field in dataclasses.fields(Settings)},  # what was no choice when it began
         "also_validate": before.get("also_validate", {}),
         "recipe": before.get("recipe"),
         **before.get("settings", {}),
-        **run.metadata["model"],
+        **run.config.to_dict(),  # likewise
         "text": before.get("data", {}).get("sha256"),
     }
     changed = sorted(
