@@ -27,6 +27,8 @@ FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 PLAIN = ("errors.UserError", "run_directory", "arguments.SCORES", "cli", "export", "training")
 """What `keras_attention` has beside what computes: its errors, files and names. `training` is started as a command."""
 
+COMMANDS = ("test_own_text.py", "test_readme.py")
+"""Files that export by the command line alone."""
 EXPORTING = ("keras_attention.export", "tests.export_models", "tests.test_export_artefact")
 
 
@@ -85,7 +87,7 @@ def test_what_tests_the_library_runs_on_every_backend(path: pathlib.Path) -> Non
         and not starts_with(name, *(f"keras_attention.{plain}" for plain in PLAIN))
     }
     reason = ONCE.get(path.name)
-    assert (reason in (EXPORT, SCRIPTS)) == (exports or path.name == "test_readme.py")
+    assert (reason in (EXPORT, SCRIPTS)) == (exports or path.name in COMMANDS)
     assert reason != NO_TENSORS or not computing
 
 
