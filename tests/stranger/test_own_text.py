@@ -98,6 +98,7 @@ def agreeing(found: list[str], expected: list[str]) -> float:
     return sum(one == other for one, other in zip(found, expected, strict=True)) / len(expected)
 
 
+@pytest.mark.slow
 def test_a_slice(tmp_path: pathlib.Path) -> None:
     """Subwords of each side's own, the default: the SavedModel, LiteRT and its file for text."""
     stranger = train(tmp_path, "separate subwords", 400, 6)
