@@ -65,14 +65,15 @@ $(TORCH)/.ready: requirements-torch.lock pyproject.toml
 demo: $(READY)
 	@echo "== train: human-written dates to ISO 8601"
 	@$(call COMMAND,train --recipe dates --output $(RUN))
-	@echo "== evaluate: dates that it never saw"
+	@printf "\n== evaluate: dates that it never saw\n"
 	@$(call COMMAND,evaluate $(RUN) --source $(RUN)/test.source.txt --target $(RUN)/test.target.txt)
-	@echo "== export, each artefact compared with Keras"
+	@printf "\n== export, each artefact compared with Keras\n"
 	@$(call COMMAND,export $(RUN) --to saved_model tflite onnx --output $(ARTEFACT) --overwrite)
-	@echo "== verify what lies in $(ARTEFACT)"
+	@printf "\n== verify what lies in $(ARTEFACT)\n"
 	@$(call COMMAND,verify $(ARTEFACT))
-	@echo "== attention of one date"
+	@printf "\n== attention of one date\n"
 	@$(call COMMAND,attention $(RUN) "$(DATE)" --output $(RUN)/plots/attention.png)
+	@printf "\n== now yours: echo \"3rd of May 1999\" | $(BIN)/keras-attention translate $(RUN)\n"
 
 # Tests of one file share fixtures and stay together; the dearest files begin first (tests/conftest.py).
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
