@@ -18,7 +18,7 @@ from keras_attention.arguments import (
     check_names,
     check_score,
 )
-from keras_attention.masking import check_mask
+from keras_attention.masking import check_attention_mask, check_mask
 from keras_attention.mechanism import AttentionMechanism
 from keras_attention.shapes import check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
@@ -81,6 +81,7 @@ class LuongAttention(AttentionMechanism):
         return_attention_scores: also return the weights.
         return_state: also return the state after the last query.
         use_causal_mask: the t-th query of this call sees positions up to t alone.
+        attention_mask: bool `(B, T, S)`, true where a query may see a position, besides what the other masks hide.
         noise: what `draw_noise` returned, for callers that draw it outside of a loop.
         training: whether dropout and noise apply.
 
@@ -219,6 +220,7 @@ class LuongAttention(AttentionMechanism):
         return_state: bool = False,
         use_causal_mask: bool = False,
         noise: TensorDict | None = None,
+        attention_mask: Tensor | None = None,
         training: bool | None = None,
     ) -> Any:
         shapes = {"query": (query.shape, "B T Dq"), "value": (value.shape, "B S Dv")}
@@ -226,10 +228,10 @@ class LuongAttention(AttentionMechanism):
         query, value = self._cast(query), self._cast(value)
         noise = self.draw_noise(query, value) if training and noise is None else noise or {}
         arguments = (query, value, key, query_mask, value_mask, self.check_state(state, value), noise)
-        if self._gathers(query, value) and not use_causal_mask:
+        if self._gathers(query, value) and not use_causal_mask and attention_mask is None:
             context, weights, new_state = self._attend_window(*arguments, return_attention_scores)
         else:
-            weights, new_state = self.align(*arguments, use_causal_mask)
+            weights, new_state = self.align(*arguments, use_causal_mask, attention_mask)
             kept = weights * noise["dropout"] if "dropout" in noise else weights
             context = ops.matmul(kept, value)
         results = [context]
@@ -260,6 +262,7 @@ class LuongAttention(AttentionMechanism):
         check_shapes(type(self).__name__, shapes, **self.depths)
         check_mask("query_mask", others.get("query_mask"), query)
         check_mask("value_mask", others.get("value_mask"), value)
+        check_attention_mask(others.get("attention_mask"), query, value)
         (batch, steps), (length, depth) = query.shape[:2], value.shape[1:]
         shapes = {"step": ((batch,), "int32"), "alignment": ((batch, length), "float32")}
         results: list[Any] = [keras.KerasTensor((batch, steps, depth), dtype=self.compute_dtype)]

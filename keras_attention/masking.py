@@ -66,6 +66,20 @@ def both(mask: Tensor | None, other: Tensor) -> Tensor:
     return other if mask is None else ops.logical_and(ops.cast(mask, "bool"), other)
 
 
+def check_attention_mask(mask: Tensor | None, query: Tensor, value: Tensor) -> None:
+    """Raises ValueError unless `mask` is None or bool `(B, T, S)`."""
+    if mask is None:
+        return
+    dtype, received = keras.backend.standardize_dtype(mask.dtype), tuple(mask.shape)
+    expected = (*query.shape[:2], value.shape[1])
+    fits = len(received) == 3 and all(a == b or a is None or b is None for a, b in zip(expected, received, strict=True))
+    if dtype != "bool" or not fits:
+        raise ValueError(
+            "`attention_mask` says which positions each query may see. Expected: dtype bool, shape "
+            f"{expected}, (batch, queries, positions). Received: dtype {dtype}, attention_mask.shape={received}"
+        )
+
+
 def check_mask(name: str, mask: Tensor | None, masked: Tensor) -> None:
     """Raises ValueError unless `mask` is None or bool `(B, N)` for a tensor `(B, N, ...)`."""
     if mask is None:

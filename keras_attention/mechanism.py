@@ -1,6 +1,6 @@
 """What every attention layer shares: scores to weights, one query or many, with the state between queries."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
@@ -9,10 +9,13 @@ from keras_attention import alignment as alignments
 from keras_attention import scores as score_functions
 from keras_attention.arguments import ADDITIVE_SCORES, MONOTONIC, check_call
 from keras_attention.linear import linear
-from keras_attention.masking import both, check_mask
+from keras_attention.masking import both, check_attention_mask, check_mask
 from keras_attention.stepping import run_steps
 from keras_attention.types import Tensor, TensorDict
 from keras_attention.windows import gather_by_query, gather_windows, spread_windows, window_positions
+
+Masks: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Of queries `(B, T)`, of values `(B, S)` and of their pairs `(B, T, S)`."""
 
 # A gathered window saves the scores of the other positions and costs a copy of its keys and values. Several queries
 # share what a mask reads, not what a gather copies; an additive score makes its hidden layer for each query anyhow.
@@ -87,12 +90,15 @@ class AttentionMechanism(keras.layers.Layer):
         state: TensorDict,
         noise: TensorDict,
         use_causal_mask: bool = False,
+        attention_mask: Tensor | None = None,
     ) -> tuple[Tensor, TensorDict]:
         """Weights `(B, T, S)` over the whole source, before dropout, and the state after the last query."""
         check_mask("query_mask", query_mask, query)
         check_mask("value_mask", value_mask, value)
+        check_attention_mask(attention_mask, query, value)
+        masks = query_mask, value_mask, attention_mask
         if not self.use_coverage:
-            return self._align(query, value, key, query_mask, value_mask, state, noise, use_causal_mask)
+            return self._align(query, value, key, masks, state, noise, use_causal_mask)
         if use_causal_mask:
             raise ValueError(
                 "Coverage is the memory of a decoder's earlier steps. Expected: use_causal_mask=False with "
@@ -100,30 +106,34 @@ class AttentionMechanism(keras.layers.Layer):
             )
         key = self.project_keys(value) if key is None else key
         if query.shape[1] == 1:
-            return self._align(query, value, key, query_mask, value_mask, state, noise, False)
-        return self._align_in_turn(query, value, key, query_mask, value_mask, state)
+            return self._align(query, value, key, masks, state, noise, False)
+        return self._align_in_turn(query, value, key, masks, state)
 
     def _align_in_turn(
         self,
         query: Tensor,
         value: Tensor,
         key: Tensor,
-        query_mask: Tensor | None,
-        value_mask: Tensor | None,
+        masks: Masks,
         state: TensorDict,
     ) -> tuple[Tensor, TensorDict]:
         """Query after query, since the score of one needs the weights of those before."""
         names = sorted(state)
+        query_mask, value_mask, attention_mask = masks
+        allowed = [] if attention_mask is None else [self._cast(attention_mask)]
         real = ops.ones_like(query[:, :, :1]) if query_mask is None else self._cast(ops.expand_dims(query_mask, -1))
 
         def step(inputs: list[Tensor], state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-            one, real = (ops.expand_dims(tensor, 1) for tensor in inputs)
+            one, real, *allowed = (ops.expand_dims(tensor, 1) for tensor in inputs)
             before = dict(zip(names, state, strict=True))
-            weights, after = self._align(one, value, key, real[:, :, 0] > 0, value_mask, before, {}, False)
+            masks = real[:, :, 0] > 0, value_mask, allowed[0] > 0 if allowed else None
+            weights, after = self._align(one, value, key, masks, before, {}, False)
             return [weights[:, 0]], [after[name] for name in names]
 
         width = [ops.shape(value)[1]]
-        (weights,), final = run_steps(step, [query, real], [state[name] for name in names], width, self.recurrence)
+        (weights,), final = run_steps(
+            step, [query, real, *allowed], [state[name] for name in names], width, self.recurrence
+        )
         return weights, dict(zip(names, final, strict=True))
 
     def _align(
@@ -131,14 +141,16 @@ class AttentionMechanism(keras.layers.Layer):
         query: Tensor,
         value: Tensor,
         key: Tensor | None,
-        query_mask: Tensor | None,
-        value_mask: Tensor | None,
+        masks: Masks,
         state: TensorDict,
         noise: TensorDict,
         use_causal_mask: bool,
     ) -> tuple[Tensor, TensorDict]:
         length = ops.shape(value)[1]
+        query_mask, value_mask, attention_mask = masks
         mask = None if value_mask is None else ops.expand_dims(value_mask, 1)
+        if attention_mask is not None:
+            mask = both(mask, ops.cast(attention_mask, "bool"))
         if use_causal_mask:
             steps = ops.arange(ops.shape(query)[1], dtype="int32")
             mask = both(mask, ops.expand_dims(ops.arange(length, dtype="int32") <= ops.expand_dims(steps, 1), 0))

@@ -8,7 +8,7 @@ from keras import ops
 from keras_attention.arguments import check_call, check_names, check_whole
 from keras_attention.attention import ARGUMENTS, LuongAttention
 from keras_attention.linear import linear
-from keras_attention.masking import check_mask
+from keras_attention.masking import check_attention_mask, check_mask
 from keras_attention.shapes import check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -146,6 +146,7 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         return_state: bool = False,
         use_causal_mask: bool = False,
         noise: TensorDict | None = None,
+        attention_mask: Tensor | None = None,
         training: bool | None = None,
     ) -> Any:
         if return_attention_scores not in (True, False, "all"):
@@ -160,11 +161,17 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         noise = {name: self._fold_noise(tensor, steps) for name, tensor in noise.items()}
         queries = self._fold(self._heads(linear(query, self._cast(self.query_kernel)), steps))
         keys = self._fold(self._cast(self.project_keys(value) if key is None else key))
-        masks = [None if mask is None else ops.repeat(mask, heads, axis=0) for mask in (query_mask, value_mask)]
+        check_attention_mask(attention_mask, query, value)
+        masks = [
+            None if mask is None else ops.repeat(mask, heads, axis=0)
+            for mask in (query_mask, value_mask, attention_mask)
+        ]
         inner = None if state is None else {name: self._fold(tensor) for name, tensor in state.items()}
         # What stands for the values gives no more than their number: the keys of a head are given.
         before = self.head.check_state(inner, keys)
-        weights, after = self.head.align(queries, keys, keys, masks[0], masks[1], before, noise, use_causal_mask)
+        weights, after = self.head.align(
+            queries, keys, keys, masks[0], masks[1], before, noise, use_causal_mask, masks[2]
+        )
         kept = weights * noise["dropout"] if "dropout" in noise else weights
         results = [self._contexts(kept, value)]
         if return_attention_scores:

@@ -109,6 +109,65 @@ def test_heads_are_those_of_keras():
     np.testing.assert_allclose(numpy(weights), numpy(expected_weights), **FLOAT32)
 
 
+def allowed():
+    mask = np.random.default_rng(5).uniform(size=(2, 3, 5)) < 0.6
+    mask[..., 0] = True
+    return mask
+
+
+def test_an_attention_mask_is_that_of_keras():
+    """Of `MultiHeadAttention`, which has one; its heads are ours, see above."""
+    query, value = normal(2, 3, 8), normal(2, 5, 8, seed=1)
+    other = keras.layers.MultiHeadAttention(1, 8, use_bias=False)
+    other.build(query.shape, value.shape)
+    for weight in other.weights:
+        weight.assign(np.eye(8).reshape(weight.shape))
+    more = {"value_mask": np.array([[True] * 5, [True] * 4 + [False]]), "attention_mask": allowed()}
+    expected, weights = other(query, value, return_attention_scores=True, **more)
+    found, own = LuongAttention("scaled_dot")(query, value, return_attention_scores=True, **more)
+    np.testing.assert_allclose(numpy(own), numpy(weights)[:, 0], **FLOAT32)
+    np.testing.assert_allclose(numpy(found), numpy(expected), **FLOAT32)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BahdanauAttention(use_coverage=True),
+        lambda: LuongAttention("general", window="local_m", half_width=1),
+        lambda: LuongAttention("dot", alignment="monotonic"),
+        lambda: MultiHeadLuongAttention(2, score="additive", use_coverage=True),
+    ],
+    ids=["coverage", "window", "monotonic", "heads"],
+)
+def test_an_attention_mask_with_one_row_for_all_queries_is_a_value_mask(make):
+    query, value = normal(2, 3, 8), normal(2, 5, 8, seed=1)
+    layer, mask = make(), np.array([[True, True, False, True, False]] * 2)
+    layer(query, value)
+    expected = layer(query, value, value_mask=mask, return_attention_scores=True)
+    wide = np.broadcast_to(mask[:, None], (2, 3, 5)).copy()
+    # A window ends at the last real position, which the mask of values tells.
+    found = layer(
+        query,
+        value,
+        value_mask=mask | [True, True, True, True, False],
+        attention_mask=wide,
+        return_attention_scores=True,
+    )
+    for one, each in zip(found, expected, strict=True):
+        np.testing.assert_allclose(numpy(one), numpy(each), **FLOAT32)
+    hidden = layer(query, value, attention_mask=allowed(), return_attention_scores=True)[1]
+    assert not numpy(hidden)[np.logical_not(allowed())].any()
+
+
+def test_attention_masks_that_do_not_fit():
+    for wrong in (np.ones((2, 5, 3), bool), np.ones((2, 5), bool), np.ones((2, 3, 5), "float32")):
+        for layer in (LuongAttention("dot"), MultiHeadLuongAttention(2)):
+            with pytest.raises(
+                ValueError, match=r"`attention_mask`.*Expected: dtype bool, shape \(2, 3, 5\).*Received: "
+            ):
+                layer(QUERY, VALUE, attention_mask=wrong)
+
+
 def test_loading_before_the_import_is_in_the_page_of_troubles(monkeypatch):
     """The text of Keras that the page quotes, for a layer that nothing registered."""
     config = keras.saving.serialize_keras_object(LuongAttention("dot"))
