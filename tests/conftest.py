@@ -48,6 +48,7 @@ ONCE = {
     "test_fast_part.py": EXPORT,
     "test_host_loop.py": EXPORT,
     "test_host_loop_js.py": EXPORT,
+    "test_integrity.py": EXPORT,
     "test_onnx_loops.py": EXPORT,
     "test_onnx_passes.py": EXPORT,
     "test_own_text.py": EXPORT,
