@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -350,3 +351,32 @@ def test_other_backends_are_told_what_to_do(run: pathlib.Path, tmp_path: pathlib
         check=False,
     )
     assert "Expected: KERAS_BACKEND=tensorflow. Received: jax" in finished.stderr
+
+
+def test_a_folder_whose_name_is_a_pattern(tmp_path: pathlib.Path, cheap: None) -> None:
+    """TensorFlow finds no SavedModel below it; an export, what it returns, and a verification do."""
+    home = tmp_path / "a [b]*?" / "c\\d"
+    exported = export(dense_model(), home / "artefact[1]", "saved_model", progress=(told := []).append)
+    assert os.fspath(exported) == str(home / "artefact[1]")
+    assert exported.formats == {"saved_model": (exported.path / "saved_model",)}
+    assert [path.name for path in home.iterdir()] == ["artefact[1]"]
+    assert any("takes one of" in warning for warning in exported.warnings)
+    assert told == ["computing with Keras", "writing the SavedModel", "verifying saved_model", "timing"]
+    assert [parity.cases for parity in verify(exported)] == [parity.cases for parity in exported.parities] == [4]
+
+
+@pytest.mark.slow
+def test_the_command_from_and_into_such_folders(tmp_path: pathlib.Path) -> None:
+    home = tmp_path / "a [b]*?"
+    home.mkdir()
+    run, output = make_run(home / "run[1]").path, home / "artefact[1]"
+    done = run_command("export", run, "--output", output, "--max-length", "9")
+    assert done.status == 0, done.err
+    assert {path.name for path in home.iterdir()} == {run.name, output.name}
+    for command in (["verify", output], ["benchmark", output, "--seconds", "0.05"]):
+        done = run_command(*command)
+        assert done.status == 0, done.err
+    done_ = subprocess.run(
+        [sys.executable, output / "runtime.py"], input="The cat\n", capture_output=True, text=True, check=False
+    )
+    assert done_.returncode == 0, done_.stderr

@@ -2,16 +2,29 @@
 
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
 
 from keras_attention import UserError
-from keras_attention.export import commands, conversion, export, micro, runtime, vela, verify
+from keras_attention.export import (
+    commands,
+    conversion,
+    export,
+    fused_lstm,
+    micro,
+    npu_verification,
+    reference,
+    runtime,
+    vela,
+    verify,
+)
 from keras_attention.export.calibration import SEQUENCES
 from keras_attention.export.errors import ConversionError
-from keras_attention.export.npu_verification import UNPLACED
+from keras_attention.export.npu_verification import MICRO_STEPS, UNPLACED
+from keras_attention.export.parity import Parity
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import train_tokenizer
 from tests.export_models import LINES, cheap, tiny_model
@@ -341,3 +354,93 @@ def test_a_stranger_searches_by_the_manifest_alone(artefacts: dict[str, tuple[pa
     for source in rows(8):
         ids = opened.search(np.asarray([source], np.int32), beam_size=1, max_length=6)["ids"][0, 0]
         assert follow_the_protocol(folder, source, 6) == [int(token) for token in ids if token]
+
+
+def cell_scales(path: pathlib.Path) -> list[float]:
+    """Scales of the cell states of a file, by the whole of it as objects."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    (graph,) = model.subgraphs
+    fused = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
+    found = [one for one in graph.operators if model.operatorCodes[one.opcodeIndex].builtinCode == fused]
+    return [float(graph.tensors[one.inputs[19]].quantization.scale[0]) for one in found]
+
+
+def test_cell_states_whose_scale_no_kernel_knows(
+    artefacts: dict[str, tuple[pathlib.Path, Any]], tmp_path: pathlib.Path
+) -> None:
+    """A scale of 2^-16 fails the structure; put right, the file has 2^-15, and nothing else is changed."""
+    folder, _ = artefacts["general"]
+    shutil.copytree(folder, tmp_path / "artefact")
+    file, manifest = tmp_path / "artefact" / "npu" / "encode_0.tflite", runtime.read_manifest(folder)
+    scales = cell_scales(file)
+    assert len(scales) == 2
+    assert all(2.0**-15 <= scale <= 2.0**-9 for scale in scales)
+    assert fused_lstm.with_known_scales(file.read_bytes()) == file.read_bytes()
+    for scale, known in ((2.0**-16, 2.0**-15), (2.0**-15, 2.0**-15), (2.0**-9, 2.0**-9), (2.0**-8, 2.0**-8)):
+        content = bytearray(file.read_bytes())
+        for number in scales:
+            at = content.index(np.float32(number).tobytes())
+            content[at : at + 4] = np.float32(scale).tobytes()
+        file.write_bytes(content)
+        assert cell_scales(file) == [scale, scale]
+        parity = Parity("npu")
+        npu_verification.check_structure(tmp_path / "artefact", manifest, parity)
+        assert len(parity.failures) == (2 if scale in (2.0**-16, 2.0**-8) else 0)
+        assert all(
+            "npu encode_0: scale of a cell state. Expected: 3.05e-05 to 0.00195" in one for one in parity.failures
+        )
+        file.write_bytes(fused_lstm.with_known_scales(file.read_bytes()))
+        scales = cell_scales(file)
+        assert scales == [known, known]
+
+
+@pytest.mark.slow
+def test_cell_states_below_a_half(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The converter gives them 2^-16, with which LiteRT would compute nothing."""
+    monkeypatch.setattr(vela, "installed", lambda: False)
+    model = tiny_model(spread=0.15)
+    options: dict[str, Any] = {"source_length": LENGTH, "max_length": 8, "beam_size": 3, "samples": rows(6)}
+    export(model, tmp_path / "artefact", target="npu", calibration=rows(SEQUENCES), **options)
+    assert min(cell_scales(tmp_path / "artefact" / "npu" / "encode_0.tflite")) == 2.0**-15
+    source = np.zeros((6, LENGTH), np.int32)
+    for line, row in zip(source, rows(6), strict=True):
+        line[: len(row)] = row
+    manifest = runtime.read_manifest(tmp_path / "artefact")
+    found = runtime.Npu(tmp_path / "artefact", manifest, 1).run("encode", {"source_ids": source})
+    wanted = np.asarray(EncoderDecoder(model).encode(source)[1]["values"])
+    # A few steps of int8.
+    np.testing.assert_allclose(found["memory_values"], wanted, atol=0.06 * float(np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize(("steps", "failing"), [(MICRO_STEPS, 0), (MICRO_STEPS + 1, 1)])
+def test_micro_and_litert_may_round_otherwise_and_no_more(
+    artefacts: dict[str, tuple[pathlib.Path, Any]], monkeypatch: pytest.MonkeyPatch, steps: int, failing: int
+) -> None:
+    """Eight steps were the widest seen, twice and more; here one output of one graph is off."""
+    folder, _ = artefacts["general"]
+    watched: list[npu_verification.Watched] = []
+    make = npu_verification.Watched.__init__
+
+    def remembered(backend: Any, *arguments: Any) -> None:
+        make(backend, *arguments)
+        watched.append(backend)
+
+    def run(path: pathlib.Path, examples: list[Any], outputs: int) -> Any:
+        _, expected = watched[0].seen[path.stem]
+        found = [one.copy() for one in expected]
+        if path.stem == "start":
+            found[0].flat[0] += steps if found[0].flat[0] < 100 else -steps
+        return 7, [found, found]
+
+    monkeypatch.setattr(npu_verification.Watched, "__init__", remembered)
+    monkeypatch.setattr(vela, "installed", lambda: False)
+    monkeypatch.setattr(micro, "installed", lambda: True)
+    monkeypatch.setattr(micro, "run", run)
+    parity = Parity("npu")
+    cases = reference.load(folder / "verification.npz")
+    npu_verification.try_tools(folder, runtime.read_manifest(folder), cases, parity)
+    assert parity.micro["start"].steps == steps
+    assert len(parity.failures) == failing
+    assert all("npu start: LiteRT and TensorFlow Lite Micro disagree" in failure for failure in parity.failures)

@@ -349,6 +349,26 @@ def test_a_model_that_translates_nothing(tmp_path: pathlib.Path, cheap: None) ->
 
 
 @pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (7e4, "too large for float16. Expected: at most 65504"),
+        (1e-9, "too small for float16. Expected: at least 6e-05"),
+    ],
+)
+def test_weights_that_float16_cannot_hold(tmp_path: pathlib.Path, value: float, fault: str) -> None:
+    """TFLite would change them, silently; ONNX keeps them."""
+    model = dense_model()
+    model.layers[-1].kernel.assign(np.full((3, 2), value))
+    with pytest.raises(UserError, match=rf"kernel is {fault}.* Received: {value:g}"):
+        export(model, tmp_path / "artefact", precision="float16")
+    assert not list(tmp_path.iterdir())
+    weights = np.full(300, value, np.float32)
+    graph = onnx.helper.make_graph([], "g", [], [], [onnx.numpy_helper.from_array(weights, "w")])
+    (kept,) = onnx_weights.to_float16(onnx.helper.make_model(graph)).graph.initializer
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(kept), weights)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"precision": "int4"}, "Unknown precision. Expected: one of float32, float16, dynamic_int8"),
