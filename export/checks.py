@@ -107,15 +107,16 @@ def check_ranges(precision: str, calibration: Sequence[Any] | None, source_lengt
 
 def check_float16(model: Any, formats: Sequence[str]) -> None:
     """Raises UserError for a weight that a float16 TFLite file would change to another number."""
+    most, least = (float(bound) for bound in (np.finfo(np.float16).max, np.finfo(np.float16).tiny))
     for weight in getattr(model, "weights", ()) if "tflite" in formats else ():
         values = np.asarray(weight)
         if values.dtype.kind != "f" or not values.size:
             continue
         largest = float(np.abs(values).max())
-        if not largest <= np.finfo(np.float16).max:
-            fault, bound = "too large", f"at most {np.finfo(np.float16).max:g}"
-        elif 0 < largest < np.finfo(np.float16).tiny:
-            fault, bound = "too small", f"at least {np.finfo(np.float16).tiny:.1g}"
+        if not largest <= most:
+            fault, bound = "too large", f"at most {most:g}"
+        elif 0 < largest < least:
+            fault, bound = "too small", f"at least {least:.1g}"
         else:
             continue
         raise UserError(

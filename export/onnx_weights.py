@@ -11,7 +11,7 @@ from .int8_rows import quantised_rows
 SMALLEST = 256
 """Numbers that a constant must hold to be worth storing as float16."""
 RECURRENT = ("LSTM", "GRU")
-FLOAT16 = np.finfo(np.float16)
+LEAST, MOST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
 
 
 def to_float16(model: Any) -> Any:
@@ -26,8 +26,8 @@ def to_float16(model: Any) -> Any:
     for constant in graph.initializer:
         large = constant.data_type == onnx.TensorProto.FLOAT and np.prod(constant.dims) >= SMALLEST
         values = onnx.numpy_helper.to_array(constant) if large else np.zeros(1)
-        largest = np.abs(values).max()
-        if not large or not (largest == 0 or FLOAT16.tiny <= largest <= FLOAT16.max):  # a score for "never", say
+        largest = float(np.abs(values).max())
+        if not large or not (largest == 0 or LEAST <= largest <= MOST):  # a score for "never", say
             stored.append(constant)
             continue
         name = f"{constant.name}/float16"
