@@ -66,6 +66,8 @@ def batches(arrays, targets):
 
 
 def check_training(model, arrays, targets, loss):
+    for number, weight in enumerate(model.trainable_weights):  # large enough for every update to be seen in float32
+        weight.assign(0.5 * normal(*weight.shape, seed=number))
     start, trained, losses = model.get_weights(), [], []
     for jit in (False, True):
         model.compile(keras.optimizers.SGD(0.5), loss, jit_compile=jit)
@@ -116,10 +118,16 @@ def test_no_loop_holds_what_xla_cannot_differentiate(score, way):
 CONFIGS = {
     "defaults": {},
     "gru, input feeding": {"cell": "gru", "input_feeding": True},
-    "bahdanau, additive": {"style": "bahdanau", "score": "additive"},
-    "coverage": {"score": "additive", "use_coverage": True, "input_feeding": True},
+    "bahdanau, additive": {"style": "bahdanau", "attention": "additive"},
+    "coverage": {"attention": "additive", "use_coverage": True, "input_feeding": True},
     "gnmt": {"style": "gnmt", "decoder_layers": 2},
-    "self attention": {"cell": "self_attention", "num_heads": 2, "encoder_units": 8, "decoder_units": 8},
+    "self attention": {
+        "cell": "self_attention",
+        "attention_heads": 2,
+        "attention": "scaled_dot",
+        "encoder_units": 8,
+        "decoder_units": 8,
+    },
 }
 
 
