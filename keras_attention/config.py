@@ -15,6 +15,7 @@ from keras_attention.arguments import (
 )
 from keras_attention.bridge import BRIDGE_INPUTS, BRIDGES
 from keras_attention.cells import STYLES
+from keras_attention.errors import unknown_names
 from keras_attention.multi_head import HEAD_SCORES
 from keras_attention.recurrent import CELLS
 from keras_attention.self_attention import check_self_attention
@@ -259,7 +260,7 @@ class Seq2SeqConfig:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"Unknown fields of Seq2SeqConfig. Expected: {sorted(known)}. Received: {unknown}")
+            raise ValueError(unknown_names("field of Seq2SeqConfig", unknown, known))
         before = {"scale_embeddings": False} if values.get("cell") == "self_attention" else {}
         return cls(**{**before, **values})
 

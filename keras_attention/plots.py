@@ -84,13 +84,24 @@ def rate_curve(path: str | pathlib.Path, rates: Sequence[float], losses: Sequenc
     _save(figure, path)
 
 
-def learning_curves(path: str | pathlib.Path, history: Sequence[Mapping[str, float]], monitor: str) -> None:
-    """Write loss, validation loss and the watched score over epochs."""
+def learning_curves(
+    path: str | pathlib.Path,
+    history: Sequence[Mapping[str, float]],
+    monitor: str,
+    loss_name: str = "training loss",
+) -> None:
+    """Write loss, validation loss and the watched score over epochs.
+
+    Where labels were smoothed, both losses are against smoothed labels: `val_smoothed_loss` of each row. `loss_name`
+    says what else the training loss holds.
+    """
     epochs = [row["epoch"] for row in history]
+    smoothed = all("val_smoothed_loss" in row for row in history)
+    name, kind = ("val_smoothed_loss", " (smoothed labels)") if smoothed else ("val_loss", "")
     figure, axes = _figure(7.0, 4.0)
     dots = {"marker": "."} if len(epochs) <= FEW_EPOCHS else {}  # a line of one point cannot be seen
-    axes.plot(epochs, [row["loss"] for row in history], label="training loss", color="tab:blue", **dots)
-    axes.plot(epochs, [row["val_loss"] for row in history], label="validation loss", color="tab:orange", **dots)
+    axes.plot(epochs, [row["loss"] for row in history], label=loss_name, color="tab:blue", **dots)
+    axes.plot(epochs, [row[name] for row in history], label=f"validation loss{kind}", color="tab:orange", **dots)
     axes.set_xlabel("epoch")
     axes.set_ylabel("cross-entropy per token (nats)")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -1,7 +1,8 @@
 """The folder that training writes and everything else reads: the model, its tokenizers, its settings.
 
     RUN/config.json      {"format_version": 1, "task": …, "model": {…}, "source_tokenizer": file,
-                          "target_tokenizer": file, "training": {…}}
+                          "target_tokenizer": file, "training": {…}, "files", "id" and "fingerprint": what
+                          ties the files together, see `run_fingerprint`}
     RUN/model.keras      the best weights, saved uncompiled
     RUN/*.tok.json       the tokenizers (subwords: and *.tok.model)
     RUN/samples.txt      held-out source sentences, one per line, for verification and pictures
@@ -23,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_attention.errors import UserError
+from keras_attention.run_fingerprint import check, check_model, identify, read_stamp, seal, stamp
 from keras_attention.text import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -97,10 +99,37 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | pathlib.Path, metadata: dict[str, Any]) -> RunDirectory:
-        """Write config.json (last: its presence says that the tokenizers are there) and return the run."""
-        run = cls(path, {"format_version": FORMAT_VERSION, **metadata})
-        write_json(run.path / "config.json", run.metadata)
+        """Write config.json (last: its presence says that the tokenizers are there) and return the run.
+
+        A model.keras that lies there and is of no run becomes the model of this one.
+        """
+        run = cls.new(path, metadata)
+        if run.model_path.exists() and read_stamp(run.model_path) is None:
+            content = run.model_path.read_bytes()
+            run._write_model(lambda temporary: temporary.write_bytes(content))
+        run.save()
         return run
+
+    @classmethod
+    def new(cls, path: str | pathlib.Path, metadata: dict[str, Any]) -> RunDirectory:
+        """A run whose tokenizers are written and whose config.json is not; `save` writes it."""
+        return cls(path, identify(pathlib.Path(path), {"format_version": FORMAT_VERSION, **metadata}))
+
+    def save(self) -> None:
+        """Write config.json, with the fingerprint of its content."""
+        self.metadata = seal(self.metadata)
+        write_json(self.path / "config.json", self.metadata)
+
+    def save_model(self, model: Any) -> None:
+        """Write model.keras: a `keras.Model` becomes the model of this run."""
+        self._write_model(model.save)
+
+    def _write_model(self, write: Callable[[pathlib.Path], Any]) -> None:
+        def write_and_stamp(temporary: pathlib.Path) -> None:
+            write(temporary)
+            stamp(temporary, self.metadata)
+
+        write_atomically(self.model_path, write_and_stamp)
 
     @classmethod
     def open(cls, path: str | pathlib.Path) -> RunDirectory:
@@ -161,6 +190,7 @@ class RunDirectory:
                 f"{self.path / 'config.json'}: does not fit the tokenizers beside it. "
                 f"Expected vocabularies of {sizes}. Received: {found}"
             )
+        check(self.path, self.metadata)
 
     @functools.cached_property
     def config(self) -> Seq2SeqConfig:
@@ -212,12 +242,14 @@ class RunDirectory:
                 "start the training again to go on"
             )
         try:
-            return keras.models.load_model(self.model_path, compile=False)
+            model = keras.models.load_model(self.model_path, compile=False)
         except Exception as error:  # a damaged archive fails in any of zipfile, h5py, json and keras
             raise UserError(
                 f"{self.model_path}: damaged. Expected the model that training wrote. "
                 f"Received: {type(error).__name__}: {_first_line(error)}. Train again, or restore a copy"
             ) from error
+        check_model(self.model_path, self.metadata)
+        return model
 
     def samples(self) -> list[str]:
         """Held-out source sentences; none where the file is missing."""

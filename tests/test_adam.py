@@ -79,6 +79,41 @@ def test_a_config_makes_the_same_optimizer() -> None:
     assert (type(again), again.beta_1, again.global_clipnorm) == (Adam, 0.8, 2.0)
 
 
+def averages_of(weights: list[np.ndarray], largest: float, accumulation: int = 1) -> np.ndarray:
+    """The average after the weights of each update, by the formula."""
+    average = weights[0]
+    for step, weight in enumerate(weights):
+        update = step // accumulation
+        momentum = min(largest, (1 + update) / (10 + update)) if update else 0.0
+        average = momentum * average + (1 - momentum) * weight
+    return average
+
+
+@pytest.mark.parametrize(
+    ("largest", "accumulation", "compiled"), [(0.999, 1, True), (0.6, 1, False), (0.999, 2, False)]
+)
+def test_the_momentum_of_averages_grows_with_the_updates(largest, accumulation, compiled) -> None:
+    """0.6 is the largest from the 13th update on: (1 + 12) / (10 + 12) < 0.6 < (1 + 13) / (10 + 13)."""
+    given = keras.Input((1,))
+    model = keras.Model(given, keras.layers.Dense(1, use_bias=False)(given))
+    steps = accumulation if accumulation > 1 else None
+    how = {"use_ema": True, "ema_momentum": largest, "ema_warmup": True, "gradient_accumulation_steps": steps}
+    model.compile(Adam(0.3, **how), "mse", jit_compile=compiled and keras.backend.backend() != "torch")
+    weights = []
+    for _ in range(20):
+        model.train_on_batch(np.ones((2, 1), "float32"), np.full((2, 1), 9.0, "float32"))
+        weights.append(model.get_weights()[0])
+    average = next(variable for variable in model.optimizer.variables if variable.name.endswith("_average"))
+    expected = averages_of(weights, largest, accumulation)
+    np.testing.assert_allclose(ops.convert_to_numpy(average), expected, rtol=1e-5)  # twenty sums in float32
+
+
+def test_a_growing_momentum_is_part_of_the_config() -> None:
+    config = Adam(0.1, use_ema=True, ema_momentum=0.7, ema_warmup=True).get_config()
+    assert (config["ema_momentum"], config["ema_warmup"]) == (0.7, True)
+    assert Adam.from_config(config).get_config() == config
+
+
 def test_a_saved_model_goes_on_as_it_would_have(tmp_path) -> None:
     model, _ = fitted(Adam(0.05, global_clipnorm=0.1))
     model.save(tmp_path / "model.keras")

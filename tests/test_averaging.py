@@ -21,7 +21,7 @@ from keras_attention.training.settings import Settings
 from keras_attention.translator import Translator
 
 from .command import run_command
-from .toy_run import train_toy
+from .toy_run import edit_config, train_toy
 
 SIDES = ("source", "target")
 
@@ -36,8 +36,9 @@ def changed_copy(run, folder, add: float):
     model = run.load_model()
     for variable in model.trainable_variables:
         variable.assign(variable + add)
-    model.save(folder / "model.keras")
-    return RunDirectory.open(folder)
+    copy = RunDirectory.open(folder)
+    copy.save_model(model)
+    return copy
 
 
 def test_weights_are_the_mean_and_the_rest_is_the_first_runs(toy_run, tmp_path) -> None:
@@ -118,11 +119,12 @@ def test_runs_that_have_no_mean(toy_run, tmp_path) -> None:
     content = json.loads(vocabulary.read_text(encoding="utf-8"))
     content["vocabulary"][-2:] = content["vocabulary"][:-3:-1]
     vocabulary.write_text(json.dumps(content), encoding="utf-8")
+    edit_config(other.path, other.metadata)
     with pytest.raises(UserError, match="other: has vocabularies of another form"):
         average([toy_run.path, other.path], tmp_path / "mean")
     shutil.copy(next(toy_run.path.glob("target.tok.*")), vocabulary)
     metadata = {**other.metadata, "model": {**other.metadata["model"], "decoder_units": 13}}
-    (other.path / "config.json").write_text(json.dumps(metadata), encoding="utf-8")
+    edit_config(other.path, metadata)
     with pytest.raises(UserError, match="other: has a model of another form"):
         average([toy_run.path, other.path], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()

@@ -57,7 +57,7 @@ def test_bad_training_text(source, target, parts, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--recipe", "poems"], ("Unknown recipe", "dates, multi30k, g2p", "'poems'")),
+        (["--recipe", "poems"], ("Unknown recipe", "one of dates, g2p, multi30k", "'poems'")),
         (["--recipe", "dates", "--data", "x"], ("generates its text",)),
         (["--recipe", "multi30k", "--data", "nowhere"], ("nowhere: no such folder",)),
         (["--recipe", "g2p", "--data", "."], ("incomplete", "train.tsv, tune.tsv")),
@@ -66,9 +66,13 @@ def test_bad_training_text(source, target, parts, tmp_path) -> None:
         ([], ("nothing to train on",)),
         (["--source", "x"], ("--target FILE",)),
         (["--source", "x", "--target", "y"], ("x: no such file",)),
-        (["--recipe", "dates", "--set", "depth=3"], ("Unknown fields of Seq2SeqConfig", "depth")),
+        (
+            ["--recipe", "dates", "--set", "depth=3"],
+            ("Unknown field of Seq2SeqConfig", "one of alignment, ", "'depth'"),
+        ),
         (["--recipe", "dates", "--attention", "magic"], ("magic",)),
         (["--recipe", "dates", "--batch-size", "0"], ("batch_size is out of range",)),
+        (["--recipe", "dates", "--set", "decoder_unit=3"], ("Expected: 'decoder_units', the nearest name",)),
         (["--recipe", "dates", "--tokenizer", "byte"], ("Unknown source_tokenizer", "'byte'")),
         (["--tokenizer", "word", "--target-tokenizer", "byte"], ("Unknown target_tokenizer", "'byte'")),
     ],

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from tests import warm
+from tests.toy_run import edit_config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STATUS = pathlib.Path("/proc/self/status")
@@ -353,7 +354,7 @@ def test_an_export_that_searches_in_both_directions(
     run = make_run(tmp_path / "run")
     config = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
     config["training"] = {"settings": {"backward": 0.5}}
-    (run.path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    edit_config(run.path, config)
     text = tmp_path / "text"
     text.write_text("".join(f"{line}\n" for line in run.samples()), encoding="utf-8")
     script = load("export")

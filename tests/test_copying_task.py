@@ -16,6 +16,8 @@ from keras_attention.export import export
 from keras_attention.training import evaluate, train
 from keras_attention.translator import Translator
 
+from .toy_run import edit_config
+
 pytestmark = pytest.mark.slow  # a task is learnt to its end
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -70,7 +72,7 @@ def test_only_models_that_copy_alike_answer_as_one(task, tmp_path):
     other = shutil.copytree(task[1].path, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     config["model"]["copy_words"] = None
-    (other / "config.json").write_text(json.dumps(config))
+    edit_config(other, config)
     with pytest.raises(UserError, match=r"copies no words, .* 4\. Expected runs with the same copy_words"):
         Translator.load(task[1].path, other)
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.command import run_command
 from tests.test_export_artefact import make_run
+from tests.toy_run import edit_config
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_agreement_wants_both_directions_of_every_run(tmp_path: pathlib.Path) ->
     runs = [make_run(tmp_path / name) for name in ("both", "one")]
     config = json.loads((runs[0].path / "config.json").read_text(encoding="utf-8"))
     config["training"] = {"settings": {"backward": 0.5}}
-    (runs[0].path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    edit_config(runs[0].path, config)
     options = ["--with", str(runs[1].path), "--agreement", "0.5"]
     done = run_command("export", runs[0].path, *options, "--output", tmp_path / "artefact")
     (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]

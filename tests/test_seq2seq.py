@@ -364,7 +364,9 @@ def test_choices_that_do_not_fit(choices, message):
 
 
 def test_unknown_fields_and_foreign_models():
-    with pytest.raises(ValueError, match=r"Unknown fields.*Received: \['decoder_unit'\]"):
+    with pytest.raises(
+        ValueError, match=r"Unknown field of .* Expected: 'decoder_units', the nearest name. Received: 'decoder_unit'"
+    ):
         Seq2SeqConfig.from_dict({"source_vocabulary": 9, "target_vocabulary": 9, "decoder_unit": 3})
     with pytest.raises(ValueError, match="no encoder-decoder of build_seq2seq"):
         EncoderDecoder(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)]))

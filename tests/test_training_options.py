@@ -22,7 +22,7 @@ from keras_attention.training.start import read_vectors, set_vectors
 
 from . import toy
 from .command import run_command
-from .toy_run import train_toy
+from .toy_run import edit_config, train_toy
 
 OPTIONS = {"batch_size": 4, "seed": 1, "multiple": 2}
 
@@ -359,5 +359,5 @@ def test_a_run_begun_before_a_field_was_known_resumes(toy_folder, tmp_path) -> N
     run = train_toy(tmp_path / "run", toy_folder, epochs=1)
     metadata = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
     del metadata["model"]["word_dropout"], metadata["training"]["settings"]["synthetic_share"]
-    (run.path / "config.json").write_text(json.dumps(metadata), encoding="utf-8")
+    edit_config(run.path, metadata)
     assert len(read_history(train_toy(run.path, toy_folder, epochs=2).path / "history.csv")) == 2

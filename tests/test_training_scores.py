@@ -163,7 +163,7 @@ def test_scores_of_each_task() -> None:
         ({"time_limit": 0.0}, "time_limit is out of range"),
         ({"task": "poetry"}, "Unknown task"),
         ({"source_tokenizer": "byte"}, "Unknown source_tokenizer"),
-        ({"speed": 3}, "Unknown setting speed"),
+        ({"batchsize": 3}, "Unknown setting. Expected: 'batch_size', the nearest name. Received: 'batchsize'"),
         ({"joint": True, "target_tokenizer": "char"}, "joint needs one kind"),
     ],
 )

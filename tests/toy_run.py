@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -42,8 +43,15 @@ def another_run(run: Any, output: pathlib.Path, spread: float = 0.1) -> Any:
     model = keras.models.load_model(output / "model.keras")
     generator = np.random.default_rng(5)
     model.set_weights([weight + generator.normal(scale=spread, size=weight.shape) for weight in model.get_weights()])
-    model.save(output / "model.keras")
-    return RunDirectory.open(output)
+    copy = RunDirectory.open(output)
+    copy.save_model(model)
+    return copy
+
+
+def edit_config(run: pathlib.Path, metadata: dict[str, Any]) -> None:
+    """Write config.json as someone who edits it and deletes its fingerprint, as its message says."""
+    content = {name: value for name, value in metadata.items() if name != "fingerprint"}
+    (run / "config.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 @contextlib.contextmanager

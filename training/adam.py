@@ -24,6 +24,10 @@ class Adam(keras.optimizers.Adam):
     """`keras.optimizers.Adam`, its checkpoints, and under JAX and PyTorch its numbers (Kingma and Ba 2015,
     arXiv 1412.6980, algorithm 1). On TensorFlow there are three differences.
 
+    With `ema_warmup` the momentum of the averaged weights grows with the updates n that were made: it is
+    `min(ema_momentum, (1 + n) / (10 + n))`, so that an average is of the last tenth of a short training, and holds
+    nothing of the random start.
+
     Each float32 variable is updated by the kernel that TensorFlow has for it (`ResourceApplyAdam`), which reads and
     writes variable, moments and gradient once; Keras' own update takes ten operations, each with a pass over memory.
 
@@ -36,6 +40,27 @@ class Adam(keras.optimizers.Adam):
     """
 
     _moments: _Moments | None = None
+    _largest_momentum: float = 0.99
+
+    def __init__(self, *arguments: Any, ema_warmup: bool = False, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.ema_warmup = ema_warmup
+
+    @property
+    def ema_momentum(self) -> Any:
+        """The momentum of the next update; a tensor where it grows."""
+        if not getattr(self, "ema_warmup", False):
+            return self._largest_momentum
+        updates = ops.cast(self.iterations, "float32")
+        return ops.minimum(self._largest_momentum, (1.0 + updates) / (10.0 + updates))
+
+    @ema_momentum.setter
+    def ema_momentum(self, largest: float) -> None:
+        self._largest_momentum = largest
+
+    def get_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = super().get_config()
+        return {**config, "ema_momentum": self._largest_momentum, "ema_warmup": self.ema_warmup}
 
     def add_optimizer_variables(self, trainable_variables: Sequence[Any], name: Any, initializer: Any = "zeros") -> Any:
         """Keras' own; each variable's two moments are kept at hand for `update_step`."""

@@ -18,14 +18,15 @@ import keras
 import numpy as np
 
 from keras_attention.errors import UserError
-from keras_attention.run_directory import RunDirectory, storage_message, write_atomically, write_bytes
+from keras_attention.locking import locked
+from keras_attention.run_directory import RunDirectory, storage_message, write_bytes
+from keras_attention.run_fingerprint import tokenizer_files, vocabulary_fingerprint
 from keras_attention.seq2seq import build_seq2seq
 
 from .callbacks import copy_averages
 from .checkpoints import NAMES, find_checkpoints, load_checkpoint
 from .fitting import compile_model, fuses_loss
 from .head import fuse_loss
-from .prepare import vocabulary_fingerprint
 from .settings import Settings
 from .start import form_of
 
@@ -52,7 +53,7 @@ def average(runs: Sequence[str | pathlib.Path], output: str | pathlib.Path, last
             "gives the weights that it had at its end)"
         )
     output, first = check_new_folder(output), opened[0]
-    names = [name.removesuffix(".tok.json") for name in _tokenizers(first)]
+    names = _tokenizers(first)
     for other in opened[1:]:
         same_words = _tokenizers(other) == _tokenizers(first) and vocabulary_fingerprint(
             other.path, names
@@ -93,14 +94,17 @@ def derive(
     Raises:
         UserError: for a full disk.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for path in _tokenizer_files(run):
-            write_bytes(output / path.name, path.read_bytes())
-        write_atomically(output / "model.keras", lambda temporary: model.save(temporary))
-        return RunDirectory.create(output, {**metadata, "training": {**metadata.get("training", {}), **origin}})
-    except OSError as error:
-        raise UserError(storage_message(output, error)) from error
+    with locked(output):
+        check_new_folder(output)
+        try:
+            for path in _tokenizer_files(run):
+                write_bytes(output / path.name, path.read_bytes())
+        except OSError as error:
+            raise UserError(storage_message(output, error)) from error
+        made = RunDirectory.new(output, {**metadata, "training": {**metadata.get("training", {}), **origin}})
+        made.save_model(model)
+        made.save()
+    return made
 
 
 def last_model(run: RunDirectory) -> keras.Model:
@@ -116,7 +120,7 @@ def last_model(run: RunDirectory) -> keras.Model:
     fuse = fuses_loss(settings, run.config)
     fitted = fuse_loss(model, settings.label_smoothing, consistency=settings.consistency) if fuse else model
     compile_model(fitted, settings)
-    load_checkpoint(paths[0], fitted)
+    load_checkpoint(paths[0], fitted, run.metadata.get("id"))
     copy_averages(fitted, twin, model)
     return twin
 
@@ -127,7 +131,5 @@ def _tokenizers(run: RunDirectory) -> list[str]:
 
 def _tokenizer_files(run: RunDirectory) -> list[pathlib.Path]:
     """The tokenizers' files, and the sample sentences with their references."""
-    names = [name.removesuffix(".tok.json") for name in _tokenizers(run)]
     samples = [path for name in ("samples.txt", "references.txt") if (path := run.path / name).exists()]
-    files = [path for name in names for path in sorted(run.path.glob(f"{name}.tok.*"))]
-    return [*files, *samples]
+    return [*tokenizer_files(run.path, _tokenizers(run)), *samples]

@@ -14,7 +14,7 @@ import keras
 from keras_attention.copying import TextIds
 from keras_attention.errors import UserError
 from keras_attention.output_scores import HIGHER_IS_BETTER, score_outputs
-from keras_attention.run_directory import RunDirectory, write_atomically
+from keras_attention.run_directory import RunDirectory
 
 from .checkpoints import NAMES, find_checkpoints, load_checkpoint, save_checkpoint
 from .data import BatchDataset, Encoded, Ids, Pairs
@@ -53,9 +53,9 @@ class Progress:
     def finished(self, settings: Settings) -> str | None:
         """Why there is nothing left to train, or None."""
         if self.plateau.since_best >= settings.stop_after:
-            return f"no better {settings.monitor} for {settings.stop_after} epochs"
+            return f"no better {settings.monitor} for {settings.stop_after} epoch{'s' * (settings.stop_after > 1)}"
         if self.epoch >= settings.epochs:
-            return f"{settings.epochs} epoch{'s' * (settings.epochs > 1)} done"
+            return f"all {settings.epochs} epochs" if settings.epochs > 1 else "the only epoch"
         if settings.time_limit is not None and self.seconds + self.validation_seconds >= 60.0 * settings.time_limit:
             return f"{settings.time_limit:g} minutes used{self.cut}"
         return None
@@ -111,7 +111,9 @@ class Trainer(keras.callbacks.Callback):
         self.twin = twin
         self.inner = inner
         self.progress = Progress()
-        self.evaluator = Evaluator(twin, max_length=max(100, settings.max_length))
+        self.evaluator = Evaluator(
+            twin, max_length=max(100, settings.max_length), label_smoothing=settings.label_smoothing
+        )
         self.outputs: list[str] = []
         self._clock = 0.0
         self._cut = ""
@@ -131,13 +133,15 @@ class Trainer(keras.callbacks.Callback):
         damage: UserError | None = None
         for path in paths:
             try:
-                self.progress = Progress.from_dict(load_checkpoint(path, model))
+                self.progress = Progress.from_dict(load_checkpoint(path, model, self.run.metadata.get("id")))
             except UserError as error:
                 damage = damage or error
                 continue
             if path != self.checkpoint_path:
-                reason = "is missing" if damage is None else "is damaged"
-                self.say(f"{self.checkpoint_path} {reason}: going on from the one before, epoch {self.progress.epoch}")
+                problem = f"{self.checkpoint_path}: is missing" if damage is None else str(damage).partition(". ")[0]
+                self.say(f"{problem}; going on from the one before, epoch {self.progress.epoch}")
+            # A kill after the checkpoint, or a checkpoint that was lost, left other rows there.
+            write_history(self.run.path / "history.csv", self.progress.history)
             return True
         if damage is not None:
             raise damage
@@ -215,7 +219,7 @@ class Trainer(keras.callbacks.Callback):
         better = self.progress.plateau.improved_by(score, row["val_loss"], higher)
         plateau = after_epoch(self.progress.plateau, epoch, score, row["val_loss"], higher, self.settings.patience)
         if better or not self.run.model_path.exists():
-            write_atomically(self.run.model_path, lambda temporary: self.twin.save(temporary))
+            self.run.save_model(self.twin)
         if self.settings.schedule == "plateau":
             self.model.optimizer.learning_rate = learning_rate(
                 plateau, self.settings.learning_rate, self.settings.smallest_learning_rate
@@ -225,7 +229,7 @@ class Trainer(keras.callbacks.Callback):
         row["seconds"] = round(seconds, 3)
         history = [*self.progress.history, row]
         self.progress = Progress(epoch + 1, seconds, validation_seconds, plateau, history, self._cut)
-        save_checkpoint(self.checkpoint_path, self.model, self.progress.to_dict())
+        save_checkpoint(self.checkpoint_path, self.model, self.progress.to_dict(), self.run.metadata.get("id"))
         write_history(self.run.path / "history.csv", self.progress.history)
         if self.progress.finished(self.settings) is not None:
             self.model.stop_training = True
@@ -246,13 +250,16 @@ class Trainer(keras.callbacks.Callback):
         return on_one_device(all_scores)
 
     def _scores(self, text: Validation, prefix: str) -> tuple[dict[str, float], list[str]]:
-        loss = self.evaluator.loss(text.encoded)
+        loss, smoothed = self.evaluator.losses(text.encoded)
         outputs = [
             writer.decode(row) for writer, row in zip(text.writers, self.evaluator.greedy(text.sources), strict=True)
         ]
         scores = score_outputs(self.settings.task, outputs, text.pairs.references, self.settings.tokenize)
         numbers = {f"{prefix}{name}": value for name, value in scores.items() if isinstance(value, float)}
-        return {f"{prefix}loss": loss, f"{prefix}perplexity": perplexity(loss), **numbers}, outputs
+        losses = {f"{prefix}loss": loss}
+        if self.settings.label_smoothing:  # the loss of training is this one, and no other
+            losses[f"{prefix}smoothed_loss"] = smoothed
+        return {**losses, f"{prefix}perplexity": perplexity(loss), **numbers}, outputs
 
 
 def averages(optimizer: keras.optimizers.Optimizer) -> list[Any]:

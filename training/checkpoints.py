@@ -19,6 +19,8 @@ from keras_attention.run_directory import write_atomically
 
 NAMES = ("last.npz", "previous.npz")
 """Of the checkpoints, the newest first."""
+RUN = "run"
+"""The entry of a checkpoint's progress that names the run."""
 
 
 def find_checkpoints(run: str | pathlib.Path) -> list[pathlib.Path]:
@@ -31,10 +33,15 @@ def state_variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def save_checkpoint(path: str | pathlib.Path, model: keras.Model, progress: dict[str, Any]) -> None:
-    """Write all variables and `progress` (JSON data) to one file; the former one is kept beside it as previous.npz."""
+def save_checkpoint(
+    path: str | pathlib.Path, model: keras.Model, progress: dict[str, Any], run: str | None = None
+) -> None:
+    """Write all variables and `progress` (JSON data) to one file; the former one is kept beside it as previous.npz.
+
+    `run` is the id of the run that it belongs to.
+    """
     arrays = {f"v{index:04d}": keras.ops.convert_to_numpy(v) for index, v in enumerate(state_variables(model))}
-    content = np.frombuffer(json.dumps(progress).encode("utf-8"), np.uint8)
+    content = np.frombuffer(json.dumps({**progress, RUN: run}).encode("utf-8"), np.uint8)
 
     def write(temporary: pathlib.Path) -> None:
         with temporary.open("wb") as file:
@@ -48,23 +55,35 @@ def save_checkpoint(path: str | pathlib.Path, model: keras.Model, progress: dict
     write_atomically(path, write)
 
 
-def load_checkpoint(path: str | pathlib.Path, model: keras.Model) -> dict[str, Any]:
-    """Put the saved variables into `model` and its optimiser; returns `progress`. Raises UserError for a bad file."""
+def load_checkpoint(path: str | pathlib.Path, model: keras.Model, run: str | None = None) -> dict[str, Any]:
+    """Put the saved variables into `model` and its optimiser; returns `progress`.
+
+    Raises UserError for a damaged file, and for one of another model or, where `run` is given, of another run.
+    """
     variables = state_variables(model)
     try:
         with pathlib.Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             progress = json.loads(file["progress"].tobytes().decode("utf-8"))
-            arrays = [file[f"v{index:04d}"] for index in range(len(variables))]
-            if len(file.files) != len(variables) + 1:
-                raise ValueError(f"{len(file.files) - 1} variables, expected {len(variables)}")
-        for variable, array in zip(variables, arrays, strict=True):
-            if tuple(variable.shape) != array.shape:
-                raise ValueError(f"shape {array.shape} of {variable.path}, expected {tuple(variable.shape)}")
+            names = [f"v{index:04d}" for index in range(len(file.files) - 1)]
+            arrays = [file[name] for name in names]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: damaged, so training cannot resume ({error}). Expected the checkpoint of this very training. "
-            "Start anew with --overwrite, or use another --output"
-        ) from error
+        raise _refusal(path, f"damaged, so training cannot resume ({error})") from error
+    other = "is of another model, so training cannot resume from it"
+    if len(arrays) != len(variables):
+        raise _refusal(path, f"{other} ({len(arrays)} variables, expected {len(variables)})")
+    for variable, array in zip(variables, arrays, strict=True):
+        if tuple(variable.shape) != array.shape:
+            raise _refusal(path, f"{other} (shape {array.shape} of {variable.path}, expected {tuple(variable.shape)})")
+    of = progress.pop(RUN, None)
+    if run is not None and of is not None and of != run:
+        raise _refusal(path, "is of another run, so training cannot resume from it")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return dict(progress)
+
+
+def _refusal(path: str | pathlib.Path, problem: str) -> UserError:
+    return UserError(
+        f"{path}: {problem}. Expected the checkpoint of this very training. Start anew with --overwrite, or use "
+        "another --output"
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import http.client
 import pathlib
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 
@@ -51,8 +51,10 @@ def split_cmudict(folder: pathlib.Path) -> None:
     parts = {"tune": order[:TUNE_WORDS], "dev": order[TUNE_WORDS : TUNE_WORDS + DEV_WORDS]}
     parts["train"] = order[TUNE_WORDS + DEV_WORDS :]
     for name, chosen in parts.items():
-        rows = [f"{word}\t{phonemes}\n" for word in sorted(chosen) for phonemes in entries[word]]
-        write_text(folder / f"{name}.tsv", "".join(rows))
+        text = "".join(f"{word}\t{phonemes}\n" for word in sorted(chosen) for phonemes in entries[word])
+        path = folder / f"{name}.tsv"
+        if not path.exists() or path.read_bytes() != text.encode("utf-8"):
+            write_text(path, text)
 
 
 DATA_SETS: dict[str, DataSet] = {
@@ -85,26 +87,42 @@ def require(folder: pathlib.Path, files: Iterable[pathlib.Path]) -> None:
 
 
 def fetch(name: str, cache: pathlib.Path | None = None, data_sets: Mapping[str, DataSet] = DATA_SETS) -> pathlib.Path:
-    """The folder of the data set `name` in the cache, fetched from its home where it is not there yet.
+    """The folder of the data set `name` in the cache, fetched from its home where it is not there yet, or damaged.
 
-    The cache is `~/.cache/keras-attention`, if None. Raises UserError without a network, and for a file whose SHA-256
-    is not the known one: that file is not kept.
+    The cache is `~/.cache/keras-attention`, if None. Derived files are made anew each time. Raises UserError without a
+    network, and for a file whose SHA-256 is not the known one: that file is not kept.
     """
     data_set = data_sets[name]
     folder = (cache or pathlib.Path.home() / ".cache" / "keras-attention") / name
     for file, digest in data_set.files.items():
-        if not (folder / file).exists():
-            content = _download(f"{data_set.home}/{file}")
-            found = hashlib.sha256(content).hexdigest()
-            if found != digest:
-                raise UserError(
-                    f"{data_set.home}/{file}: not the file that this version knows. Expected SHA-256 {digest}. "
-                    f"Received: {found}. Name a folder with the right files: --data FOLDER"
-                )
-            write_bytes(folder / file, content)
-    if data_set.derive is not None and not (folder / "train.tsv").exists():
+        path = folder / file
+        if path.exists():
+            if _digest(_read(path)) == digest:
+                continue
+            print(f"{path}: is damaged, or of another version: fetched anew")
+        content = _download(f"{data_set.home}/{file}")
+        found = _digest(content)
+        if found != digest:
+            raise UserError(
+                f"{data_set.home}/{file}: not the file that this version knows. Expected SHA-256 {digest}. "
+                f"Received: {found}, {len(content)} bytes. Start the command again, or name a folder with the right "
+                "files: --data FOLDER"
+            )
+        write_bytes(path, content)
+    if data_set.derive is not None:
         data_set.derive(folder)
     return folder
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}. Expected a file of the cache") from error
 
 
 def _download(address: str) -> bytes:
@@ -112,9 +130,10 @@ def _download(address: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response:
             return bytes(response.read())
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
-        reason = getattr(error, "reason", error)
+    # A body cut short, or in chunks that are none, is no OSError; nor is an address that is none.
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise UserError(
-            f"{address}: cannot be fetched ({reason}). Expected a network. Without one, name a folder that holds "
-            "the data set's files: --data FOLDER"
+            f"{address}: cannot be fetched ({reason}). Expected a network, and the whole file. Start the command "
+            "again, or name a folder that holds the data set's files: --data FOLDER"
         ) from error

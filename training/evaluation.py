@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,17 +19,23 @@ from .losses import token_losses
 
 
 class LossModel(keras.Model):
-    """{"source", "target", "labels"} -> the summed cross-entropy of each row `(B,)`, padding left out."""
+    """{"source", "target", "labels"} -> the summed cross-entropies of each row, padding left out.
 
-    def __init__(self, model: keras.Model) -> None:
+    `(B, 2)`: against the labels, and against the smoothed labels, which is what the training minimises.
+    """
+
+    def __init__(self, model: keras.Model, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.inner = model
+        self.label_smoothing = label_smoothing
         self.compile(jit_compile=keras.backend.backend() == "jax")
 
     def call(self, inputs: dict[str, Tensor]) -> Tensor:
         logits = self.inner({"source": inputs["source"], "target": inputs["target"]}, training=False)
-        losses = token_losses(inputs["labels"], logits)
-        return ops.sum(losses * ops.cast(ops.not_equal(inputs["labels"], PAD_ID), "float32"), axis=-1)
+        real = ops.cast(ops.not_equal(inputs["labels"], PAD_ID), "float32")
+        smoothings = (0.0, self.label_smoothing) if self.label_smoothing else (0.0,)
+        sums = [ops.sum(token_losses(inputs["labels"], logits, e) * real, axis=-1) for e in smoothings]
+        return ops.stack([sums[0], sums[-1]], axis=-1)
 
 
 class Evaluator:
@@ -38,12 +45,20 @@ class Evaluator:
         model: of `build_seq2seq`.
         batch_size: rows at a time.
         max_length: most tokens of an output.
+        label_smoothing: of the training, see `losses`.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int = 64, max_length: int = 100, multiple: int = 8) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        batch_size: int = 64,
+        max_length: int = 100,
+        multiple: int = 8,
+        label_smoothing: float = 0.0,
+    ) -> None:
         self.batch_size = batch_size
         self.multiple = multiple
-        self._loss = LossModel(model)
+        self._loss = LossModel(model, label_smoothing)
         self._search = SearchModel(
             model,
             beam_size=1,
@@ -57,12 +72,18 @@ class Evaluator:
 
         `backward`: of targets that are written from their last word to their first.
         """
-        total = 0.0
+        return self.losses(data, backward)[0]
+
+    def losses(self, data: Encoded, backward: bool = False) -> tuple[float, float]:
+        """That, and the same against smoothed labels: the quantity that the training minimises."""
+        total: Any = 0.0
         for rows in length_batches(data.targets, self.batch_size):
             sources, targets = [data.sources[i] for i in rows], [data.targets[i] for i in rows]
             inputs, labels = make_batch(sources, targets, self.multiple, [backward] * len(rows))
-            total += float(np.sum(self._loss.predict_on_batch({**inputs, "labels": labels}), dtype=np.float64))
-        return total / sum(len(row) + 1 for row in data.targets)
+            sums = self._loss.predict_on_batch({**inputs, "labels": labels})
+            total = total + np.sum(sums, axis=0, dtype=np.float64)
+        plain, smoothed = total / sum(len(row) + 1 for row in data.targets)
+        return float(plain), float(smoothed)
 
     def greedy(self, sources: Sequence[Ids]) -> list[Ids]:
         """Greedy outputs, without EOS, in the order of `sources`."""

@@ -12,16 +12,19 @@ import keras
 
 from keras_attention.copying import of_text
 from keras_attention.errors import UserError
+from keras_attention.locking import locked
 from keras_attention.run_directory import RunDirectory
 from keras_attention.seq2seq import build_seq2seq
 
 from .callbacks import Trainer, Validation
 from .data import Pairs
+from .defaults import Chosen, choose
 from .display import Display
 from .distribution import output_of_process
 from .feeding import feed
 from .fitting import encode_all, make_fitting
 from .links import read_links
+from .plausible import warn_of_useless
 from .prepare import TextFiles, prepare_run, read_also
 from .rate_finder import rising_rates
 from .recipes import Splits, find_recipe
@@ -100,6 +103,8 @@ def train(
     Example: `train("runs/dates", recipe="dates", epochs=1)`.
     """
     files = TextFiles(source, target, tsv, val_source, val_target, val_tsv, val_fraction, skip_empty, shards)
+    start = Start(None if start_from is None else RunDirectory.open(start_from), source_vectors, target_vectors)
+    suited = Chosen({}, {})
     fields = {name: value for name, value in (model or {}).items() if value is not None}
     if recipe is None:
         if data is not None:
@@ -107,13 +112,18 @@ def train(
                 f"--data is the folder of a recipe's data set. Expected --recipe beside it. Received: {data}"
             )
         chosen = Settings.make(settings)
+        output = output_of_process(pathlib.Path(output), chosen.distribute)
         splits = files.read(chosen.seed)
-        fields = {**DEFAULT_MODEL, **fields}
+        text = None if splits.shards is not None else splits.train
+        suited = choose(text, chosen, {**settings, **fields}, None if overwrite else output, start.parent)
+        chosen = Settings.make(dict(suited.settings), settings)
+        fields = {**suited.model, **fields}
     else:
         plan = find_recipe(recipe)
         if files != TextFiles():
             raise UserError("A recipe brings its own text. Expected --recipe or text files, not both")
         chosen = Settings.make(dict(plan.settings), settings)
+        output = output_of_process(pathlib.Path(output), chosen.distribute)
         splits = plan.load(None if data is None else pathlib.Path(data), chosen.seed)
         fields = {**plan.model, **fields}
     if chosen.stacked and keras.backend.backend() != "jax":
@@ -128,18 +138,16 @@ def train(
         synthetic=read_synthetic(synthetic or []),
         teachers=[RunDirectory.open(path) for path in teachers],
     )
-    start = Start(None if start_from is None else RunDirectory.open(start_from), source_vectors, target_vectors)
-    output = output_of_process(pathlib.Path(output), chosen.distribute)
-    run = prepare_run(output, recipe, chosen, fields, splits, overwrite, start.parent)
-    if find_learning_rate:
-        find_rate(run, chosen, splits, start)
-    else:
-        fit_run(run, chosen, splits, start)
+    warn_of_useless(splits)
+    with locked(output):
+        run = prepare_run(output, recipe, chosen, fields, splits, overwrite, start.parent, suited.all)
+        if suited.all:
+            print(f"for {run.metadata['training']['data']['train']} pairs, where no option says otherwise: {suited}")
+        if find_learning_rate:
+            find_rate(run, chosen, splits, start)
+        else:
+            fit_run(run, chosen, splits, start)
     return run
-
-
-DEFAULT_MODEL: dict[str, Any] = {"embedding_size": 128, "encoder_units": 128, "decoder_units": 256, "dropout": 0.3}
-"""The model for plain files: small enough for a laptop's processor."""
 
 
 def fit_run(
@@ -169,6 +177,8 @@ def fit_run(
             + (f", {fitting.devices.count} devices" if settings.distribute != "none" else "")
         )
         display = Display(dataset, settings.epochs, settings.monitor)
+        if settings.loss_name != "training loss":
+            say(f"loss: {settings.loss_name}; val ppl: of plain cross-entropy on validation text")
         watchers = [TensorBoard(trainer)] if settings.tensorboard else []
         try:
             with fitting.devices.scope():

@@ -156,6 +156,7 @@ def compile_model(model: keras.Model, settings: Settings) -> None:
         global_clipnorm=settings.clip_norm,
         use_ema=settings.averaging > 0,
         ema_momentum=settings.averaging or 0.99,
+        ema_warmup=True,
         gradient_accumulation_steps=settings.accumulation if settings.accumulation > 1 else None,
     )
     # A model with the loss built in has the labels among its inputs.

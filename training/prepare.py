@@ -8,17 +8,20 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_attention.config import Seq2SeqConfig
 from keras_attention.errors import UserError
-from keras_attention.run_directory import RunDirectory, remove_partial_files, storage_message, write_json, write_text
+from keras_attention.run_directory import RunDirectory, remove_partial_files, storage_message, write_text
+from keras_attention.run_fingerprint import vocabulary_fingerprint
 from keras_attention.text import Tokenizer, train_tokenizer
 
 from .checkpoints import find_checkpoints
 from .data import Pairs, read_parallel, read_tsv, split_pairs
+from .plausible import require_two_files, warn_of_vocabularies
 from .recipes import Splits
+from .reopening import reopen
 from .settings import Settings
 from .shards import Shards
 
@@ -85,6 +88,7 @@ class TextFiles:
             )
         if tsv is not None:
             return read_tsv(tsv, self.skip_empty)
+        require_two_files(source, target, prefix)
         return None if source is None or target is None else read_parallel(source, target, self.skip_empty)
 
 
@@ -134,10 +138,12 @@ def prepare_run(
     splits: Splits,
     overwrite: bool,
     parent: RunDirectory | None = None,
+    chosen: Mapping[str, Any] | None = None,
 ) -> RunDirectory:
     """A new run directory, or the one at `output` when it was begun with the same text, model and settings.
 
-    The vocabularies of a new one are those of `parent`, where one is given.
+    The vocabularies of a new one are those of `parent`, where one is given. `chosen` are those of the settings and of
+    the model's fields that were chosen from the text (see `defaults`), which the run records.
 
     Raises UserError when something else is there, or when the model's fields do not make a configuration.
     """
@@ -147,7 +153,9 @@ def prepare_run(
     if (output / "config.json").exists():
         run = RunDirectory.open(output)
         if find_checkpoints(output):
-            return _reopen(run, recipe, settings, model, splits)
+            vocabularies = {"source": run.source_tokenizer, "target": run.target_tokenizer}
+            config = make_config(inherit(model, run.config), vocabularies)
+            return reopen(run, recipe, settings, config, splits, fingerprint(splits))
     elif output.is_dir() and (foreign := [p.name for p in output.iterdir() if not _is_ours(p.name)]):
         raise UserError(
             f"{output}: holds other files ({foreign[0]}, …). Expected a new or empty folder, or a run directory"
@@ -165,6 +173,7 @@ def prepare_run(
         shutil.rmtree(output / "shards", ignore_errors=True)
         text, count = splits.shards.sample(settings.seed)
     tokenizers = make_tokenizers(settings, text) if parent is None else tokenizers_of(parent, settings)
+    warn_of_vocabularies(tokenizers)
     config = make_config(model if parent is None else inherit(model, parent.config), tokenizers)
     if config.copy_words is not None and (len(tokenizers) > 1 or settings.draws_segmentations):
         raise UserError(
@@ -208,6 +217,7 @@ def prepare_run(
             "settings": settings.to_dict(),
             "data": {"sha256": fingerprint(splits), "train": count, "validation": len(splits.validation)},
             "also_validate": {name: len(pairs) for name, pairs in splits.also.items()},
+            "chosen": dict(chosen or {}),
             "vocabularies": vocabulary_fingerprint(output, tokenizers),
         },
     }
@@ -265,51 +275,6 @@ def write_lines(path: pathlib.Path, lines: list[str]) -> None:
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def vocabulary_fingerprint(folder: pathlib.Path, names: Iterable[str]) -> str:
-    """SHA-256 of the tokenizers' files in a run directory."""
-    paths = [path for name in sorted(names) for path in sorted(folder.glob(f"{name}.tok.*"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
-
-
-def _reopen(
-    run: RunDirectory, recipe: str | None, settings: Settings, model: Mapping[str, Any], splits: Splits
-) -> RunDirectory:
-    before = run.metadata.get("training", {})
-    names = {run.metadata[f"{side}_tokenizer"].removesuffix(".tok.json") for side in ("source", "target")}
-    vocabularies = vocabulary_fingerprint(run.path, names)
-    if vocabularies != before.get("vocabularies", vocabularies):
-        raise UserError(
-            f"{run.path}: the vocabularies are not those that the training began with: its weights mean other words. "
-            f"Restore {' and '.join(f'{name}.tok.*' for name in sorted(names))}, or use --overwrite to start anew"
-        )
-    tokenizers = {"source": run.source_tokenizer, "target": run.target_tokenizer}
-    config = make_config(inherit(model, run.config), tokenizers)
-    also = {name: len(pairs) for name, pairs in splits.also.items()}
-    now: dict[str, Any] = {"recipe": recipe, **settings.to_dict(), **config.to_dict(), "text": fingerprint(splits)}
-    now["also_validate"] = also
-    then = {
-        **{field.name: field.default for field in dataclasses.fields(Settings)},  # what was no choice when it began
-        "also_validate": before.get("also_validate", {}),
-        "recipe": before.get("recipe"),
-        **before.get("settings", {}),
-        **run.config.to_dict(),  # likewise
-        "text": before.get("data", {}).get("sha256"),
-    }
-    changed = sorted(
-        name for name in {*now, *then} if name not in Settings.RESUMABLE and now.get(name) != then.get(name)
-    )
-    if changed:
-        name = changed[0]
-        values = "" if name == "text" else f": {then.get(name)!r} there, {now.get(name)!r} now"
-        raise UserError(
-            f"{run.path}: holds a training with other choices ({', '.join(changed)}{values}). "
-            "Expected the same command to resume it. Use another --output, or --overwrite to start anew"
-        )
-    run.metadata["training"]["settings"] = settings.to_dict()
-    write_json(run.path / "config.json", run.metadata)
-    return run
-
-
 def _is_ours(name: str) -> bool:
     return (
         name.startswith(".partial-")
@@ -332,4 +297,6 @@ def _remove(output: pathlib.Path) -> None:
         metadata = json.loads((output / "config.json").read_text(encoding="utf-8"))
     if not isinstance(metadata, dict) or "format_version" not in metadata:
         raise UserError(f"{output}: is no run directory, so --overwrite leaves it alone. Use another --output")
-    shutil.rmtree(output)
+    # The folder itself stays: a lock is on it.
+    for path in output.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_attention.errors import UserError
+from keras_attention.errors import UserError, unknown_names
 from keras_attention.run_directory import RunDirectory
 
 from . import datasets, dates
@@ -166,5 +166,5 @@ RECIPES: dict[str, Recipe] = {
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name. Raises UserError, with the names there are, for another."""
     if name not in RECIPES:
-        raise UserError(f"Unknown recipe. Expected one of {', '.join(RECIPES)}. Received: {name!r}")
+        raise UserError(unknown_names("recipe", [name], RECIPES))
     return RECIPES[name]

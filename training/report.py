@@ -26,7 +26,7 @@ def write_reports(run: RunDirectory, settings: Settings, progress: Progress) -> 
         run.path / "metrics.json",
         {"best": best, "epochs": progress.epoch, "minutes": round(progress.seconds / 60, 2), "task": run.task},
     )
-    learning_curves(run.path / "plots" / "curves.png", progress.history, settings.monitor)
+    learning_curves(run.path / "plots" / "curves.png", progress.history, settings.monitor, settings.loss_name)
     examples = write_heat_maps(run)
     write_text(run.path / "README.md", model_card(run, settings, best, examples, progress))
 
@@ -64,7 +64,7 @@ def model_card(
 A recurrent encoder-decoder with Luong attention (`{run.config.attention}`), trained by keras-luong.
 Task: {run.task}. {data["train"]} training sentences, {data["validation"]} for validation;
 {progress.epoch} epochs, {progress.seconds / 60:.1f} minutes, Keras {keras.__version__} on {keras.backend.backend()},
-seed {settings.seed}. Stopped: {progress.finished(settings)}.
+seed {settings.seed}. End of training: {progress.finished(settings)}.
 
 | on validation text, greedy, epoch {best["epoch"]} | |
 |---|---|

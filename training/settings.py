@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-from keras_attention.errors import UserError
+from keras_attention.errors import UserError, unknown_names
 from keras_attention.lstm import PRODUCTS
 from keras_attention.output_scores import TASK_METRIC
 from keras_attention.text import KINDS
@@ -207,6 +207,18 @@ class Settings:
         """The validation score that the schedule and the best checkpoint go by."""
         return TASK_METRIC[self.task]
 
+    @property
+    def loss_name(self) -> str:
+        """The training loss with what it holds beside the cross-entropy against the labels."""
+        parts = {
+            "smoothed labels": self.label_smoothing,
+            "R-Drop": self.consistency,
+            "coverage": self.coverage_loss,
+            "guided alignment": self.guided_alignment,
+        }
+        held = ", ".join(name for name, weight in parts.items() if weight)
+        return f"training loss ({held})" if held else "training loss"
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -221,7 +233,7 @@ class Settings:
         for layer in layers:
             unknown = sorted(set(layer) - known)
             if unknown:
-                raise UserError(f"Unknown setting {', '.join(unknown)}. Expected one of {', '.join(sorted(known))}")
+                raise UserError(unknown_names("setting", unknown, known))
             merged.update({name: value for name, value in layer.items() if value is not None})
         return cls(**merged)
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
+from keras_attention.locking import locked_file
 from keras_attention.run_directory import RunDirectory, storage_message, write_text
 from keras_attention.translator import Translator
 
@@ -117,39 +118,40 @@ def synthesize(
     what = [texts, reverse, options, combination, models]
     key = hashlib.sha256(json.dumps(what, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
     partial = output.with_name(f"{output.name}.partial")
-    rows = _done_before(partial, key)
-    done = max((number for number, _ in rows), default=0) // CHUNK * CHUNK
-    rows = [row for row in rows if row[0] <= done]
-    if on_start is not None:
-        on_start(len(texts), done)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(f"{key}\n" + "".join(f"{number}\t{pair}\n" for number, pair in rows))
-            for start in range(done, len(texts), CHUNK):
-                chunk = texts[start : start + CHUNK]
-                found = translator.translate(chunk, on_batch=on_batch, **options)  # type: ignore[arg-type]
-                new = []
-                for number, (text, hypotheses) in enumerate(zip(chunk, found, strict=True), start + 1):
-                    outputs = [one.text.replace("\t", " ").strip() for one in hypotheses if one.finished]
-                    for other in dict.fromkeys(one for one in outputs if one):
-                        new.append((number, f"{other}\t{text}" if reverse else f"{text}\t{other}"))
-                rows += new
-                file.write("".join(f"{number}\t{pair}\n" for number, pair in new))
-                file.flush()
-        if not rows:
-            raise UserError(
-                f"{output}: nothing to write: no output of {run} was finished within its length. Train it for longer"
-            )
-        write_text(output, "".join(f"{pair}\n" for _, pair in rows))
-        partial.unlink()
-    except OSError as error:
-        raise UserError(storage_message(output, error)) from error
-    except UserError:
-        if not rows:  # nothing to go on from
-            partial.unlink(missing_ok=True)
-        raise
-    return len(rows)
+    with locked_file(partial):
+        rows = _done_before(partial, key)
+        done = max((number for number, _ in rows), default=0) // CHUNK * CHUNK
+        rows = [row for row in rows if row[0] <= done]
+        if on_start is not None:
+            on_start(len(texts), done)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(f"{key}\n" + "".join(f"{number}\t{pair}\n" for number, pair in rows))
+                for start in range(done, len(texts), CHUNK):
+                    chunk = texts[start : start + CHUNK]
+                    found = translator.translate(chunk, on_batch=on_batch, **options)  # type: ignore[arg-type]
+                    new = []
+                    for number, (text, hypotheses) in enumerate(zip(chunk, found, strict=True), start + 1):
+                        outputs = [one.text.replace("\t", " ").strip() for one in hypotheses if one.finished]
+                        for other in dict.fromkeys(one for one in outputs if one):
+                            new.append((number, f"{other}\t{text}" if reverse else f"{text}\t{other}"))
+                    rows += new
+                    file.write("".join(f"{number}\t{pair}\n" for number, pair in new))
+                    file.flush()
+            if not rows:
+                raise UserError(
+                    f"{output}: nothing to write: no output of {run} was finished within its length. "
+                    "Train it for longer"
+                )
+            write_text(output, "".join(f"{pair}\n" for _, pair in rows))
+            partial.unlink()
+        except OSError as error:
+            raise UserError(storage_message(output, error)) from error
+        except UserError:
+            if not rows:  # nothing to go on from
+                partial.unlink(missing_ok=True)
+            raise
+        return len(rows)
 
 
 def _done_before(partial: pathlib.Path, key: str) -> list[tuple[int, str]]:

@@ -1,0 +1,71 @@
+"""A lock on a folder that is written to: two commands that write one run would undo each other's work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+from keras_attention.errors import UserError
+from keras_attention.run_directory import storage_message
+
+
+@contextlib.contextmanager
+def locked(folder: str | pathlib.Path) -> Iterator[None]:
+    """Make a folder and hold it alone; the system lets go of it when the process ends, however it ends.
+
+    The lock is on the folder itself, so that no file is left behind. An empty folder that was made here goes again.
+    Where the system has no such locks (Windows, some network drives), nothing is locked.
+
+    Raises UserError where another process holds the folder, or it cannot be made.
+    """
+    folder = pathlib.Path(folder)
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(storage_message(folder, error)) from error
+    try:
+        with _lock(folder):
+            yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def locked_file(path: str | pathlib.Path) -> Iterator[None]:
+    """Hold a file alone, made if need be; the same for a command that writes one file. Raises UserError likewise."""
+    path = pathlib.Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise UserError(storage_message(path, error)) from error
+    with _lock(path):
+        yield
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{path}: another command is writing there. Expected one at a time: wait for it, or use another "
+                "--output"
+            ) from error
+        except OSError:
+            pass  # a drive without locks
+        yield
+    finally:
+        os.close(handle)
