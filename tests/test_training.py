@@ -168,6 +168,10 @@ def test_a_finished_training_is_not_repeated_and_goes_on_with_more_epochs(
 def test_other_choices_do_not_mix_with_a_run(toy_folder, toy_run) -> None:
     with pytest.raises(UserError, match=r"other choices \(batch_size: 16 there, 8 now\)\. .*--overwrite"):
         train_toy(toy_run.path, toy_folder, batch_size=8)
+    with pytest.raises(
+        UserError, match=r"other choices \(batch_size: 16 there, 8 now; decoder_units: 12 there, 7 now\)"
+    ):
+        train_toy(toy_run.path, toy_folder, batch_size=8, model={"decoder_units": 7})
     with pytest.raises(UserError, match=r"other choices \(decoder_units: 12 there, 5 now\)"):
         train_toy(toy_run.path, toy_folder, model={"decoder_units": 5})
 

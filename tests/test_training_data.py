@@ -4,6 +4,8 @@ import datetime
 import hashlib
 import itertools
 import re
+import socket
+import threading
 
 import keras
 import numpy as np
@@ -259,6 +261,33 @@ def test_a_data_set_is_fetched_checked_and_kept(tmp_path) -> None:
     with pytest.raises(UserError, match="Expected SHA-256"):
         datasets.fetch("toy", tmp_path / "other", known)
     assert not list((tmp_path / "other").glob("**/x.txt"))
+    (home / "x.txt").write_bytes(b"hello\n")
+    (folder / "x.txt").write_bytes(b"hell")
+    assert datasets.fetch("toy", tmp_path / "cache", known) == folder
+    assert (folder / "x.txt").read_bytes() == b"hello\n", "a damaged file of the cache is fetched anew"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"Content-Length: 99\r\n\r\nshort", b"Transfer-Encoding: chunked\r\n\r\nzz\r\nshort\r\n"],
+    ids=["cut short", "bad chunk"],
+)
+def test_a_body_that_is_not_whole_is_one_message(tmp_path, answer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(9999)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n" + answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        known = {"toy": datasets.DataSet(f"http://127.0.0.1:{server.getsockname()[1]}", {"x.txt": "0" * 64})}
+        with pytest.raises(UserError, match=r"cannot be fetched .*--data FOLDER"):
+            datasets.fetch("toy", tmp_path, known)
+        thread.join()
+    assert not list(tmp_path.rglob("x.txt"))
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_reports_show_the_best_epoch(untrained_run) -> None:
     card = (untrained_run.path / "README.md").read_text(encoding="utf-8")
     assert "greedy, epoch 2" in card
     assert "| exact_match | 37 |" in card
-    assert "End of training: all 3 epochs." in card
+    assert "End of training: 3 epochs done." in card
 
 
 def test_the_loss_of_validation_is_of_all_its_text(untrained_run) -> None:

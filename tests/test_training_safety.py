@@ -38,7 +38,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(copied_run, toy_run, 
     last.write_bytes(content)
     train_toy(copied_run, toy_folder)
     out = capsys.readouterr().out
-    assert "last.npz is damaged: going on from the one before, epoch 1" in out
+    assert "last.npz: damaged, so training cannot resume" in out
+    assert "going on from the one before, epoch 1" in out
     assert "resuming after epoch 1" in out
     for one, other in zip(
         read_history(copied_run / "history.csv"), read_history(toy_run.path / "history.csv"), strict=True
@@ -50,7 +51,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(copied_run, toy_run, 
 def test_a_kill_between_two_renamings_falls_back_too(copied_run, toy_folder, capsys) -> None:
     (copied_run / "checkpoints" / NAMES[0]).unlink()
     train_toy(copied_run, toy_folder)
-    assert "last.npz is missing: going on from the one before, epoch 1" in capsys.readouterr().out
+    assert "last.npz: is missing; going on from the one before, epoch 1" in capsys.readouterr().out
 
 
 def test_only_damaged_checkpoints_are_an_error(copied_run, toy_folder) -> None:

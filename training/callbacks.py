@@ -55,7 +55,7 @@ class Progress:
         if self.plateau.since_best >= settings.stop_after:
             return f"no better {settings.monitor} for {settings.stop_after} epoch{'s' * (settings.stop_after > 1)}"
         if self.epoch >= settings.epochs:
-            return f"all {settings.epochs} epochs" if settings.epochs > 1 else "the only epoch"
+            return f"{settings.epochs} epoch{'s' * (settings.epochs > 1)} done"
         if settings.time_limit is not None and self.seconds + self.validation_seconds >= 60.0 * settings.time_limit:
             return f"{settings.time_limit:g} minutes used{self.cut}"
         return None

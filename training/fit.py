@@ -142,7 +142,7 @@ def train(
     with locked(output):
         run = prepare_run(output, recipe, chosen, fields, splits, overwrite, start.parent, suited.all)
         if suited.all:
-            print(f"for {run.metadata['training']['data']['train']} pairs, where no option says otherwise: {suited}")
+            print(f"chosen for {run.metadata['training']['data']['train']} pairs (options override): {suited}")
         if find_learning_rate:
             find_rate(run, chosen, splits, start)
         else:
