@@ -32,13 +32,12 @@ OUTPUT = Tolerance(
     1e-5, 1e-4, "a model of unknown depth: ten times what one matrix product in another order differs by"
 )
 
-LARGEST_SHARE = {"float16": 0.05, "dynamic_int8": 0.5}
+LARGEST_SHARE = {"float16": 0.05}
 """By how much of the largest number in it one output of one graph may differ at a lower precision.
 
-Float16 rounds each weight to a share of 0.0005, int8 to 0.004 of the greatest one, and what it multiplies too: of one
-call that is what an output differs by at most where sums do not cancel, and 100 times that where they do. What is above
-was never a matter of rounding: an overflow, or another graph. What a precision costs is measured by the task's score.
-Fixed ranges (int8) clip what calibration did not see, so that single calls are not held to any share.
+Float16 rounds each weight to a share of 0.0005: of one call that is what an output differs by where sums do not cancel,
+and 100 times that where they do. What is above was never a matter of rounding: an overflow, or another graph. In int8 a
+single loud number takes the others' steps away, so that only the task's score tells what it costs.
 """
 SMALL_OUTPUT = 0.1
 """An output without a larger number is taken for one that holds this: sums that cancel leave rounding alone."""
