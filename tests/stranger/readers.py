@@ -21,7 +21,9 @@ def tflite_text(folder: str, lines: list[str]) -> list[str]:
     from ai_edge_litert.interpreter import InterpreterWithCustomOps
 
     operators = tensorflow_text.tflite_registrar.SELECT_TFTEXT_OPS
-    interpreter = InterpreterWithCustomOps(f"{folder}/translate_text.tflite", custom_op_registerers=operators)
+    interpreter = InterpreterWithCustomOps(
+        model_path=f"{folder}/translate_text.tflite", custom_op_registerers=operators
+    )
     runner = interpreter.get_signature_runner("translate_text")
     found = runner(text=np.array(lines, dtype=object))
     rows = zip(found["pieces"][:, 0], found["lengths"][:, 0], strict=True)
