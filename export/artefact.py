@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_attention.ensemble import Ensemble
+from keras_attention.run_directory import RunDirectory
 from keras_attention.text import Tokenizer
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
@@ -72,6 +73,12 @@ def describe_translator(
         "max_source_length": net.max_source_length,
         "tokenizers": described,
     }
+
+
+def trained_source_length(members: Sequence[Any]) -> int | None:
+    """Most tokens, EOS aside, of a sentence that every run among the members was trained on; `None` if none says."""
+    limits = [member.max_source_length for member in members if isinstance(member, RunDirectory)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def describe_files(directory: pathlib.Path) -> dict[str, dict[str, Any]]:

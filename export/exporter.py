@@ -83,8 +83,7 @@ def export(
         tokenizers: of the source and the target; a run has its own.
         beam_size: hypotheses of `translate`, fixed in the artefact.
         max_length: longest translation, EOS counted: the capacity of the artefact's buffers, and its default.
-        max_length_factor: where given, a translation is also cut at this many tokens per source token ...
-        max_length_offset: ... plus this many.
+        max_length_factor, max_length_offset: a translation is also cut at `factor * source tokens + offset` tokens.
         length_penalty: default exponent of the GNMT length penalty.
         min_length: default of the fewest tokens of a translation, EOS counted.
         coverage_penalty: default of GNMT's coverage penalty, against words left untranslated.
@@ -187,10 +186,11 @@ def export(
             manifest = convert_to_int8(plan, calibration or (), stage, work, say)
         else:
             manifest = convert(plan, formats, stage, work, say, precision, text)
+        manifest["trained_source_length"] = artefact.trained_source_length(opened)
         parities = compare(stage, manifest, plan.cases, say)
         if plan.left_out:
             parities[0].warnings.append(
-                f"{plan.left_out} samples are longer than the sources may be: they were left out"
+                f"{plan.left_out} samples are longer than the sources may be, or empty: they were left out"
             )
         if "saved_model" in formats and is_pattern(output):
             parities[0].warnings.append(

@@ -36,7 +36,7 @@ class Plan:
     settings: SearchSettings = dataclasses.field(default_factory=SearchSettings)
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None
     left_out: int = 0
-    """Samples that are too long."""
+    """Samples that are too long, or empty."""
 
 
 def plan_export(
@@ -105,7 +105,7 @@ def source_rows(
 ) -> tuple[list[Any], list[str], list[int]]:
     """The rows of ids to search, each with EOS, the sentences they came from, if any, and the numbers of the samples.
 
-    Samples that are too long are left out.
+    Samples that are too long are left out, and sentences of which no token is left.
 
     Raises:
         UserError: if sentences come without tokenizers, or no sample is left.
@@ -129,9 +129,12 @@ def source_rows(
     else:
         words = [of_text(tokenizers, sentence, net.config.copy_words)[0] for sentence in sentences]
         rows = [[*own.encode(sentence), SPECIAL_IDS["eos"]] for own, sentence in zip(words, sentences, strict=True)]
-    kept = [number for number, row in enumerate(rows) if len(row) <= longest]
+    least = 2 if sentences else 1
+    kept = [number for number, row in enumerate(rows) if least <= len(row) <= longest]
     if not kept:
-        raise UserError(f"Every sample is longer than the model can read. Expected: at most {longest} tokens with EOS")
+        raise UserError(
+            f"Every sample is empty, or longer than the model can read. Expected: at most {longest} tokens with EOS"
+        )
     return [rows[number] for number in kept], [sentences[number] for number in kept] if sentences else [], kept
 
 

@@ -98,7 +98,7 @@ function lengthPenalty(length, alpha) {
  * `step(tokens, parents)` extends all hypotheses: `tokens` are their last words, `parents` the flat rows whose states
  * they continue (null at first); it returns `{logProbs, vocabulary, alignments}`, flat float32 arrays.
  */
-async function beamSearch(step, { batch, beams, sourceLengths, limits, knobs, special }) {
+async function beamSearch(step, { batch, beams, sourceLengths, limits, knobs, special, finishedFirst }) {
   const rows = batch * beams;
   const hypotheses = Array.from({ length: rows }, (_, row) => ({
     ids: [],
@@ -172,7 +172,9 @@ async function beamSearch(step, { batch, beams, sourceLengths, limits, knobs, sp
     }
     current = next;
   }
-  return Array.from({ length: batch }, (_, b) => current.slice(b * beams, (b + 1) * beams));
+  const found = Array.from({ length: batch }, (_, b) => current.slice(b * beams, (b + 1) * beams));
+  if (finishedFirst) for (const row of found) row.sort((a, z) => z.finished - a.finished);
+  return found;
 }
 
 // --- the artefact ---
@@ -415,7 +417,8 @@ export class Artefact {
       };
     };
     const special = manifest.special_ids;
-    const found = await beamSearch(step, { batch, beams, sourceLengths: lengths, limits, knobs, special });
+    const rules = { sourceLengths: lengths, limits, knobs, special, finishedFirst: manifest.search.finished_first };
+    const found = await beamSearch(step, { batch, beams, ...rules });
     return found.map((hypotheses, b) =>
       hypotheses.map(({ ids, score, logProb, finished, alignment }) => ({
         ids,

@@ -22,18 +22,24 @@ its SHA-256 in `manifest.json` before it is read.
 import argparse
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import importlib
 import json
+import os
 import pathlib
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 FORMAT_VERSION = 4
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+WIDEST, MOST_THREADS = 1000, 256
+"""Greatest beam of the host loop, and number of threads."""
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -92,7 +98,7 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         manifest = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} is damaged and cannot be read ({error}). Export again.") from None
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         received = manifest.get("format_version") if isinstance(manifest, dict) else type(manifest).__name__
@@ -137,6 +143,18 @@ def check_file(directory: pathlib.Path, manifest: Mapping[str, Any], name: str) 
             f"{path} was changed after the export (its SHA-256 does not match). Copy it again, or export again."
         )
     return path
+
+
+def check_number(value: Any, what: str, low: int, high: int | None = None) -> None:
+    """Raise unless `value` is a whole number from `low` to `high`.
+
+    Raises:
+        ArtefactError: that says what is out of range.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        expected = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ArtefactError(f"The {what} is out of range. Expected: {expected}. Received: {value}")
 
 
 def require(module: str, package: str) -> Any:
@@ -233,7 +251,10 @@ class Tokenizer:
 
 
 class LiteRT:
-    """The TFLite file: one interpreter, one runner per signature."""
+    """The TFLite file: one interpreter, one runner per signature.
+
+    An interpreter has one set of inputs and outputs, so that threads take turns.
+    """
 
     name, format = "litert", "tflite"
 
@@ -242,15 +263,17 @@ class LiteRT:
         module = require("ai_edge_litert.interpreter", "ai-edge-litert")
         self.interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
         self.runners: dict[str, Any] = {}
+        self.turn = threading.Lock()
 
     def run(self, signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        if signature not in self.runners:
-            self.runners[signature] = self.interpreter.get_signature_runner(signature)
-        return dict(self.runners[signature](**inputs))
+        with self.turn:
+            if signature not in self.runners:
+                self.runners[signature] = self.interpreter.get_signature_runner(signature)
+            return dict(self.runners[signature](**inputs))
 
 
 class Onnx:
-    """The ONNX files: one session per graph, opened when it is first run."""
+    """The ONNX files: one session per graph, opened when it is first run; threads share it and run at the same time."""
 
     name, format = "onnx", "onnx"
 
@@ -262,13 +285,15 @@ class Onnx:
         if threads:
             self.options.intra_op_num_threads = threads
         self.sessions: dict[str, Any] = {}
+        self.opening = threading.Lock()
 
     def run(self, signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        if signature not in self.sessions:
-            path = check_file(self.directory, self.manifest, self.manifest["formats"]["onnx"]["files"][signature])
-            self.sessions[signature] = self.module.InferenceSession(
-                str(path), self.options, providers=["CPUExecutionProvider"]
-            )
+        with self.opening:
+            if signature not in self.sessions:
+                path = check_file(self.directory, self.manifest, self.manifest["formats"]["onnx"]["files"][signature])
+                self.sessions[signature] = self.module.InferenceSession(
+                    str(path), self.options, providers=["CPUExecutionProvider"]
+                )
         names = list(self.manifest["signatures"][signature]["outputs"])
         return dict(zip(names, self.sessions[signature].run(names, dict(inputs)), strict=True))
 
@@ -277,7 +302,8 @@ class OpenVino:
     """The ONNX files in OpenVINO, in float32 on the CPU: one compiled model per graph.
 
     Its LSTM does not stop a row's cell state where `sequence_lens` says: rows whose decoder begins with that state (an
-    LSTM with the copy bridge) run beside rows of their own length alone.
+    LSTM with the copy bridge) run beside rows of their own length alone. Each call has an inference request of its own:
+    a model's shared one refuses a second thread.
     """
 
     name, format = "openvino", "onnx"
@@ -289,6 +315,9 @@ class OpenVino:
         if threads:
             self.properties["INFERENCE_NUM_THREADS"] = str(threads)
         self.models: dict[str, Any] = {}
+        self.requests: dict[str, list[Any]] = {}
+        """Inference requests of each graph that no thread is using."""
+        self.opening = threading.Lock()
         members = manifest.get("members", [])
         self.one_length = any(member["cell"] == "lstm" and member["bridge"] == "copy" for member in members)
 
@@ -315,16 +344,25 @@ class OpenVino:
         return found
 
     def _run(self, signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        if signature not in self.models:
-            path = check_file(self.directory, self.manifest, self.manifest["formats"]["onnx"]["files"][signature])
-            try:
-                self.models[signature] = self.core.compile_model(str(path), "CPU", self.properties)
-            except RuntimeError as error:  # of lower precision it knows some files
-                reason = str(error).strip().splitlines()[-1][:200]
-                raise ArtefactError(f"OpenVINO cannot read {path} ({reason}). Expected: a float32 export") from None
-        outputs = self.models[signature](dict(inputs))
+        with self.opening:
+            if signature not in self.models:
+                self.models[signature] = self._compiled(signature)
+            requests = self.requests.setdefault(signature, [])
+            request = requests.pop() if requests else self.models[signature].create_infer_request()
+        outputs = request.infer(dict(inputs))
         names = self.manifest["signatures"][signature]["outputs"]
-        return {name: np.array(outputs[number]) for number, name in enumerate(names)}
+        found = {name: np.array(outputs[number]) for number, name in enumerate(names)}
+        with self.opening:
+            self.requests[signature].append(request)
+        return found
+
+    def _compiled(self, signature: str) -> Any:
+        path = check_file(self.directory, self.manifest, self.manifest["formats"]["onnx"]["files"][signature])
+        try:
+            return self.core.compile_model(str(path), "CPU", self.properties)
+        except RuntimeError as error:  # of lower precision it knows some files
+            reason = str(error).strip().splitlines()[-1][:200]
+            raise ArtefactError(f"OpenVINO cannot read {path} ({reason}). Expected: a float32 export") from None
 
 
 class Npu:
@@ -347,15 +385,17 @@ class Npu:
         for interpreter in self.interpreters.values():
             interpreter.allocate_tensors()
         self.runners = {name: one.get_signature_runner(name) for name, one in self.interpreters.items()}
+        self.turn = threading.Lock()
         tables = np.load(check_file(directory, manifest, self.entry["embeddings"]), allow_pickle=False)
         self.tables = {side: tables[side] * tables[f"{side}_scale"][:, None] for side in ("source", "target")}
 
     def call(self, graph: str, inputs: Arrays) -> dict[str, np.ndarray]:
         """One graph on float arrays: numbers become int8 by each input's scale and zero point, and back."""
-        runner = self.runners[graph]
-        if graph.startswith("encode"):  # the fused LSTM keeps its last state: each row starts from zeros
-            self.interpreters[graph].reset_all_variables()
-        details, found = runner.get_output_details(), runner(**self.quantised(graph, inputs))
+        runner, given = self.runners[graph], self.quantised(graph, inputs)
+        with self.turn:  # as in `LiteRT`
+            if graph.startswith("encode"):  # the fused LSTM keeps its last state: each row starts from zeros
+                self.interpreters[graph].reset_all_variables()
+            details, found = runner.get_output_details(), runner(**given)
         scales = {name: detail["quantization"] for name, detail in details.items()}
         return {
             name: (value.astype(np.float32) - scales[name][1]) * np.float32(scales[name][0])
@@ -596,6 +636,7 @@ def beam_search(
     special_ids: Mapping[str, int],
     length_penalty_kind: str = "gnmt",
     no_repeat_ngram: int = 0,
+    finished_first: bool = False,
 ) -> dict[str, np.ndarray]:
     """Beam search (beam size 1: greedy), one `step` for all hypotheses at a time.
 
@@ -614,6 +655,7 @@ def beam_search(
         special_ids: ids of `pad`, `bos`, `eos`.
         length_penalty_kind: `"gnmt"` or `"average"`.
         no_repeat_ngram: no so many tokens in a row come twice; 0 for no such rule.
+        finished_first: whether hypotheses that ended come before those that their limit cut, whatever their scores.
 
     Returns:
         `ids (B, K, L)`, `lengths` with EOS, `log_probs`, `scores`, `finished`, all `(B, K)`, and `alignments
@@ -677,7 +719,7 @@ def beam_search(
         tokens = ids[:, :, t].reshape(-1)
         if not active.any():
             break
-    return {
+    found = {
         "ids": np.where(filled[:, :, None], ids, pad),
         "lengths": lengths,
         "log_probs": np.where(filled, log_probs, -np.inf).astype(np.float32),
@@ -685,6 +727,10 @@ def beam_search(
         "finished": finished,
         "alignments": np.where(filled[:, :, None, None], alignments, 0.0).astype(np.float32),
     }
+    if finished_first:
+        order = np.argsort(~finished, axis=1, kind="stable")
+        found = {name: value[rows, order] for name, value in found.items()}
+    return found
 
 
 def source_name(source: np.ndarray) -> str:
@@ -729,8 +775,9 @@ def search_on_host(
         relative = np.floor(lengths.astype(np.float32) * np.float32(manifest["max_length_factor"]))
         limits = np.maximum(np.minimum(limits, relative.astype(int) + manifest["max_length_offset"]), 1)
     mask = np.arange(source_length) < lengths[:, None]
-    shape, rules = (batch, beam_size, source_length), (fixed["length_penalty_kind"], fixed["no_repeat_ngram"])
-    return beam_search(step, state, shape, limits, knobs, mask, manifest["special_ids"], *rules)
+    shape, special = (batch, beam_size, source_length), manifest["special_ids"]
+    rules = fixed["length_penalty_kind"], fixed["no_repeat_ngram"], fixed.get("finished_first", False)
+    return beam_search(step, state, shape, limits, knobs, mask, special, *rules)
 
 
 def has_translate(backend: Any, manifest: Mapping[str, Any]) -> bool:
@@ -763,12 +810,19 @@ class Artefact:
             be imported.
         threads: interpreter threads; None leaves the interpreter's own choice.
 
+    One artefact may be shared by threads: each call gives what it gives alone. A forked process opens its own: an
+    interpreter's threads stay behind.
+
     Raises:
-        ArtefactError: on a missing, edited or cut file, a missing interpreter, or an artefact that holds no translator.
+        ArtefactError: on a missing, edited or cut file, a missing interpreter, an artefact that holds no translator, or
+            a number of threads out of range.
     """
 
     def __init__(self, directory: str | pathlib.Path, backend: str = "auto", threads: int | None = None):
+        if threads is not None:
+            check_number(threads, "number of threads", 1, MOST_THREADS)
         self.directory = pathlib.Path(directory)
+        self.process = os.getpid()
         self.manifest = read_manifest(self.directory)
         if self.manifest["kind"] != "translator":
             raise ArtefactError(
@@ -828,6 +882,36 @@ class Artefact:
                     f"Received: {len(row)}. Split the sentence"
                 )
 
+    def _as_source(self, source: Any) -> np.ndarray:
+        """Ids as int32, features as float32. Raises ArtefactError for another shape, and for ids that are no ints."""
+        features = self.manifest.get("source_features")
+        try:
+            given = np.asarray(source)
+        except ValueError:  # rows of different lengths
+            given = np.zeros(())
+        shape = given.shape
+        if len(shape) != (2 if features is None else 3) or (features and shape[2] != features) or 0 in shape:
+            wanted = "ids (batch, length)" if features is None else f"features (batch, length, {features})"
+            received = shape if given.ndim else "rows of different lengths, or one number"
+            raise ArtefactError(f"A source of another shape. Expected: {wanted}. Received: {received}")
+        if features is None and given.dtype.kind not in "iu":
+            raise ArtefactError(f"The source is of another type. Expected: int32 ids. Received: {given.dtype}")
+        return given.astype(np.int32 if features is None else np.float32)
+
+    def _check_padding(self, source: np.ndarray) -> None:
+        """Raise unless rows end with EOS, and padding stands behind it alone."""
+        pad, eos = self.special["pad"], self.special["eos"]
+        real = source != pad
+        lengths = real.sum(axis=1)
+        last = source[np.arange(len(source)), lengths - 1]
+        wrong = (real[:, 1:] & ~real[:, :-1]).any(axis=1) | (lengths == 0) | (last != eos)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ArtefactError(
+                f"row {row + 1} is no source. Expected: ids, EOS ({eos}), then padding ({pad}) alone. "
+                f"Received: {source[row].tolist()}"
+            )
+
     def _check_features(self, source: np.ndarray) -> None:
         limit, shape = self.manifest["max_source_length"], source.shape
         if limit is not None and shape[1] > limit:
@@ -846,18 +930,28 @@ class Artefact:
         """Checked source ids of each sentence, with EOS.
 
         Raises:
-            ArtefactError: for an empty sentence, and what `check_ids` raises.
+            ArtefactError: for what is no text, an empty sentence, one that is longer than those of training, and what
+                `check_ids` raises.
         """
         if self.source is None:
             raise ArtefactError(f"{self.directory} was exported without tokenizers: use `search` with ids.")
+        for number, text in enumerate(sentences, start=1):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise ArtefactError(f"line {number} holds a lone surrogate, which is no text. Expected: Unicode text")
         copied = [self.source.copied(text, self.copy_words) for text in sentences]
         rows = [
             [*self.source.encode_source(text, words), self.special["eos"]]
             for text, words in zip(sentences, copied, strict=True)
         ]
+        most = self.manifest.get("trained_source_length")
         for number, row in enumerate(rows, start=1):
-            if len(row) == 1:
+            if len(row) == 1 or not sentences[number - 1].strip():
                 raise ArtefactError(f"line {number} is empty. Expected: a sentence. Remove the line")
+            if most is not None and len(row) - 1 > most:
+                raise ArtefactError(
+                    f"line {number}: {len(row) - 1} tokens. Expected: at most {most}, the limit of training. "
+                    "Split the sentence"
+                )
         self.check_ids(rows, "line")
         return rows
 
@@ -888,18 +982,20 @@ class Artefact:
         Raises:
             ArtefactError: for a source that the model cannot read, and knobs that are out of range.
         """
+        if self.process != os.getpid():
+            raise ArtefactError(
+                "The artefact was opened by another process, whose threads a fork does not copy. Expected: an Artefact "
+                "of this process's own"
+            )
         exported = self.manifest["beam_size"]
         beam_size = exported if beam_size is None else beam_size
-        if beam_size < 1:
-            raise ArtefactError(f"The beam size is out of range. Expected: at least 1. Received: {beam_size}")
-        features = self.manifest.get("source_features")
-        source_ids = np.asarray(source_ids, np.int32 if features is None else np.float32)
-        shape = source_ids.shape
-        if len(shape) != (2 if features is None else 3) or (features and shape[2] != features) or 0 in shape:
-            wanted = "ids (batch, length)" if features is None else f"features (batch, length, {features})"
-            raise ArtefactError(f"A source of another shape. Expected: {wanted}. Received: {shape}")
-        if features is None:
+        check_number(beam_size, "beam size", 1, max(WIDEST, exported))
+        if seed is not None and not isinstance(seed, np.random.Generator):
+            check_number(seed, "seed", 0)
+        source_ids = self._as_source(source_ids)
+        if source_ids.ndim == 2:
             self.check_ids(source_ids.tolist())
+            self._check_padding(source_ids)
         else:
             self._check_features(source_ids)
         values = knob_values(self.manifest, len(source_ids), knobs, np.random.default_rng(seed))
@@ -1003,12 +1099,12 @@ class Artefact:
             ArtefactError: before the first result, if a sentence cannot be read or a number is out of range.
         """
         beams = self.manifest["beam_size"] if beam_size is None else beam_size
-        if beams < 1:
-            raise ArtefactError(f"The beam size is out of range. Expected: at least 1. Received: {beams}")
+        check_number(beams, "beam size", 1, max(WIDEST, self.manifest["beam_size"]))
         if not 1 <= n_best <= beams:
             raise ArtefactError(f"n-best is out of range. Expected: 1 to the beam size {beams}. Received: {n_best}")
-        if batch_size < 1:
-            raise ArtefactError(f"The batch size is out of range. Expected: at least 1. Received: {batch_size}")
+        check_number(batch_size, "batch size", 1)
+        if seed is not None:
+            check_number(seed, "seed", 0)
         rows = self.encode(sentences)
         first_words = self.prefixes(prefix, len(rows))
         allowed = self.allowed(banned)
@@ -1101,15 +1197,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_lines(content: bytes) -> list[str]:
-    """The lines of a UTF-8 text.
+    """The lines of a UTF-8 text, without line ends (\\n or \\r\\n) and without a byte order mark.
 
     Raises:
         ArtefactError: that names the line with other bytes.
     """
+    content = content.removeprefix(BYTE_ORDER_MARK)
     lines = []
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else [], start=1):
         try:
-            lines.append(line.removesuffix(b"\r").decode("utf-8"))
+            lines.append(line.rstrip(b"\r").decode("utf-8"))
         except UnicodeDecodeError as error:
             raise ArtefactError(
                 f"standard input, line {number}, is not UTF-8 text ({error}). Convert it first"
@@ -1122,13 +1219,37 @@ def warn_of_unknown(artefact: Artefact, sentences: Sequence[str]) -> None:
     for number, row in enumerate(artefact.encode(sentences), start=1):
         count = row.count(artefact.special["unk"])
         if count:
-            print(f"warning: line {number}: {count} token(s) not in the vocabulary", file=sys.stderr)
+            say(f"warning: line {number}: {count} token(s) not in the vocabulary")
+
+
+def check_streams() -> None:
+    """Raise where a standard stream is closed, as by `<&-`."""
+    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
+        if stream is None:
+            raise ArtefactError(f"Standard {name} is closed. Expected: an open one, or /dev/null")
+
+
+def say(message: str) -> None:
+    """One line on standard error, where it is open: `print` would take the standard output in its place."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(message, file=sys.stderr)
+
+
+def no_more_output() -> None:
+    """Let go what nobody reads any more: the interpreter would complain of it when it ends."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; a mistake is one line on standard error and status 1."""
+    """The command; a mistake is one line on standard error and status 1.
+
+    A reader that goes away (`| head -1`) ends it in silence, with status 1 too.
+    """
     options = parse(arguments)
     try:
+        check_streams()
         artefact = Artefact(options.artefact, options.backend, options.threads)
         sentences = read_lines(sys.stdin.buffer.read())
         knobs = {name: getattr(options, name) for name in KNOB_OPTIONS}
@@ -1157,8 +1278,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         fields |= {"line": number, "alignment": hypothesis.alignment.round(6).tolist()}
                         file.write(json.dumps(fields, ensure_ascii=False) + "\n")
                 sys.stdout.buffer.flush()
+    except KeyboardInterrupt:
+        no_more_output()
+        return 130
     except (ArtefactError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not (isinstance(error, OSError) and error.errno == errno.EPIPE):
+            say(f"error: {error}")
+        if isinstance(error, OSError):
+            no_more_output()
         return 1
     return 0
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_attention.ensemble import Ensemble
 from keras_attention.errors import UserError
+from keras_attention.ranges import RANGES, described, is_within
 from keras_attention.search import Constraints
 from keras_attention.search.beam import STOPS
 from keras_attention.search.common import LENGTH_PENALTIES
@@ -24,8 +25,6 @@ from .ports import Axis, Port
 
 Net = EncoderDecoder | Ensemble
 METHODS = ("beam", "sample", "contrastive", "agreement")
-SMALL = 0.01
-"""The smallest temperature and repetition penalty of an artefact: they divide and multiply."""
 CONSTRAINTS = ("min_length", "allowed", "prefix", "phrases", "repetition_penalty")
 
 
@@ -72,6 +71,7 @@ class SearchSettings:
         phrases: most phrases of a row, and most tokens of each: sizes of the input `phrases`; `None`: there is none.
         groups: of a diverse beam, fixed.
         stop: `"all"`, or `"best"` to stop as soon as the best translation of each row is known, fixed.
+        finished_first: whether translations that ended are ranked before those that the maximum length cut, fixed.
         diversity: default of how much groups avoid each other's words.
         method: `"beam"`, `"sample"`, `"contrastive"`, or `"agreement"` of a beam in each direction; fixed.
         temperature, top_p: defaults, of samples.
@@ -96,6 +96,7 @@ class SearchSettings:
     phrases: tuple[int, int] | None = None
     groups: int = 1
     stop: str = "all"
+    finished_first: bool = False
     diversity: float = 0.5
     method: str = "beam"
     temperature: float = 1.0
@@ -105,24 +106,19 @@ class SearchSettings:
     backward_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        least = 0 if self.no_repeat_ngram is None else self.no_repeat_ngram
-        one_or_more = "at least 1"
+        for name in sorted(RANGES.keys() & {field.name for field in dataclasses.fields(self)}):
+            value, (kind, low, high) = getattr(self, name), RANGES[name]
+            if value is not None and not is_within(value, kind, low, high):
+                expected = described(kind, low, high)
+                raise UserError(f"The {name} is out of range. Expected: {expected}. Received: {value}")
         for name, good, expected in (
-            ("beam_size", self.beam_size >= 1, one_or_more),
-            ("max_length", self.max_length >= 1, one_or_more),
             ("min_length", 0 <= self.min_length <= self.max_length, f"0 to max_length={self.max_length}"),
-            ("coverage_penalty", self.coverage_penalty >= 0, "at least 0"),
             ("length_penalty_kind", self.length_penalty_kind in LENGTH_PENALTIES, " or ".join(LENGTH_PENALTIES)),
-            ("no_repeat_ngram", least >= 0, "at least 0"),
-            ("repetition_penalty", (self.repetition_penalty or 1.0) >= SMALL, f"at least {SMALL}"),
             ("phrases", self.phrases is None or min(self.phrases) >= 1, "two numbers, each at least 1"),
-            ("groups", self.groups >= 1 and self.beam_size % self.groups == 0, f"a divisor of {self.beam_size}"),
+            ("groups", self.beam_size % self.groups == 0, f"a divisor of {self.beam_size}"),
             ("stop", self.stop in STOPS, " or ".join(STOPS)),
-            ("diversity", self.diversity >= 0, "at least 0"),
             ("method", self.method in METHODS, f"one of {', '.join(METHODS)}"),
-            ("temperature", self.temperature >= SMALL, f"at least {SMALL}"),
             ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
-            ("top_k", self.top_k is None or self.top_k >= 1, one_or_more),
             ("alpha", 0 <= self.alpha <= 1, "0 to 1"),
             ("backward_weight", 0 <= self.backward_weight <= 1, "0 to 1"),
         ):
@@ -131,6 +127,7 @@ class SearchSettings:
         if self.method != "beam":
             own = {"groups": self.groups != 1, "phrases": self.phrases is not None}
             own |= {"coverage_penalty": self.coverage_penalty != 0, "stop": self.stop != "all"}
+            own |= {"finished_first": self.finished_first}
             for name in (name for name, given in own.items() if given):
                 raise UserError(f"The {name} is of beam search. Expected: method='beam'. Received: {self.method!r}")
 
@@ -147,6 +144,7 @@ class SearchSettings:
             "no_repeat_ngram": self.no_repeat_ngram,
             "groups": self.groups,
             "stop": self.stop,
+            "finished_first": self.finished_first,
             "phrases": None if self.phrases is None else list(self.phrases),
             "top_k": self.top_k,
             "candidates": self.beam_size if self.method == "contrastive" else None,
@@ -158,24 +156,26 @@ class SearchSettings:
         found = [
             Knob(Port("max_length", "int32", ()), self.max_length, 1, self.max_length),
             Knob(Port("min_length", "int32", ()), self.min_length, 0, self.max_length),
-            Knob(Port("length_penalty", "float32", ()), self.length_penalty),
+            Knob(Port("length_penalty", "float32", ()), self.length_penalty, *RANGES["length_penalty"][1:]),
         ]
         if self.method == "beam" and net.covers_source:
-            found.append(Knob(Port("coverage_penalty", "float32", ()), self.coverage_penalty, 0.0))
+            bounds = RANGES["coverage_penalty"][1:]
+            found.append(Knob(Port("coverage_penalty", "float32", ()), self.coverage_penalty, *bounds))
         elif self.coverage_penalty:
             raise UserError("The plain encoder-decoder covers no source. Expected: coverage_penalty=0")
         found.append(Knob(Port("allowed", "bool", (vocabulary,)), True))
         if self.method != "agreement":  # the backward direction would have to end with it
             found.append(Knob(Port("prefix", "int32", ("batch", "prefix_length")), PAD_ID, PAD_ID, vocabulary - 1))
         if self.repetition_penalty is not None:
-            found.append(Knob(Port("repetition_penalty", "float32", ()), self.repetition_penalty, SMALL))
+            bounds = RANGES["repetition_penalty"][1:]
+            found.append(Knob(Port("repetition_penalty", "float32", ()), self.repetition_penalty, *bounds))
         if self.phrases is not None:
             found.append(Knob(Port("phrases", "int32", ("batch", *self.phrases)), PAD_ID, PAD_ID, vocabulary - 1))
         if self.groups > 1:
-            found.append(Knob(Port("diversity", "float32", ()), self.diversity, 0.0))
+            found.append(Knob(Port("diversity", "float32", ()), self.diversity, *RANGES["diversity"][1:]))
         if self.method == "sample":
             axes: tuple[Axis, ...] = ("batch", self.beam_size, self.max_length)
-            found.append(Knob(Port("temperature", "float32", ()), self.temperature, SMALL))
+            found.append(Knob(Port("temperature", "float32", ()), self.temperature, *RANGES["temperature"][1:]))
             found.append(Knob(Port("top_p", "float32", ()), self.top_p, 0.0, 1.0))
             found.append(Knob(Port("uniforms", "float32", axes), 0.5, 0.0, 1.0, random=True))
         if self.method == "contrastive":
@@ -202,5 +202,6 @@ class SearchSettings:
             return net.contrast(source, recurrence, candidates=self.beam_size, **limits, **given)
         if self.method == "agreement":
             return net.agree(source, recurrence, beam_size=self.beam_size, **limits, **given)
-        fixed = {"groups": self.groups, "stop": self.stop} if self.beam_size > 1 else {}
+        fixed = {"groups": self.groups, "stop": self.stop, "finished_first": self.finished_first}
+        fixed = fixed if self.beam_size > 1 else {}
         return net.search(source, beam_size=self.beam_size, recurrence=recurrence, **limits, **fixed, **given)

@@ -85,7 +85,8 @@ def write_attention_page(
         )
     weights = [[[round(float(w), 4) for w in row] for row in hypothesis.alignment] for hypothesis in hypotheses]
     page = PAGE.format(title=html.escape(title), sections="\n".join(sections), weights=json.dumps(weights))
-    write_text(path, page)
+    # A lone surrogate, as an argument that is no UTF-8 brings, is nothing that a file of UTF-8 can hold.
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _word(token: str) -> str:

@@ -24,6 +24,7 @@ from keras_attention.cli_options import (
     Beam,
     Combination,
     CoveragePenalty,
+    FinishedFirst,
     LengthPenalty,
     Lenient,
     MoreRuns,
@@ -90,6 +91,7 @@ def evaluate(
     length_penalty: LengthPenalty = 1.0,
     length_penalty_kind: PenaltyKind = "gnmt",
     coverage_penalty: CoveragePenalty = 0.0,
+    finished_first: FinishedFirst = False,
     agreement: Agreed = None,
     batch_size: BatchSize = 32,
 ) -> None:
@@ -109,6 +111,7 @@ def evaluate(
         length_penalty=length_penalty,
         length_penalty_kind=length_penalty_kind,
         coverage_penalty=coverage_penalty,
+        finished_first=finished_first,
         agreement=agreement,
         batch_size=batch_size,
         by_length=by_length,

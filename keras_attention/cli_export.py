@@ -50,6 +50,9 @@ def export(
     length_penalty_kind: Annotated[str, search("gnmt or average, fixed.")] = "gnmt",
     coverage_penalty: Annotated[float, search("Default beta of the GNMT coverage penalty.")] = 0.0,
     stop: Annotated[str, search("all; or best, as soon as the best translation is known, fixed.")] = "all",
+    finished_first: Annotated[
+        bool, search("Rank what ended before what the maximum length cut, fixed.", "--finished-first")
+    ] = False,
     groups: Annotated[int, search("Diverse beam search: groups that divide the beam, fixed.")] = 1,
     diversity: Annotated[float, search("Default of how much groups avoid each other's words.")] = 0.5,
     contrastive: Annotated[float | None, search("Contrastive search over --beam candidates.", metavar="ALPHA")] = None,
@@ -104,6 +107,7 @@ def export(
         repetition_penalty=repetition_penalty,
         phrases=phrases,
         stop=stop,
+        finished_first=finished_first,
         groups=groups,
         diversity=diversity,
         method=chosen[0] if chosen else "beam",

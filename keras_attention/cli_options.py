@@ -34,6 +34,9 @@ Beam: TypeAlias = Annotated[int, search("Hypotheses kept; 1 is greedy.")]
 LengthPenalty: TypeAlias = Annotated[float, search("Its alpha; 0 for none.")]
 PenaltyKind: TypeAlias = Annotated[str, search("gnmt or average.")]
 CoveragePenalty: TypeAlias = Annotated[float, search("GNMT beta, against words left untranslated; 0 for none.")]
+FinishedFirst: TypeAlias = Annotated[
+    bool, search("Rank what ended before what the maximum length cut.", "--finished-first")
+]
 BatchSize: TypeAlias = Annotated[int, search("Sentences at a time.")]
 Agreed: TypeAlias = Annotated[
     float | None,

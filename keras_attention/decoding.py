@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -14,10 +15,12 @@ from keras import ops
 from keras_attention.copying import TextIds
 from keras_attention.ensemble import Ensemble
 from keras_attention.errors import UserError
+from keras_attention.ranges import check_ranges
 from keras_attention.search import Constraints, allow_words
+from keras_attention.search.common import LENGTH_PENALTIES
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import UNKNOWN_ID, Tokenizer
-from keras_attention.types import Tensor
+from keras_attention.types import BOS_ID, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +33,9 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, good, expected in (
-            ("temperature", self.temperature > 0, "above 0; a beam of 1 for the likeliest word"),
-            ("top_k", self.top_k is None or self.top_k > 0, "1 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
-        ):
-            if not good:
-                raise UserError(f"{name} is out of range. Expected {expected}. Received: {getattr(self, name)}")
+        check_ranges(temperature=self.temperature, top_k=self.top_k, seed=self.seed)
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is out of range. Expected above 0, at most 1. Received: {self.top_p}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +46,7 @@ class Contrast:
     alpha: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.candidates < 1:
-            raise UserError(f"candidates is out of range. Expected 1 or more. Received: {self.candidates}")
+        check_ranges(candidates=self.candidates)
         if not 0 <= self.alpha <= 1:
             raise UserError(f"alpha is out of range. Expected 0 to 1. Received: {self.alpha}")
 
@@ -89,13 +87,8 @@ class Wishes:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, smallest in (("min_length", 0), ("no_repeat_ngram", 0)):
-            if getattr(self, name) < smallest:
-                raise UserError(f"{name} is out of range. Expected {smallest} or more. Received: {getattr(self, name)}")
-        if self.repetition_penalty <= 0:
-            raise UserError(
-                f"repetition_penalty is out of range. Expected above 0. Received: {self.repetition_penalty}"
-            )
+        names = "min_length", "no_repeat_ngram", "repetition_penalty"
+        check_ranges(**{name: getattr(self, name) for name in names})
 
     def fixed(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """What does not differ from text to text, as arguments of `SearchModel`.
@@ -152,6 +145,30 @@ def _encode(tokenizer: TextIds, text: str, what: str) -> list[int]:
             "Expected words of the target vocabulary, or of the text itself where a model copies them"
         )
     return ids
+
+
+def check_beam(beam_size: int, n_best: int, groups: int, method: Method | None, length_penalty_kind: str) -> None:
+    """Raises UserError where the number of hypotheses, or the length penalty's kind, does not fit the search."""
+    check_ranges(beam_size=beam_size, n_best=n_best, groups=groups)
+    most = n_best if isinstance(method, Sampling) else 1 if isinstance(method, Contrast) else beam_size
+    if n_best > most:
+        raise UserError(f"n_best is out of range. Expected at most {most}, the beam. Received: {n_best}")
+    if length_penalty_kind not in LENGTH_PENALTIES:
+        raise UserError(
+            f"Unknown length_penalty_kind. Expected one of {', '.join(LENGTH_PENALTIES)}. "
+            f"Received: {length_penalty_kind}"
+        )
+    if beam_size % groups:
+        raise UserError(f"Expected groups that divide the beam of {beam_size}. Received: {groups}")
+
+
+def check_process(process: int) -> None:
+    """Raises RuntimeError in a fork of `process`: the backend's threads stayed behind, and a search would hang."""
+    if process != os.getpid():
+        raise RuntimeError(
+            "A Translator does not work in a forked process. Expected: one that is loaded in the process that uses it, "
+            f"as with multiprocessing's 'spawn'. Received: one of process {process}"
+        )
 
 
 def check_room(
@@ -278,3 +295,12 @@ def pad_phrases(rows: Sequence[Sequence[Sequence[int]]]) -> npt.NDArray[np.int32
     count = max(len(row) for row in rows)
     flat = pad_rows([phrase for row in rows for phrase in [*row, *[[]] * (count - len(row))]])
     return flat.reshape(len(rows), count, -1)
+
+
+def why_nothing(search: SearchModel, source: npt.NDArray[np.int32], text: str) -> str:
+    """What to tell a user whose text has no output."""
+    state, memory = search.net.encode(source)
+    log_probs, _, _ = search.net.step(np.full(len(source), BOS_ID, np.int32), state, memory)
+    if np.isnan(ops.convert_to_numpy(log_probs)).any():
+        return "The model's probabilities are no numbers (NaN): its weights are damaged. Expected a trained model"
+    return f"{text!r}: no output is as asked for. Expected fewer constraints, a wider beam or a greater length"

@@ -56,7 +56,7 @@ def translate_lines(
         # A word that training never saw is none where it may be put in the output as it is.
         unknown_is_one = options.get("replace_unknown", False) is False
         batch, error = _next_chunk(texts, chunk, name, translator, lenient, warn, unknown_is_one)
-        filled = [(number, text) for number, text in batch if text.strip()]
+        filled = [(number, text) for number, text in batch if not translator.is_empty(text)]
         found = dict(
             zip(
                 (number for number, _ in filled),

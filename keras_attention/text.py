@@ -27,6 +27,8 @@ from keras_attention.errors import UserError
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
 UNKNOWN_ID = 3
 KINDS = ("subword", "char", "word")
+LONGEST_LINE = 2**30
+"""Bytes of a line that sentencepiece learns from; by default it drops those of more than 4192 without a word."""
 
 
 class Tokenizer(abc.ABC):
@@ -226,6 +228,7 @@ class SubwordTokenizer(Tokenizer):
                 unk_piece=SPECIAL_TOKENS[3],
                 num_threads=1,
                 minloglevel=2,
+                max_sentence_length=LONGEST_LINE,
             )
         except RuntimeError as error:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,20 +14,23 @@ import numpy.typing as npt
 from keras_attention.copying import CopiedWords, TextIds, of_text
 from keras_attention.decoding import (
     Agreement,
-    Contrast,
     Method,
     Sampling,
     ScoreModel,
     SearchModel,
     Wishes,
+    check_beam,
+    check_process,
     check_room,
     pad_phrases,
     pad_rows,
+    why_nothing,
 )
 from keras_attention.errors import UserError
 from keras_attention.hypotheses import Hypothesis, Score, read_hypotheses, turn
+from keras_attention.ranges import check_ranges
 from keras_attention.run_directory import RunDirectory, require_same_words
-from keras_attention.search.common import LENGTH_PENALTIES, length_penalty_factor
+from keras_attention.search.common import length_penalty_factor
 from keras_attention.search.ensembles import COMBINATIONS
 from keras_attention.seq2seq import EncoderDecoder
 from keras_attention.text import Tokenizer
@@ -35,6 +39,8 @@ from keras_attention.types import BACKWARD_ID, BOS_ID, EOS_ID
 LENGTH_FACTOR = 2.0
 LENGTH_OFFSET = 10
 PADDING_MULTIPLE = 8
+KEPT_SEARCHES = 8
+"""Compiled searches that a translator keeps: those used last."""
 
 
 def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -75,6 +81,7 @@ class Translator:
         self.copy_words: int | None = EncoderDecoder(self.model).config.copy_words
         self.writes_backward: bool | None = None
         self._searches: dict[tuple[Any, ...], SearchModel] = {}
+        self._process = os.getpid()
         self._scores: ScoreModel | None = None
 
     @classmethod
@@ -102,10 +109,18 @@ class Translator:
         """False where a plain encoder-decoder, whose alignments are zero, is among the models."""
         return all(EncoderDecoder(model).config.attention != "none" for model in self.models)
 
+    def is_empty(self, text: str) -> bool:
+        """Whether nothing of a text is left to translate: blanks, or what the tokenizer drops, as a lone U+200B."""
+        return not text.strip() or not self.source_tokenizer.encode(text)
+
     def problem(self, text: str, unknown_is_one: bool = True) -> str | None:
         """Why `text` cannot be translated faithfully, and what to do; None where it can."""
         if not text.strip():
             return "empty line. Expected a sentence"
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            return "a lone surrogate, which is no text. Expected UTF-8"
+        if self.is_empty(text):
+            return "nothing that is seen: no token is left of it. Expected a sentence"
         if self.copy_words is not None and len(words := CopiedWords(self.source_tokenizer, text, 0).found) > (
             self.copy_words
         ):
@@ -137,6 +152,7 @@ class Translator:
         length_penalty: float = 1.0,
         length_penalty_kind: str = "gnmt",
         coverage_penalty: float = 0.0,
+        finished_first: bool = False,
         groups: int = 1,
         diversity: float = 0.5,
         method: Method | None = None,
@@ -157,6 +173,7 @@ class Translator:
                 `max_length_factor * source tokens + max_length_offset` of them.
             length_penalty, length_penalty_kind: alpha of the length penalty, `"gnmt"` or `"average"`.
             coverage_penalty: beta of the GNMT coverage penalty; 0 for none.
+            finished_first: whether outputs that ended are ranked before those that the maximum length cut.
             groups, diversity: above 1 group, diverse beam search, see `beam_search`.
             method: `Sampling` or `Contrast` in place of a beam; or `Agreement` of two beams, one in each direction.
             backward: write from the last word to the first, which a model trained with a share of such targets can.
@@ -170,19 +187,11 @@ class Translator:
             UserError: for an empty text, numbers out of range, wishes that cannot be met, and a model whose
                 probabilities are no numbers.
         """
-        for name, value in (("beam_size", beam_size), ("n_best", n_best), ("max_length", max_length)):
-            if value < 1:
-                raise UserError(f"{name} is out of range. Expected 1 or more. Received: {value}")
-        most = {Sampling: n_best, Contrast: 1}.get(type(method), beam_size)
-        if n_best > most:
-            raise UserError(f"n_best is out of range. Expected at most {most}, the beam. Received: {n_best}")
-        if length_penalty_kind not in LENGTH_PENALTIES:
-            raise UserError(
-                f"Unknown length_penalty_kind. Expected one of {', '.join(LENGTH_PENALTIES)}. "
-                f"Received: {length_penalty_kind}"
-            )
-        if groups < 1 or beam_size % groups:
-            raise UserError(f"Expected groups that divide the beam of {beam_size}. Received: {groups}")
+        check_process(self._process)
+        penalties = {"length_penalty": length_penalty, "coverage_penalty": coverage_penalty, "diversity": diversity}
+        limits = {"max_length_factor": max_length_factor, "max_length_offset": max_length_offset}
+        check_ranges(max_length=max_length, batch_size=batch_size, **penalties, **limits)
+        check_beam(beam_size, n_best, groups, method, length_penalty_kind)
         if not self.has_attention and (coverage_penalty or replace_unknown is not False):
             raise UserError(
                 "This model has no attention, so that nothing tells which words of the source are translated. Expected "
@@ -198,10 +207,10 @@ class Translator:
                 )
         if backward and isinstance(method, Agreement):
             raise UserError("Agreement writes in both directions. Expected no single direction with it")
-        if method is not None and (wishes.phrases or groups > 1 or coverage_penalty):
+        if method is not None and (wishes.phrases or groups > 1 or coverage_penalty or finished_first):
             raise UserError(
-                "Phrases that must be in the output, groups and a coverage penalty are beam search's. Expected no "
-                "other method with them"
+                "Phrases that must be in the output, groups, a coverage penalty and finished_first are beam search's. "
+                "Expected no other method with them"
             )
         options: dict[str, Any] = {
             "max_length": max_length,
@@ -227,6 +236,7 @@ class Translator:
             options |= {
                 "beam_size": beam_size,
                 "coverage_penalty": coverage_penalty,
+                "finished_first": finished_first,
                 "groups": groups,
                 "diversity": diversity,
             }
@@ -259,7 +269,7 @@ class Translator:
                     backward,
                 )
                 if not results[index]:
-                    raise UserError(self._why_nothing(search, inputs["source"], texts[index]))
+                    raise UserError(why_nothing(search, inputs["source"], texts[index]))
             if on_batch is not None:
                 on_batch(len(indices))
         return results
@@ -286,6 +296,8 @@ class Translator:
         Raises:
             UserError: for an empty text, and another number of outputs than texts.
         """
+        check_process(self._process)
+        check_ranges(length_penalty=length_penalty, batch_size=batch_size)
         if len(texts) != len(outputs):
             raise UserError(f"Expected an output for each of {len(texts)} texts. Received: {len(outputs)}")
         readers, rows = self._encode(texts)
@@ -338,13 +350,8 @@ class Translator:
 
     def _search(self, **options: Any) -> SearchModel:
         key = tuple(sorted(options.items()))
-        if key not in self._searches:
-            self._searches[key] = SearchModel(self.models, self.combination, **options)
-        return self._searches[key]
-
-    def _why_nothing(self, search: SearchModel, source: npt.NDArray[np.int32], text: str) -> str:
-        state, memory = search.net.encode(source)
-        log_probs, _, _ = search.net.step(np.full(len(source), BOS_ID, np.int32), state, memory)
-        if np.isnan(keras.ops.convert_to_numpy(log_probs)).any():
-            return "The model's probabilities are no numbers (NaN): its weights are damaged. Expected a trained model"
-        return f"{text!r}: no output is as asked for. Expected fewer constraints, a wider beam or a greater length"
+        search = self._searches.pop(key, None) or SearchModel(self.models, self.combination, **options)
+        self._searches[key] = search  # the last one is the one that was used last
+        while len(self._searches) > KEPT_SEARCHES:
+            self._searches.pop(next(iter(self._searches)), None)
+        return search

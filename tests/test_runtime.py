@@ -1,10 +1,13 @@
 """The standalone runtime: as a module, as a command, and alone in an environment without TensorFlow and Keras."""
 
+import concurrent.futures
 import json
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -218,8 +221,8 @@ def test_knobs_do_what_they_say(exported: tuple[pathlib.Path, Any], backend: str
         ({"max_length": 30}, "max length is out of range. Expected: 1 to 29"),
         ({"min_length": -1}, "min length is out of range"),
         ({"min_length": 9, "max_length": 8}, "min length is above the maximum"),
-        ({"coverage_penalty": -0.1}, "coverage penalty is out of range. Expected: at least 0, and finite"),
-        ({"length_penalty": float("nan")}, "length penalty is out of range. Expected: a finite number"),
+        ({"coverage_penalty": -0.1}, "coverage penalty is out of range. Expected: 0 to 1000"),
+        ({"length_penalty": float("nan")}, "length penalty is out of range. Expected: -10 to 10"),
         ({"temperature": 1.0}, "no knob 'temperature'. Expected: one of max_length"),
         ({"prefix": "漢"}, "prefix '漢' holds what the model cannot write"),
         ({"prefix": ["a", "b"]}, "a prefix for each of 1 sentences. Received: 2"),
@@ -300,6 +303,11 @@ def test_the_command(exported: tuple[pathlib.Path, Any], tmp_path: pathlib.Path)
         (["--alignments", "missing/file"], "a\n", "missing/file"),
         ([], "a\n\nb\n", "line 2 is empty"),
         (["--batch", "0"], "a\n", "batch"),
+        (["--threads", "100000"], "a\n", "number of threads is out of range. Expected: 1 to 256"),
+        (["--seed=-1"], "a\n", "seed is out of range"),
+        (["--beam", "1000000000"], "a\n", "beam size is out of range"),
+        (["--length-penalty", "1e30"], "a\n", "length penalty is out of range"),
+        ([], "a\n\u200b\n", "line 2 is empty"),
     ],
 )
 def test_mistakes_of_the_command(
@@ -428,3 +436,87 @@ def test_features_too_long_for_a_location_score(tmp_path: pathlib.Path, cheap: N
     export(model, tmp_path / "artefact", ["onnx"], beam_size=2, max_length=5)
     with pytest.raises(runtime.ArtefactError, match=r"too long for this model. Expected: at most 6 positions"):
         runtime.Artefact(tmp_path / "artefact").search(np.ones((1, 7, 3)))
+
+
+@pytest.mark.parametrize("host_loop", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_that_share_an_artefact(exported: tuple[pathlib.Path, Any], backend: str, host_loop: bool) -> None:
+    """Each caller gets what it gets alone, whatever the others ask for at the same time."""
+    artefact = runtime.Artefact(exported[0], backend)
+    alone = [list(artefact.translate([text], host_loop=host_loop)) for text in SENTENCES]
+    start = threading.Barrier(4)
+
+    def ask(number: int) -> bool:
+        start.wait()
+        texts = [(number + turn) % len(SENTENCES) for turn in range(6)]
+        found = [list(artefact.translate([SENTENCES[i]], host_loop=host_loop)) for i in texts]
+        return [one[0][0].ids for one in found] == [alone[i][0][0].ids for i in texts]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(4)))
+
+
+@pytest.mark.parametrize("threads", [0, -5, 100_000, 2.0, True])
+def test_numbers_of_threads(exported: tuple[pathlib.Path, Any], threads: Any) -> None:
+    with pytest.raises(runtime.ArtefactError, match=r"number of threads is out of range\. Expected: 1 to 256"):
+        runtime.Artefact(exported[0], "onnx", threads)
+
+
+def test_sentences_longer_than_those_of_training(exported: tuple[pathlib.Path, Any]) -> None:
+    artefact = runtime.Artefact(exported[0], "onnx")
+    assert artefact.source is not None
+    artefact.manifest["trained_source_length"] = len(artefact.source.encode("a dog"))
+    assert artefact.encode(["a dog"])
+    with pytest.raises(
+        runtime.ArtefactError, match=r"line 2: \d+ tokens\. Expected: at most \d+, the limit of training"
+    ):
+        artefact.encode(["a dog", "a dog on the mat"])
+    with pytest.raises(runtime.ArtefactError, match="line 1 holds a lone surrogate"):
+        artefact.encode(["a\udcff"])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([[4.7, 2.0]], "source is of another type. Expected: int32"),
+        ([[4, 5, 2], [4, 2]], "rows of different lengths"),
+        ([[0, 4, 2]], "row 1 is no source. Expected: ids, EOS"),
+        ([[4, 2], [4, 5]], "row 2 is no source"),
+        ([[4, 2], [0, 0]], "row 2 is no source"),
+    ],
+)
+def test_sources_that_are_none(exported: tuple[pathlib.Path, Any], source: Any, message: str) -> None:
+    with pytest.raises(runtime.ArtefactError, match=message):
+        runtime.Artefact(exported[0], "onnx").search(source)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [
+        ("<&-", 1, "error: Standard input is closed"),
+        (">&-", 1, "error: Standard output is closed"),
+        ("> /dev/full", 1, "error: [Errno 28]"),
+        ("| head -1 > /dev/null", 0, ""),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_streams_that_are_closed(
+    exported: tuple[pathlib.Path, Any], redirection: str, status: int, said: str, tmp_path: pathlib.Path
+) -> None:
+    """One line, or silence."""
+    (tmp_path / "text").write_text("a dog\n" * 30, encoding="utf-8")
+    given = "" if "<" in redirection else f"< {shlex.quote(str(tmp_path / 'text'))}"
+    words = [sys.executable, str(exported[0] / "runtime.py"), "--backend", "onnx", "--batch", "1"]
+    done = subprocess.run(
+        f"{shlex.join(words)} {given} {redirection}", shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == bool(said)
+
+
+def test_an_artefact_of_another_process(exported: tuple[pathlib.Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    artefact = runtime.Artefact(exported[0], "onnx")
+    monkeypatch.setattr(runtime.os, "getpid", lambda: -1)
+    with pytest.raises(runtime.ArtefactError, match="opened by another process"):
+        artefact.search(np.array([[4, 2]]))

@@ -36,7 +36,14 @@ def test_words_to_copy_have_an_id_each(words: runtime.Tokenizer) -> None:
 
 @pytest.mark.parametrize(
     ("content", "lines"),
-    [(b"", []), (b"\n", [""]), (b"a\r\nb\n", ["a", "b"]), (b"a\n\n", ["a", ""]), (b"\xc3\xa9 \n", ["é "])],
+    [
+        (b"\xef\xbb\xbfa\r\r\n", ["a"]),
+        (b"", []),
+        (b"\n", [""]),
+        (b"a\r\nb\n", ["a", "b"]),
+        (b"a\n\n", ["a", ""]),
+        (b"\xc3\xa9 \n", ["é "]),
+    ],
 )
 def test_lines_of_a_text(content: bytes, lines: list[str]) -> None:
     assert runtime.read_lines(content) == lines

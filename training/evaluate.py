@@ -37,6 +37,7 @@ def evaluate(
     length_penalty: float = 1.0,
     length_penalty_kind: str = "gnmt",
     coverage_penalty: float = 0.0,
+    finished_first: bool = False,
     agreement: float | None = None,
     batch_size: int = 32,
     by_length: bool = False,
@@ -52,7 +53,8 @@ def evaluate(
         source, target: parallel files; several targets are several references; or
         tsv: SOURCE<TAB>TARGET lines, equal sources being several references.
         ensemble, combination: more runs that answer with it, and how, see `Translator`.
-        beam_size, length_penalty, length_penalty_kind, coverage_penalty, batch_size: of `Translator.translate`.
+        beam_size, length_penalty, length_penalty_kind, coverage_penalty, finished_first, batch_size: of
+            `Translator.translate`.
         agreement: weight of the backward direction, where both are searched, see `Agreement`.
         task: "translation" (BLEU, chrF, exact match), "g2p" (word and phoneme error rate), "exact"; the run's own if
             None.
@@ -84,6 +86,7 @@ def evaluate(
         length_penalty=length_penalty,
         length_penalty_kind=length_penalty_kind,
         coverage_penalty=coverage_penalty,
+        finished_first=finished_first,
         method=None if agreement is None else Agreement(agreement),
         batch_size=batch_size,
         on_batch=on_batch,
@@ -154,6 +157,8 @@ def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
     limit = translator.max_source_length
     for text, origin in zip(pairs.sources, pairs.origins, strict=True):
         length = len(translator.source_tokenizer.encode(text))
+        if not length:
+            raise UserError(f"{origin}: {translator.problem(text)}")
         if limit is not None and length > limit and not lenient:
             raise UserError(
                 f"{origin}: {length} tokens. Expected at most {limit}, the limit of training. "

@@ -12,6 +12,7 @@ from keras_attention.search.common import (
     batch_size_of,
     check_capacity,
     coverage_penalty_term,
+    float32_step,
     length_penalty_factor,
     penalises_coverage,
     row_limits,
@@ -44,6 +45,7 @@ def beam_search(
     groups: int = 1,
     diversity: Tensor | float = 0.5,
     stop: str = "all",
+    finished_first: bool = False,
     bos_id: Tensor | int = BOS_ID,
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
@@ -79,6 +81,8 @@ def beam_search(
         diversity: strength of the groups' dissimilarity, a number or a scalar tensor.
         stop: `"all"` until every hypothesis has ended; `"best"` until none that is live can overtake the best finished
             one. The first hypothesis is the same, those behind it may be left unfinished, and lack phrases.
+        finished_first: whether hypotheses that ended are ranked before those that the maximum length cut, whatever
+            their scores.
         bos_id: what is read before the first word, for all rows, or int32 `(B,)` where `source_length` is given.
         eos_id, pad_id: ids of the special words.
 
@@ -95,6 +99,7 @@ def beam_search(
     constraints.check(max_length, length, None, eos_id, pad_id)
     batch = batch_size_of((state, memory)) if batch_size is None else batch_size
     limits = row_limits(max_length, batch, length)
+    step = float32_step(step)
     state, memory = tile_rows(state, beam_size), tile_rows(memory, beam_size)
     rows, size = batch * beam_size, beam_size // groups
     if source_length is None:
@@ -133,7 +138,6 @@ def beam_search(
         packed = keras.tree.pack_sequence_as(state, list(leaves))
         tokens = _joined([group.tokens for group in current])
         log_probs, new_state, alignment = step(ops.reshape(tokens, (rows,)), packed, memory)
-        alignment = ops.cast(alignment, "float32")
         alignments = ops.scatter_update(alignments, ops.reshape(t, (1, 1)), alignment[None])
         coverage = [sums + alignment for sums in coverage]
         penalty = None
@@ -170,8 +174,8 @@ def beam_search(
         if groups > 1:
             part = ops.reshape(alignments, (length, batch, beam_size, source_length))[:, :, ours]
             part = ops.reshape(part, (length, batch * size, source_length))
-        found.append(gather_result(Beams(*group), part, pad_id, ranked=groups == 1))
-    return found[0] if groups == 1 else sort_hypotheses(found)
+        found.append(gather_result(Beams(*group), part, pad_id, ranked=groups == 1 and not finished_first))
+    return sort_hypotheses(found, finished_first=finished_first) if groups > 1 or finished_first else found[0]
 
 
 def _check(beam_size: int, groups: int, stop: str) -> None:

@@ -49,7 +49,7 @@ class Growth(NamedTuple):
 def first_beams(batch: Tensor | int, beam_size: int, length: int, bos_id: Tensor | int, pad_id: int) -> Beams:
     """One live hypothesis without a word in slot 0, and empty slots; `bos_id`: one for all rows, or one for each."""
     first = ops.broadcast_to(ops.equal(ops.arange(beam_size, dtype="int32"), 0)[None, :], (batch, beam_size))
-    scores = ops.where(first, 0.0, NEVER)
+    scores = ops.where(first, ops.zeros((), dtype="float32"), NEVER)
     return Beams(
         tokens=ops.zeros((batch, beam_size), dtype="int32") + ops.reshape(ops.cast(bos_id, "int32"), (-1, 1)),
         log_probs=scores,
@@ -70,15 +70,17 @@ def active_in(
     """bool `(B, K)`: the hypotheses that grow at step t.
 
     With `longest` `(B,)` and `now`, what totals of the most words, and of one word more than there are, are divided by,
-    none of a row grows any more once no live hypothesis can overtake the best finished one: totals only fall, and the
-    greater of the two is the most that they will ever be divided by.
+    none of a row grows any more once no live hypothesis can overtake the best finished one, nor is ahead of it as it
+    is: totals only fall, and the greater of the two is the most that they will ever be divided by. With a penalty that
+    favours few words the total so far is divided by more than that.
     """
     active = ops.logical_and(beams.live, (t < limits)[:, None])
     if longest is None:
         return active
-    best = ops.max(ops.where(beams.finished, beams.scores, NEVER), axis=1)
-    reachable = ops.where(active, beams.totals / ops.maximum(longest, now)[:, None], NEVER)
-    return ops.logical_and(active, (ops.max(reachable, axis=1) > best)[:, None])
+    best = ops.max(ops.where(beams.finished, beams.scores, NEVER), axis=1, initial=NEVER)
+    reachable = beams.totals / ops.maximum(longest, now)[:, None]
+    reachable = ops.where(active, ops.maximum(reachable, beams.scores), NEVER)
+    return ops.logical_and(active, (ops.max(reachable, axis=1, initial=NEVER) > best)[:, None])
 
 
 def advance(
@@ -212,7 +214,7 @@ def gather_result(beams: Beams, alignments: Tensor, pad_id: int, ranked: bool = 
     if ranked and beam_size > 1:
         better, worse = beams.scores[:, :-1], beams.scores[:, 1:]
         gaps = ops.where(worse > NEVER / 2, better - worse, -NEVER)
-        margins = ops.minimum(margins, ops.min(gaps, axis=1))
+        margins = ops.minimum(margins, ops.min(gaps, axis=1, initial=-NEVER))
     return {
         "ids": ops.where(inside, beams.ids, pad_id),
         "lengths": beams.lengths,

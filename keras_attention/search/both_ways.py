@@ -14,6 +14,7 @@ from keras_attention.search.common import (
     batch_size_of,
     check_capacity,
     filled_or_infinite,
+    float32_step,
     length_penalty_factor,
     row_limits,
     sort_hypotheses,
@@ -78,6 +79,7 @@ def agreement_search(
     length = check_capacity(capacity, max_length)
     constraints.check(max_length, length, None, eos_id, pad_id)
     batch = batch_size_of((state, memory)) if batch_size is None else batch_size
+    step = float32_step(step)
     if source_length is None:
         source_length = source_length_of(step, batch, bos_id, state, memory)
     state, memory = _twice(state), _twice(memory)
@@ -181,7 +183,7 @@ def _read(
     rows = batch * beam_size
     state, memory = tile_rows(state, beam_size), tile_rows(memory, beam_size)
     words, counts = ops.transpose(ops.reshape(ids, (rows, length))), ops.reshape(lengths, (rows,))
-    longest = ops.max(counts)
+    longest = ops.max(counts, initial=0)
 
     def body(t: Tensor, tokens: Tensor, totals: Tensor, alignments: Tensor, leaves: list[Tensor]) -> tuple[Any, ...]:
         log_probs, new_state, alignment = step(tokens, keras.tree.pack_sequence_as(state, list(leaves)), memory)
@@ -189,7 +191,7 @@ def _read(
         places = ops.arange(rows, dtype="int32") * log_probs.shape[-1] + written
         picked = ops.maximum(ops.take(ops.reshape(log_probs, (-1,)), places, axis=0), NEVER)
         totals = totals + ops.where(t < counts, picked, 0.0)
-        seen = _halves(ops.cast(alignment, "float32"))[1]
+        seen = _halves(alignment)[1]
         alignments = ops.scatter_update(alignments, ops.reshape(t, (1, 1)), seen[None])
         return t + 1, written, totals, alignments, keras.tree.flatten(new_state)
 

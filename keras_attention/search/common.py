@@ -11,8 +11,8 @@ from keras_attention.types import Tensor
 Step: TypeAlias = Callable[[Tensor, Any, Any], tuple[Tensor, Any, Tensor]]
 """`step(token, state, memory) -> log_probs, state, alignment`.
 
-`token` is int32 `(N,)`, `log_probs` float32 `(N, V)`, `alignment` float `(N, S)`; `state` and `memory` are any nest of
-tensors whose first axis is N. Rows are independent of each other.
+`token` is int32 `(N,)`, `log_probs` float `(N, V)`, `alignment` float `(N, S)`, both of any float dtype; `state` and
+`memory` are any nest of tensors whose first axis is N. Rows are independent of each other.
 """
 
 LENGTH_PENALTIES = ("gnmt", "average")
@@ -60,6 +60,16 @@ def length_penalty_factor(length: Tensor, alpha: Tensor | float, kind: str = "gn
     words = ops.cast(length, "float32")
     base = (5.0 + words) / 6.0 if kind == "gnmt" else ops.maximum(words, 1.0)
     return ops.power(base, ops.cast(alpha, "float32"))
+
+
+def float32_step(step: Step) -> Step:
+    """`step` with log-probabilities and alignments in float32, which searches add up, whatever it computes in."""
+
+    def cast_step(token: Tensor, state: Any, memory: Any) -> tuple[Tensor, Any, Tensor]:
+        log_probs, new_state, alignment = step(token, state, memory)
+        return ops.cast(log_probs, "float32"), new_state, ops.cast(alignment, "float32")
+
+    return cast_step
 
 
 def penalises_coverage(beta: Tensor | float) -> bool:
@@ -213,13 +223,31 @@ def check_capacity(capacity: int | None, max_length: Tensor | int) -> int:
     return chosen
 
 
-def sort_hypotheses(results: Sequence[SearchResult], count: int | None = None) -> SearchResult:
-    """The hypotheses of several results for the same rows as one result, best first; the best `count`, or all."""
+def sort_hypotheses(
+    results: Sequence[SearchResult], count: int | None = None, finished_first: bool = False
+) -> SearchResult:
+    """The hypotheses of several results for the same rows as one result, best first; the best `count`, or all.
+
+    With `finished_first` those that ended in EOS come before all others.
+    """
     scores = ops.concatenate([result["scores"] for result in results], axis=1)
     batch, width = ops.shape(scores)
+    rows = ops.arange(batch, dtype="int32")[:, None] * width
     best, order = top_k(ops.maximum(scores, NEVER), width)
+    later = None
+    if finished_first:
+        finished = ops.concatenate([result["finished"] for result in results], axis=1)
+        ended = ops.reshape(ops.take(ops.reshape(finished, (-1,)), ops.reshape(rows + order, (-1,))), (batch, width))
+        # Whole numbers below 2 W, which float32 holds exactly: a place in the order, and W more for an end.
+        places = ops.arange(width, 0, -1, dtype="int32") + width * ops.cast(ended, "int32")
+        _, again = top_k(ops.cast(places, "float32"), width)
+        flat = ops.reshape(rows + again, (-1,))
+        best, order, ended = (
+            ops.reshape(ops.take(ops.reshape(values, (-1,)), flat), (batch, width)) for values in (best, order, ended)
+        )
+        later = ops.not_equal(ended[:, 1:], ended[:, :-1])  # here the ranking does not hang on the scores
     kept = width if count is None else count
-    flat = ops.reshape(ops.arange(batch, dtype="int32")[:, None] * width + order[:, :kept], (-1,))
+    flat = ops.reshape(rows + order[:, :kept], (-1,))
 
     def sort(name: str) -> Tensor:
         values = ops.concatenate([result[name] for result in results], axis=1)  # type: ignore[literal-required]
@@ -227,7 +255,9 @@ def sort_hypotheses(results: Sequence[SearchResult], count: int | None = None) -
         return ops.reshape(ops.take(ops.reshape(values, (-1, *tail)), flat, axis=0), (batch, kept, *tail))
 
     gaps = ops.where(best[:, 1:] > NEVER / 2, best[:, :-1] - best[:, 1:], -NEVER)
-    margins = [*(result["margins"] for result in results), ops.min(gaps, axis=1)]
+    if later is not None:
+        gaps = ops.where(later, -NEVER, gaps)
+    margins = [*(result["margins"] for result in results), ops.min(gaps, axis=1, initial=-NEVER)]
     return {
         "ids": sort("ids"),
         "lengths": sort("lengths"),
@@ -235,5 +265,5 @@ def sort_hypotheses(results: Sequence[SearchResult], count: int | None = None) -
         "scores": sort("scores"),
         "finished": sort("finished"),
         "alignments": sort("alignments"),
-        "margins": ops.min(ops.stack(margins, axis=1), axis=1),
+        "margins": ops.min(ops.stack(margins, axis=1), axis=1, initial=-NEVER),
     }

@@ -12,6 +12,7 @@ from keras_attention.search.common import (
     Step,
     batch_size_of,
     check_capacity,
+    float32_step,
     row_limits,
     take_rows,
     tile_rows,
@@ -77,6 +78,7 @@ def contrastive_search(
     batch = batch_size_of((state, memory)) if batch_size is None else batch_size
     limits = row_limits(max_length, batch, length)
     positions = ops.arange(length, dtype="int32")
+    step = float32_step(step)
 
     log_probs, state, alignment = step(ops.full((batch,), bos_id, dtype="int32"), state, memory)
     vocabulary = log_probs.shape[-1]
@@ -101,7 +103,7 @@ def contrastive_search(
         after, new_state, new_alignment = step(ops.reshape(words, (-1,)), tile_rows(packed, count), wide_memory)
         new_vectors = ops.reshape(_unit(ops.cast(representation(new_state), "float32")), (batch, count, depth))
         alike = ops.matmul(new_vectors, ops.transpose(vectors, (0, 2, 1)))
-        repeats = ops.where(t > 0, ops.max(ops.where(positions < t, alike, -1.0), axis=2), 0.0)
+        repeats = ops.where(t > 0, ops.max(ops.where(positions < t, alike, -1.0), axis=2, initial=-1.0), 0.0)
         weight = ops.cast(alpha, "float32")
         merits = (1.0 - weight) * ops.exp(values) - weight * repeats
         merits, best = top_k(ops.where(values > NEVER / 2, merits, NEVER), min(2, count))
@@ -116,15 +118,14 @@ def contrastive_search(
         shown = alignment * ops.cast(grown, "float32")[:, None]
         alignments = ops.scatter_update(alignments, ops.reshape(t, (1, 1)), shown[None])
         vectors = ops.where(ops.equal(positions, t)[None, :, None], chosen(new_vectors)[:, None], vectors)
-        new_alignment = ops.cast(ops.take(new_alignment, rows, axis=0), "float32")
-        seen = [ops.take(after, rows, axis=0), new_alignment, vectors]
+        seen = [ops.take(after, rows, axis=0), ops.take(new_alignment, rows, axis=0), vectors]
         return t + 1, list(new), seen, alignments, keras.tree.flatten(take_rows(new_state, rows))
 
     def unfinished(t: Tensor, paths: list[Tensor], *_: Any) -> Tensor:
         return any_live(Paths(*paths), t, limits)
 
     # Of the word that comes next its log-probabilities and alignment; of those before their vectors, of unit length.
-    seen = [log_probs, ops.cast(alignment, "float32"), ops.zeros((batch, length, depth), dtype="float32")]
+    seen = [log_probs, alignment, ops.zeros((batch, length, depth), dtype="float32")]
     alignments = ops.zeros((length, batch, ops.shape(alignment)[1]), dtype="float32")
     start = ops.convert_to_tensor(0, dtype="int32")
     first = list(first_paths(batch, length, bos_id, pad_id))

@@ -43,7 +43,7 @@ def ensemble_step(steps: Sequence[Step], combination: str = "probabilities") -> 
 def combine(answers: Sequence[tuple[Tensor, Tensor]], combination: str) -> tuple[Tensor, Tensor]:
     """One answer of several models': log-probabilities `(..., V)` and alignments, see `ensemble_step`."""
     _check(combination)
-    tables = ops.stack([log_probs for log_probs, _ in answers], axis=0)
+    tables = ops.stack([ops.cast(log_probs, "float32") for log_probs, _ in answers], axis=0)
     if combination == "probabilities":
         log_probs = ops.logsumexp(tables, axis=0) - math.log(len(answers))
     else:

@@ -131,9 +131,9 @@ class Phrases(NamedTuple):
         inside = ops.cast(member, "bool")
         kept = ops.where(ops.logical_and(inside, ops.expand_dims(is_taken, 2)), column, infinite)
         dropped = ops.where(ops.logical_and(inside, ops.logical_not(ops.expand_dims(is_taken, 2))), column, NEVER)
-        kept, dropped = ops.min(kept, axis=1), ops.max(dropped, axis=1)
+        kept, dropped = ops.min(kept, axis=1, initial=infinite), ops.max(dropped, axis=1, initial=NEVER)
         compared = ops.logical_and(kept < infinite / 2, dropped > NEVER / 2)
-        gap = ops.min(ops.where(compared, kept - dropped, infinite), axis=1)
+        gap = ops.min(ops.where(compared, kept - dropped, infinite), axis=1, initial=infinite)
         _, ascending = top_k(-ops.cast(taken, "float32"), beam_size)
         rows = ops.arange(batch, dtype="int32")[:, None] * beam_size
         taken = ops.reshape(

@@ -13,6 +13,7 @@ from keras_attention.search.common import (
     batch_size_of,
     check_capacity,
     filled_or_infinite,
+    float32_step,
     length_penalty_factor,
     row_limits,
     source_length_of,
@@ -115,6 +116,7 @@ def follow(
     constraints.check(max_length, length, None, eos_id, pad_id, phrases_allowed=False)
     batch = batch_size_of((state, memory)) if batch_size is None else batch_size
     rows = batch * count
+    step = float32_step(step)
     limits = row_limits(max_length, batch, length)
     if count > 1:
         state, memory, limits = tile_rows((state, memory, limits), count)
@@ -131,7 +133,7 @@ def follow(
             allowed = constraints.apply(log_probs, history, t, eos_id, pad_id)
         words, gaps = choose(allowed, t)
         new, grown = extend(current, words, gaps, log_probs, allowed, t, limits, eos_id, pad_id)
-        shown = ops.cast(alignment, "float32") * ops.cast(grown, "float32")[:, None]
+        shown = alignment * ops.cast(grown, "float32")[:, None]
         alignments = ops.scatter_update(alignments, ops.reshape(t, (1, 1)), shown[None])
         return t + 1, list(new), alignments, keras.tree.flatten(new_state)
 
@@ -170,7 +172,7 @@ def gather_paths(
         "scores": shaped(filled_or_infinite(scores, found)),
         "finished": shaped(ops.logical_and(paths.finished, found)),
         "alignments": shaped(shown, length, source_length),
-        "margins": ops.min(shaped(paths.margins), axis=1),
+        "margins": ops.min(shaped(paths.margins), axis=1, initial=-NEVER),
     }
 
 

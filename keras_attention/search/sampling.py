@@ -71,7 +71,7 @@ def sample_search(
     _check(num_samples, temperature, top_k_words, top_p)
     batch = batch_size_of((state, memory)) if batch_size is None else batch_size
     if uniforms is None:
-        uniforms = keras.random.uniform((batch, num_samples, length), seed=seed)
+        uniforms = keras.random.uniform((batch, num_samples, length), dtype="float32", seed=seed)
     chances = ops.reshape(ops.cast(ops.convert_to_tensor(uniforms), "float32"), (batch * num_samples, length))
 
     def draw(log_probs: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,13 +100,13 @@ def sample_search(
             # What the cut may take or leave matters as much as it weighs.
             counts = ops.logical_and(weights > NEGLIGIBLE, ops.logical_not(first))
             near = ops.where(counts, ops.abs(before - ops.cast(top_p, "float32")), -NEVER)
-            gaps = ops.minimum(gaps, ops.min(near, axis=-1))
+            gaps = ops.minimum(gaps, ops.min(near, axis=-1, initial=-NEVER))
             weights = ops.where(kept, weights, 0.0)
         reached = ops.cumsum(weights, axis=-1)
         aim = chance[:, None] * reached[:, -1:]
         # Both ends of the whole are no borders: nothing is beyond them.
         inside = ops.logical_and(reached > 0, reached < reached[:, -1:])
-        gaps = ops.minimum(gaps, ops.min(ops.where(inside, ops.abs(reached - aim), -NEVER), axis=1))
+        gaps = ops.minimum(gaps, ops.min(ops.where(inside, ops.abs(reached - aim), -NEVER), axis=1, initial=-NEVER))
         rank = ops.sum(ops.cast(reached <= aim, "int32"), axis=1)
         # Sums of floats may end below the whole: then it is the last word that has a weight.
         last = ops.sum(ops.cast(reached < reached[:, -1:], "int32"), axis=1)
