@@ -211,7 +211,7 @@ def plan_model(
     except OSError as error:
         wanted = "a JSON file with fields of Seq2SeqConfig, or a run directory"
         raise UserError(f"{file}: cannot be read: {error.strerror}. Expected {wanted}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     model = content.get("model") if path.is_dir() and isinstance(content, dict) else content
     if not isinstance(model, dict):

@@ -245,7 +245,7 @@ def load(path: pathlib.Path) -> Reference:
                 )
                 for number, entry in enumerate(description["cases"])
             ]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged and cannot be read ({error}). Export again") from error
     task, facts = Task(**description["task"]), description.get("facts", {})
     return Reference(cases, description["sentences"], description["references"], task, facts)

@@ -30,7 +30,7 @@ def parse_fields(assignments: list[str]) -> dict[str, Any]:
             raise UserError(f"--set takes NAME=VALUE. Expected e.g. --set decoder_units=512. Received: {assignment!r}")
         try:
             fields[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             fields[name] = {"True": True, "False": False, "None": None}.get(value, value)
     return fields
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -279,6 +279,13 @@ def as_one(models: Sequence[keras.Model], combination: str = "probabilities") ->
     """What searches with one model, or with several that answer as one."""
     members = [EncoderDecoder(model) for model in models]
     return members[0] if len(members) == 1 else Ensemble(members, combination)
+
+
+def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of rows in batches of like length, longest first: the largest buffers are made once."""
+    order = np.argsort([-len(row) for row in rows], kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], multiple: int = 1) -> npt.NDArray[np.int32]:

@@ -159,7 +159,7 @@ class RunDirectory:
             ) from error
         except OSError as error:
             raise UserError(f"{file}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{file}: damaged. Expected JSON. Received: {error}. Train again, or restore a copy"
             ) from error

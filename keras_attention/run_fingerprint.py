@@ -91,7 +91,7 @@ def read_stamp(path: pathlib.Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             return str(json.loads(archive.read(STAMP))["id"])
-    except (KeyError, ValueError, zipfile.BadZipFile):
+    except (KeyError, TypeError, ValueError, RecursionError, zipfile.BadZipFile):
         return None
 
 

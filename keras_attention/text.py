@@ -339,7 +339,7 @@ def load_tokenizer(directory: str | pathlib.Path, name: str) -> Tokenizer:
         raise UserError(f"{path}: no such file. Expected the tokenizer that training wrote there") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: damaged. Expected the tokenizer file that training wrote there. Received: {error}"
         ) from error

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from keras_attention.copying import CopiedWords, TextIds, of_text
 from keras_attention.decoding import (
@@ -22,6 +21,7 @@ from keras_attention.decoding import (
     check_beam,
     check_process,
     check_room,
+    length_batches,
     pad_phrases,
     pad_rows,
     why_nothing,
@@ -41,13 +41,6 @@ LENGTH_OFFSET = 10
 PADDING_MULTIPLE = 8
 KEPT_SEARCHES = 8
 """Compiled searches that a translator keeps: those used last."""
-
-
-def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of rows in batches of like length, longest first: the largest buffers are made once."""
-    order = np.argsort([-len(row) for row in rows], kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
 
 
 class Translator:

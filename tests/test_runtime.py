@@ -299,7 +299,7 @@ def test_the_command(exported: tuple[pathlib.Path, Any], tmp_path: pathlib.Path)
         (["--max-length", "30"], "a\n", "max length is out of range"),
         (["--min-length", "30"], "a\n", "min length is out of range"),
         (["--ban", "漢"], "a\n", "banned word"),
-        (["--artefact", "missing"], "a\n", "no manifest.json"),
+        (["--artefact", "missing"], "a\n", "there is no such directory"),
         (["--alignments", "missing/file"], "a\n", "missing/file"),
         ([], "a\n\nb\n", "line 2 is empty"),
         (["--batch", "0"], "a\n", "batch"),

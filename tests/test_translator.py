@@ -15,7 +15,7 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.text import CharacterTokenizer, SubwordTokenizer, WordTokenizer
 from keras_attention.translator import Translator
 from tests.command import run_command
-from tests.toy_run import another_run
+from tests.toy_run import another_run, edit_config
 
 TEXTS = ["abc", "fed", "bead", "cab", "ace"]
 
@@ -128,6 +128,7 @@ def test_runs_of_other_vocabularies_are_no_ensemble(toy_run, toy_folder, tmp_pat
     tokenizer = CharacterTokenizer([*Translator.load(toy_run.path).target_tokenizer.vocabulary[:-1], "z"])
     run = RunDirectory.open(tmp_path / "run")
     tokenizer.save(run.path, run.metadata["target_tokenizer"].removesuffix(".tok.json"))
+    edit_config(run.path, run.metadata)
     with pytest.raises(UserError, match="another target vocabulary"):
         Translator.load(toy_run.path, tmp_path / "run")
     small = [

@@ -66,7 +66,7 @@ def load_checkpoint(path: str | pathlib.Path, model: keras.Model, run: str | Non
             progress = json.loads(file["progress"].tobytes().decode("utf-8"))
             names = [f"v{index:04d}" for index in range(len(file.files) - 1)]
             arrays = [file[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         raise _refusal(path, f"damaged, so training cannot resume ({error})") from error
     other = "is of another model, so training cannot resume from it"
     if len(arrays) != len(variables):

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_attention.decoding import SearchModel, pad_rows
-from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET, length_batches
+from keras_attention.decoding import SearchModel, length_batches, pad_rows
+from keras_attention.translator import LENGTH_FACTOR, LENGTH_OFFSET
 from keras_attention.types import EOS_ID, PAD_ID, Tensor
 
 from .data import Encoded, Ids, make_batch

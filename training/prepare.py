@@ -293,7 +293,7 @@ def _remove(output: pathlib.Path) -> None:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     metadata: Any = None
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         metadata = json.loads((output / "config.json").read_text(encoding="utf-8"))
     if not isinstance(metadata, dict) or "format_version" not in metadata:
         raise UserError(f"{output}: is no run directory, so --overwrite leaves it alone. Use another --output")
