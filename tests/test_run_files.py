@@ -72,9 +72,9 @@ def test_a_run_without_a_fingerprint_loads(copy) -> None:
 @pytest.mark.parametrize("name", ["config.json", "source.tok.json"])
 def test_json_that_is_nested_too_deeply_is_damaged(copy, name) -> None:
     """Python's parser gives up with an error that is no ValueError."""
-    (copy.path / name).write_text('{"kind":' * 100_000, encoding="utf-8")
+    (copy / name).write_text('{"kind":' * 100_000, encoding="utf-8")
     with pytest.raises(UserError, match=f"{name}: damaged"):
-        _ = RunDirectory.open(copy.path).source_tokenizer
+        _ = RunDirectory.open(copy).source_tokenizer
 
 
 def test_a_checkpoint_of_another_run_is_told(tmp_path) -> None:
