@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from keras_attention.errors import UserError
+from keras_attention.ranges import check_ranges
 from keras_attention.tables import output_console, print_table
 
 from .errors import VerificationError, requirements
@@ -160,8 +161,9 @@ def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, thr
     Raises:
         UserError: if a file is missing, cut or edited, or an option is out of range.
     """
-    if seconds <= 0 or (threads is not None and threads < 1):
-        raise UserError(f"Expected: seconds > 0 and threads >= 1. Received: seconds={seconds}, threads={threads}")
+    check_ranges(threads=threads)
+    if not seconds > 0:
+        raise UserError(f"Expected: seconds > 0. Received: {seconds}")
     console = output_console()
     with stages(console) as progress, requirements():
         progress.add_task("timing", total=None)

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
 from keras_attention.errors import UserError
+from keras_attention.ranges import check_ranges
 from keras_attention.seq2seq import EncoderDecoder
 
 OVERHEAD = {"float32": 170e3, "float16": 190e3, "dynamic_int8": 330e3, "int8": 20e3}
@@ -60,6 +61,7 @@ def estimate(config: Seq2SeqConfig, source_length: int = 20, target_length: int 
     for name, value in (("source", source_length), ("target", target_length), ("beam", beam_size)):
         if value < 1:
             raise UserError(f"The {name} is out of range. Expected: at least 1. Received: {value}")
+    check_ranges(source_length=source_length, target_length=target_length, beam_size=beam_size)
     return of_net(EncoderDecoder(build_seq2seq(config)), source_length, target_length, beam_size)
 
 

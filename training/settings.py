@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from keras_attention.errors import UserError, unknown_names
 from keras_attention.lstm import PRODUCTS
 from keras_attention.output_scores import TASK_METRIC
+from keras_attention.ranges import check_ranges
 from keras_attention.text import KINDS
 
 from .distribution import DISTRIBUTIONS
@@ -157,18 +158,17 @@ class Settings:
         if self.backward and self.guided_alignment:
             raise UserError("guided_alignment reads targets forwards. Expected backward 0 with it")
         for name in (
-            "max_length",
             "batch_size",
             "epochs",
             "patience",
             "stop_after",
             "validation_sentences",
-            "padding_multiple",
             "accumulation",
             "steps_per_call",
             "passes",
         ):
             _range(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        check_ranges(max_length=self.max_length, padding_multiple=self.padding_multiple)
         _range("vocabulary", self.vocabulary, self.vocabulary is None or self.vocabulary >= 5, "5 or more")
         _range("time_limit", self.time_limit, self.time_limit is None or self.time_limit > 0, "more than 0 minutes")
         for name in ("learning_rate", "smallest_learning_rate", "clip_norm"):

@@ -83,6 +83,7 @@ def shortlist(
             f"copy_words={config.copy_words}, shortlist={config.shortlist}"
         )
     folder = check_new_folder(output)
+    candidates = min(candidates, config.target_vocabulary)  # there are no more
     pairs = _read(source, target, tsv)
     translator = Translator.load(opened)
     kept = [number for number, text in enumerate(pairs.sources) if translator.problem(text, False) is None]
