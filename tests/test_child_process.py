@@ -14,7 +14,8 @@ from keras_attention.export import child_process, conversion
 from tests.test_export_artefact import make_run
 
 PARENT = """
-import importlib.util, sys
+import importlib.util, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts with "&"
 spec = importlib.util.spec_from_file_location("child_process", sys.argv[1])
 child_process = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(child_process)

@@ -144,6 +144,7 @@ def test_memory_of_a_search(name: str) -> None:
     """What one step of the beam takes and gives, as arrays."""
     net = EncoderDecoder(build_seq2seq(config_of(name)))
     source = np.full((BEAM, SOURCE), 4, np.int32)
+    source[:, -1] = 2
     state, memory = net.encode(source, capacity=TARGET)
     log_probs, _, _ = net.step(np.ones((BEAM,), np.int32), state, memory)
     held = [*state.values(), *memory.values(), log_probs]

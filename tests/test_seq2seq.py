@@ -345,7 +345,7 @@ def test_dropout_is_silent_outside_training():
         ({"attention": "none", "style": "bahdanau"}, r"defaults of \['style'\].*Received: {'style': 'bahdanau'}"),
         ({"attention": "none", "window": "local_m"}, r"has no attention to.*Received: {'window': 'local_m'}"),
         ({"attention": "normalized_additive", "use_scale": True}, r"factor of its own. Expected: use_scale=False"),
-        ({"feed_forward_units": 8}, "Expected: feed_forward_units=None with cell='lstm'"),
+        ({"feed_forward_units": 8}, "Expected: feed_forward_units=None and scale_embeddings=None with cell='lstm'"),
         ({**NO_RECURRENCE, "attention": "general", "attention_heads": 1}, "Received: {'attention': "),
         ({**NO_RECURRENCE, "encoder_units": 12}, "Received: {'encoder_units': '12, none of"),
         ({**NO_RECURRENCE, "attention_heads": 4}, "Received: {'decoder_units': '14, not even"),

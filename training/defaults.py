@@ -75,7 +75,7 @@ def choose(
     >>> text = Pairs(["a b c"] * 300, [["x y"]] * 300, ["file"] * 300)
     >>> chosen = choose(text, Settings(), {"epochs": 7}).all
     >>> chosen["batch_size"], chosen["patience"], chosen["vocabulary"], chosen["encoder_units"], "epochs" in chosen
-    (16, 20, 139, 64, False)
+    (16, 20, 138, 64, False)
     """
     found = _for_text(text, settings, sized=any(given.get(name) is not None for name in SIZES))
     if parent is not None:
