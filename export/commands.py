@@ -26,7 +26,7 @@ def export_run(
     run: str | pathlib.Path,
     to: Sequence[str] | None = None,
     output: str | pathlib.Path | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     text: bool = False,
     sentences: str | pathlib.Path | None = None,
     references: str | pathlib.Path | None = None,
@@ -46,7 +46,7 @@ def export_run(
         run: the run directory.
         to: `saved_model`, `tflite` (or `litert`), `onnx`; all that can hold the precision if `None`.
         output: the artefact directory to write; `RUN/export` if `None`.
-        precision: `float32`, `float16`, `dynamic_int8`, or `int8` (ONNX).
+        precision: `float32`, the default; `float16`, `dynamic_int8`, or `int8` (ONNX, and always on the NPU target).
         text: whether TFLite and ONNX get another file that reads sentences.
         sentences: a text file to verify on, one sentence per line; the run's own samples if `None`.
         references: a text file of what each of these may become, several separated by tabs; the run's own beside its
@@ -86,7 +86,7 @@ def export_run(
         from .staging import check_output
 
         if target != "npu":
-            check_formats(to, precision)
+            check_formats(to, precision or "float32")
         check_output(output, overwrite)
         opened = [RunDirectory.open(one) for one in (run, *ensemble)]
         written = export(

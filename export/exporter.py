@@ -54,7 +54,7 @@ def export(
     length_penalty: float = 1.0,
     min_length: int = 0,
     coverage_penalty: float = 0.0,
-    precision: str = "float32",
+    precision: str | None = None,
     text: bool = False,
     references: Sequence[str | Sequence[str]] | None = None,
     task: str = "translation",
@@ -87,8 +87,8 @@ def export(
         length_penalty: default exponent of the GNMT length penalty.
         min_length: default of the fewest tokens of a translation, EOS counted.
         coverage_penalty: default of GNMT's coverage penalty, against words left untranslated.
-        precision: `"float32"`; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it, and faster
-            products; `"int8"`, ONNX alone: activations of fixed ranges too, with the search on the host. SavedModel
+        precision: `"float32"`, the default; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it,
+            and faster products; `"int8"`, ONNX alone: activations of fixed ranges too, with the search on the host. SavedModel
             holds float32 alone.
         text: whether TFLite and ONNX get another file that reads sentences, see `litert_text` and `onnx_text`. These
             need subword tokenizers, and operators of tensorflow-text or onnxruntime-extensions where they run.
@@ -132,10 +132,10 @@ def export(
     on_npu = target == "npu"
     if text and precision == "int8":
         raise UserError("A file that reads sentences holds `translate`, which int8 files do not. Expected: no --text")
-    if on_npu and (to is not None or text or precision not in ("float32", "int8")):
+    if on_npu and (to is not None or text or precision not in (None, "int8")):
         raise UserError("The npu target is int8 TFLite files for ids. Expected: no --to, --text or --precision with it")
+    precision = precision or ("int8" if on_npu else "float32")
     formats = ["npu"] if on_npu else check_formats(to, precision)
-    precision = "int8" if on_npu else precision
     check_ranges(precision, calibration, source_length)
     scored = check_task(task, loss_limit)
     check_backend()

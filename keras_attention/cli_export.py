@@ -30,7 +30,9 @@ def export(
     ] = None,
     output: Annotated[Path | None, option("Artefact directory to write.", default="RUN/export")] = None,
     overwrite: Annotated[bool, option("Replace an artefact that is there.", "--overwrite")] = False,
-    precision: Annotated[str, option("float32, float16, dynamic_int8 or int8 (ONNX).")] = "float32",
+    precision: Annotated[
+        str | None, option("float32, float16, dynamic_int8 or int8 (ONNX).", default="float32; int8 with --target npu")
+    ] = None,
     text: Annotated[bool, option("TFLite and ONNX: also a file that reads sentences.", "--text")] = False,
     target: Annotated[
         str, option("mobile; or npu: int8 files of static graphs, with the search on the host.")
