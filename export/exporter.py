@@ -88,8 +88,8 @@ def export(
         min_length: default of the fewest tokens of a translation, EOS counted.
         coverage_penalty: default of GNMT's coverage penalty, against words left untranslated.
         precision: `"float32"`, the default; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it,
-            and faster products; `"int8"`, ONNX alone: activations of fixed ranges too, with the search on the host. SavedModel
-            holds float32 alone.
+            and faster products; `"int8"`, ONNX alone: activations of fixed ranges too, with the search on the host.
+            SavedModel holds float32 alone; the NPU target is int8.
         text: whether TFLite and ONNX get another file that reads sentences, see `litert_text` and `onnx_text`. These
             need subword tokenizers, and operators of tensorflow-text or onnxruntime-extensions where they run.
         references: what each sample may become, one text or several each: what a lower precision costs is measured with
