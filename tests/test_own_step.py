@@ -41,6 +41,7 @@ def test_a_model_of_ones_own_is_searched(example, model):
     assert len(set(known)) >= 3
 
 
+@pytest.mark.slow
 def test_its_steps_are_its_call(example, model):
     """What the searches add up is what the model, called on the whole word, says of it."""
     found = beam_search(model.step, model.start(1), (), max_length=12, source_length=1, length_penalty=0.0)

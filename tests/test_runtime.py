@@ -99,6 +99,7 @@ def test_the_tokens_are_those_of_keras(
             np.testing.assert_allclose(hypothesis.alignment, attention, atol=1e-5)  # likewise, weights of at most 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", fast(["general", "none"], "none"))
 def test_cell_states_at_the_ends_of_rows(tmp_path: pathlib.Path, cheap: None, attention: str) -> None:
     """Rows of many lengths whose decoder begins with the encoder's cell states. OpenVINO takes each length alone."""

@@ -76,6 +76,7 @@ def some_rules(draw, phrases=True):
     kind=st.sampled_from(["gnmt", "average"]),
     beta=st.sampled_from([0.0, 0.5]),
 )
+@pytest.mark.slow
 def test_a_wide_beam_is_exhaustive_whatever_is_asked(seed, rules, alpha, kind, beta):
     tables, attention = random_tables(seed), random_attention(seed)
     expected = exhaustive_search(

@@ -79,6 +79,7 @@ def test_words_are_drawn_by_inverting_the_distribution_function(seed, temperatur
             assert not result["alignments"][b, k, length:].any()
 
 
+@pytest.mark.slow
 def test_a_margin_is_how_far_a_draw_is_from_another_word():
     for seed in range(20):
         tables, uniforms = random_tables(seed), np.random.default_rng(seed).random((1, 1, STEPS)).astype("float32")

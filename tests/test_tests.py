@@ -3,10 +3,13 @@
 import ast
 import io
 import pathlib
+import re
 import tokenize
 from collections.abc import Iterator
 
 import pytest
+
+from tests import mutants
 
 TESTS = pathlib.Path(__file__).resolve().parent
 KEYWORDS = {"abs", "atol", "decimal", "delta", "maxulp", "nulp", "rel", "rtol"}
@@ -136,3 +139,13 @@ def test_every_tolerance_has_its_reason() -> None:
 )
 def test_a_bare_tolerance_is_found(source: str, bare: int) -> None:
     assert len(bare_tolerances(source)) == bare
+
+
+@pytest.mark.parametrize("bug", mutants.read_bugs(), ids=lambda bug: bug.name)
+def test_a_planted_bug_has_its_place_and_its_tests(bug: mutants.Bug) -> None:
+    """A line that was rewritten, or a test that was renamed, takes its bug along."""
+    assert (mutants.ROOT / bug.file).read_text(encoding="utf-8").count(bug.before) == 1
+    for test in bug.tests:
+        name, _, function = test.partition("::")
+        text = (mutants.ROOT / name).read_text(encoding="utf-8")
+        assert not function or re.search(rf"^ *(async )?def {re.escape(function.partition('[')[0])}\(", text, re.M)

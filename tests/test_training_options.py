@@ -164,6 +164,7 @@ def test_a_sample_of_shards_is_even(corpus) -> None:
     assert all(abs(count - 100) < 6 * deviation for count in counts.values())  # six standard deviations, for each of 60
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_the_batches_together() -> None:
     """Two batches with as many tokens each, one update; the same as one batch of both."""
     config = Seq2SeqConfig(9, 9, embedding_size=5, encoder_units=4, decoder_units=8, attention="general")

@@ -96,6 +96,7 @@ def test_the_loss_is_a_sum_of_means_over_tokens(kind):
     assert found == pytest.approx(plain + 0.7 * coverage + 0.3 * guided, rel=1e-5)  # float32 sums over a batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tie", fast(["none", "target"], "target"))
 def test_inputs_that_are_all_gold_change_nothing(tie):
     model = build_seq2seq(Seq2SeqConfig.from_dict({**CONFIG.to_dict(), "tie_embeddings": tie}))
