@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from keras_attention.errors import UserError
+from keras_attention.lines import BYTE_ORDER_MARK
 from keras_attention.ranges import check_ranges
 from keras_attention.tables import output_console, print_table
 
@@ -276,7 +277,7 @@ def read_sentences(path: pathlib.Path) -> list[str]:
 def read_lines(path: pathlib.Path) -> list[str]:
     """The lines of a text file. Raises UserError if it cannot be read or is not UTF-8."""
     try:
-        text = path.read_bytes()
+        text = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}. Expected a UTF-8 text file") from None
     lines = []

@@ -24,6 +24,8 @@ def check_text_file(
 ) -> None:
     """A file that reads sentences gives the text that the file for ids gives, and needs no operators but its own.
 
+    In a near-tie two files may round to another order, as in the other comparisons.
+
     Args:
         directory, manifest: the artefact.
         cases: what was searched.
@@ -57,7 +59,7 @@ def check_text_file(
             wanted = [target.decode(ids) for ids in outputs["ids"][row]]
             parity.texts += 1
             parity.texts_identical += texts[row] == wanted
-            if texts[row] != wanted:
+            if texts[row] != wanted and not (case.margins is not None and case.margins[row] < NEAR_TIE):
                 parity.failures.append(f"{parity.format} text {sentence!r}. Expected: {wanted}. Received: {texts[row]}")
 
 

@@ -204,7 +204,8 @@ def main() -> None:
     """Entry point: a user's mistake, or a full disk, becomes one line on standard error and exit status 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)
+            # What is read is UTF-8, and so is what is written, whatever the locale can hold.
+            stream.reconfigure(encoding="utf-8", line_buffering=True)
     # TensorFlow warns of a few tracings for different shapes, which are intended.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:

@@ -72,6 +72,7 @@ def run() -> None:
         before(lost)
 
     sys.unraisablehook = unraisable
+    take_closed_streams()
     from keras_attention import cli
 
     try:
@@ -81,6 +82,25 @@ def run() -> None:
             # Threads that an interrupted library left behind may wait for what never comes.
             stopper.leave()
         raise
+
+
+def take_closed_streams() -> None:
+    """Keep the numbers of streams that the caller closed, which the next file to be opened would get.
+
+    Standard error becomes a stream to nowhere, standard input stays `None`. Without standard output nothing is done.
+    """
+    without_output = sys.stdout is None
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+    if without_output:
+        print("error: standard output is closed. Expected a place for what is written, e.g. > FILE", file=sys.stderr)
+        os._exit(1)
 
 
 def run_command(work: Callable[[], Result], hint: str = "") -> Result:

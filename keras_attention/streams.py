@@ -153,6 +153,8 @@ def translate_stream(
     **options: Any,
 ) -> None:
     """Standard input to standard output: `translate_lines` with a count on standard error where that is a terminal."""
+    if sys.stdin is None:
+        raise UserError("Standard input is closed. Expected text, one sentence per line, e.g. < FILE")
     translator = Translator.load(*runs, combination=combination)
     if (alignments or pharaoh) is not None and not translator.has_attention:
         raise UserError(f"{runs[0]}: a plain encoder-decoder has no attention. Expected no --alignments or --pharaoh")

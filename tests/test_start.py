@@ -221,3 +221,29 @@ def test_a_real_training_ends_with_one_line(tmp_path: pathlib.Path) -> None:
         _, err = process.communicate()
     assert (process.returncode, err) == (143, "terminated: the same command goes on where it was\n")
     assert not list((tmp_path / "run").rglob(".partial-*"))
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_standard_output_that_is_closed(tmp_path: pathlib.Path, closed: str) -> None:
+    """One line, and no file takes its number."""
+    code = START.format(root=str(ROOT)) + "sys.argv = ['keras-attention', '--version']; command.main()"
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard output is closed") == (closed == ">&-")
+    assert len(done.stderr.splitlines()) == (closed == ">&-")
+
+
+@pytest.mark.slow
+def test_standard_input_that_is_closed(tmp_path: pathlib.Path) -> None:
+    code = START.format(root=str(ROOT)) + "sys.argv = ['keras-attention', 'translate', 'run']; command.main()"
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" <&-', sys.executable, code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: Standard input is closed")

@@ -29,7 +29,7 @@ def read_links(path: str | pathlib.Path, pairs: Pairs) -> list[Links]:
     """
     path = pathlib.Path(path)
     try:
-        lines = list(decode_lines(path.read_bytes().splitlines(), str(path)))
+        lines = list(decode_lines(path.read_bytes().removesuffix(b"\n").split(b"\n"), str(path)))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}. Expected lines of links, 0-0 1-2") from error
     for accepted, origin in zip(pairs.references, pairs.origins, strict=True):
