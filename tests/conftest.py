@@ -73,6 +73,7 @@ DEAREST = (
         "test_benchmarks.py",
         "test_readme.py",
         "test_export_precision.py",
+        "test_own_text.py",
     ),
     *("test_export_search.py", "test_runtime.py", "test_runtime_js.py", "test_export_npu.py", "test_seq2seq.py"),
     *("test_estimate.py", "test_agreement.py", "test_layer_contract.py", "test_copying_task.py", "test_packaging.py"),

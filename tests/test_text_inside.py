@@ -12,7 +12,7 @@ import pytest
 import sentencepiece
 
 from keras_attention import UserError
-from keras_attention.export import errors, export, litert, litert_text, onnx_text, runtime, verify
+from keras_attention.export import errors, export, litert, litert_text, onnx_text, runtime, text_verification, verify
 from keras_attention.text import SubwordTokenizer, train_tokenizer
 from tests.export_models import LINES, UNUSUAL, cheap, tiny_model
 from tests.test_export_artefact import dense_model
@@ -152,3 +152,11 @@ def test_mistakes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
     copying = tiny_model(source_vocabulary=60, target_vocabulary=60, copy_words=3)
     with pytest.raises(UserError, match="no text inside for it"):
         export(copying, tmp_path / "artefact", "tflite", **OPTIONS)
+
+
+def test_a_sentence_with_two_likeliest_segmentations(tmp_path: pathlib.Path) -> None:
+    """Three dots, of which two at most are one piece: ". .." and ".. ." are made of the same pieces."""
+    train_tokenizer("subword", ["x.. y.. z. w.", "y.. x. z.. w..", "a. b.. c.. d"] * 20, 16).save(tmp_path, "dots")
+    tokenizer = runtime.Tokenizer(tmp_path / "dots.tok.json", {"pad": 0, "bos": 1, "eos": 2, "unk": 3})
+    assert text_verification.has_two_segmentations(tokenizer, "x...")
+    assert not text_verification.has_two_segmentations(tokenizer, "x.")

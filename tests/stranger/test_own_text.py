@@ -14,6 +14,8 @@ import unicodedata
 
 import pytest
 
+from tests import warm
+
 from . import language
 
 COMMAND = str(pathlib.Path(sys.executable).with_name("keras-attention"))
@@ -24,6 +26,8 @@ TOKENIZERS = {
     "characters": ["--tokenizer=char"],
     "words": ["--tokenizer=word"],
 }
+warm_children = False
+"""Whether processes are forks of one that has imported TensorFlow; in the fast part alone."""
 SMALL = ["--set=embedding_size=24", "--set=encoder_units=24", "--set=decoder_units=48", "--set=dropout=0"]
 KNOWN = 0.4
 """Share of unseen sentences that a model must translate right for its artefacts to be worth comparing; one that writes
@@ -42,7 +46,10 @@ def command(
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "PYTHON"))
     }
-    done = subprocess.run(
+    run = warm.run if warm_children else subprocess.run
+    if warm_children:
+        start = [] if python else [warm.SCRIPT]
+    done = run(
         [*start, *map(str, arguments)], input=text, capture_output=True, encoding="utf-8", env=environment, timeout=500
     )
     assert "Traceback" not in done.stderr, done.stderr
@@ -94,22 +101,24 @@ def train(folder: pathlib.Path, tokenizers: str, count: int, epochs: int) -> Str
     return Stranger(folder, "".join(f"{source}\n" for source, _ in unseen), [target for _, target in unseen])
 
 
+def without_ties(lines: list[str], text: str) -> list[str]:
+    """Lines of sentences with one likeliest segmentation: "…" is read as ". .." or ".. .", which are as likely."""
+    return [line for line, source in zip(lines, text.splitlines(), strict=True) if "…" not in source]
+
+
 def agreeing(found: list[str], expected: list[str]) -> float:
     """Share of equal lines; subwords write compatible characters in their plain form, "..." for "…"."""
     plain = [[unicodedata.normalize("NFKC", line) for line in lines] for lines in (found, expected)]
     return sum(one == other for one, other in zip(*plain, strict=True)) / len(expected)
 
 
-@pytest.mark.slow
-def test_a_slice(tmp_path: pathlib.Path) -> None:
-    """Subwords of each side's own, the default: the SavedModel, LiteRT and its file for text."""
+def test_a_slice(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Subwords of each side's own, the default, as a SavedModel, whose reader knows neither project nor tokenizers."""
+    monkeypatch.setattr(sys.modules[__name__], "warm_children", True)
     stranger = train(tmp_path, "separate subwords", 400, 10)
-    artefact = stranger.export("mobile", "--to=saved_model", "--to=tflite", "--text")
-    expected = stranger.expected
-    assert agreeing(expected, stranger.right) > KNOWN
-    assert stranger.read(artefact, "saved_model") == expected
-    assert stranger.read(artefact, "tflite_text") == expected
-    assert stranger.runtime(artefact, "litert") == expected
+    artefact = stranger.export("saved", "--to=saved_model")
+    assert agreeing(stranger.expected, stranger.right) > KNOWN
+    assert stranger.read(artefact, "saved_model") == stranger.expected
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
@@ -128,7 +137,8 @@ def test_every_format_in_float32(stranger: tuple[str, Stranger]) -> None:
         assert own.runtime(artefact, backend) == own.expected
         assert own.runtime(artefact, backend, "--host-loop") == own.expected
         if with_text:
-            assert own.read(artefact, {"litert": "tflite_text", "onnx": "onnx_text"}[backend]) == own.expected
+            read = own.read(artefact, {"litert": "tflite_text", "onnx": "onnx_text"}[backend])
+            assert without_ties(read, own.text) == without_ties(own.expected, own.text)
 
 
 @pytest.mark.slow
@@ -140,7 +150,8 @@ def test_every_format_in_dynamic_int8(stranger: tuple[str, Stranger]) -> None:
         found = own.runtime(artefact, backend)
         assert agreeing(found, own.expected) >= SAME_INT8
         if with_text:
-            assert own.read(artefact, {"litert": "tflite_text", "onnx": "onnx_text"}[backend]) == found
+            read = own.read(artefact, {"litert": "tflite_text", "onnx": "onnx_text"}[backend])
+            assert without_ties(read, own.text) == without_ties(found, own.text)
 
 
 @pytest.mark.slow
