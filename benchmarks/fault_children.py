@@ -27,7 +27,7 @@ MEMORY = 6 << 30
 
 @dataclasses.dataclass
 class Outcome:
-    """How one command ended: its exit status, minus the signal that killed it; what it wrote; why it was stopped."""
+    """The end of one command: its exit status (minus the signal that killed it), its output, why it was stopped."""
 
     case: Case
     status: int
@@ -36,7 +36,7 @@ class Outcome:
     stopped: str = ""
 
     def fault(self, right: Mapping[str, bytes]) -> str:
-        """What is wrong with it, in a word; empty where nothing is. `right`: what pristine files give."""
+        """A word for what is wrong with it; empty where nothing is. `right`: the output on pristine files."""
         if self.stopped:
             return self.stopped
         if "Traceback (most recent call last)" in self.err:
@@ -64,7 +64,7 @@ class _Child:
 
 
 def import_everything() -> None:
-    """What each child would import, once; nothing of TensorFlow runs before the forks."""
+    """Import the modules that each child needs, once; nothing of TensorFlow runs before the forks."""
     for name in (
         *("tensorflow", "keras", "sacrebleu", "sentencepiece", "matplotlib.pyplot", "rich.table", "rich.progress"),
         *("onnxruntime", "ai_edge_litert.interpreter", "keras_attention.cli", "keras_attention.streams"),

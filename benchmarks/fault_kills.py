@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import pathlib
 import random
 import shutil
@@ -65,14 +64,9 @@ class _Chain:
             yield from self._ended(process)
         process.send_signal(sent)
         what = f"{self.name} killed by {sent.name} after {delay:.1f} s"
-        try:
-            _, err = process.communicate(timeout=LONGEST)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            yield what, "hang"
-            return
-        self.killed += 1
-        yield what, self._fault_after_kill(err)
+        err = _last_words(process, LONGEST)
+        self.killed += err is not None
+        yield what, "hang" if err is None else self._fault_after_kill(err)
 
     def finish(self) -> Iterator[tuple[str, str]]:
         """Run it to its end."""
@@ -89,10 +83,8 @@ class _Chain:
 
     def _ended(self, process: subprocess.Popen[str], longest: float = LONGEST) -> Iterator[tuple[str, str]]:
         what = f"{self.name} run to its end after {self.killed} kills"
-        try:
-            _, err = process.communicate(timeout=longest)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        err = _last_words(process, longest)
+        if err is None:
             yield what, "hang"
             return
         fault = f"status {process.returncode}: {err[-300:]}" if process.returncode else self.check(self.output)
@@ -105,7 +97,7 @@ class _Chain:
         if "Traceback (most recent call last)" in err:
             return "traceback"
         time.sleep(1.5)  # for children that watch their parent
-        living = _processes(self.output.name)
+        living = _processes(self.folder, self.output.name)
         if living:
             return f"lives on: {living[0]}"
         if self.name == "export":
@@ -117,15 +109,25 @@ class _Chain:
         return f"left over: {left[0]}" if left else ""
 
 
-def _processes(name: str) -> list[str]:
-    """Command lines of living processes that name the output."""
+def _last_words(process: subprocess.Popen[str], longest: float) -> str | None:
+    """Standard error of a process that ends; None for one that had to be killed because it does not."""
+    try:
+        return process.communicate(timeout=longest)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return None
+
+
+def _processes(folder: pathlib.Path, name: str) -> list[str]:
+    """Command lines of living processes that were started in the folder and name the output."""
     found = []
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            here = path.with_name("cwd").samefile(folder)
         except OSError:
             continue
-        if name in line and str(os.getpid()) != path.parent.name:
+        if name in line and here:
             found.append(line[:200])
     return found
 
@@ -146,7 +148,7 @@ def _same_run(whole: pathlib.Path, output: pathlib.Path) -> str:
 
 
 def _works(output: pathlib.Path, folder: pathlib.Path) -> str:
-    """What was there before, or its successor, is whole and translates as the first export did."""
+    """An empty text if the artefact, the former or the new one, translates as the first export did."""
     found = []
     for path in (folder / "artefact", output):
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What runs the graphs of each format: the interpreters of the standalone runtime, and TensorFlow."""
+"""The interpreters of each format: those of the standalone runtime, and TensorFlow."""
 
 import pathlib
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class SavedModel:
 
 
 def open_backend(directory: pathlib.Path, manifest: Mapping[str, Any], format_: str, threads: int | None = None) -> Any:
-    """What runs the signatures of one format: `run(signature, inputs) -> outputs`."""
+    """An interpreter of one format: `run(signature, inputs) -> outputs`."""
     if format_ == "saved_model":
         return SavedModel(directory / manifest["formats"]["saved_model"]["folder"])
     backend = {"tflite": runtime.LiteRT, "onnx": runtime.Onnx, "npu": runtime.Npu}[format_]

@@ -94,7 +94,7 @@ def check_both_ways(settings: SearchSettings, models: Sequence[Any]) -> None:
             )
 
 
-def check_ranges(precision: str, calibration: Sequence[Any] | None, source_length: int) -> None:
+def check_calibration(precision: str, calibration: Sequence[Any] | None, source_length: int) -> None:
     """Raises UserError for text to take ranges from where nothing has them, and for sources without room for a word."""
     if calibration is not None and precision != "int8":
         raise UserError(

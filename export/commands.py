@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from keras_attention.errors import UserError
-from keras_attention.lines import BYTE_ORDER_MARK
+from keras_attention.lines import read_lines
 from keras_attention.ranges import check_ranges
 from keras_attention.tables import output_console, print_table
 
@@ -257,8 +257,6 @@ def read_pairs(sentences: pathlib.Path, references: pathlib.Path) -> tuple[list[
             f"{references}: does not fit {sentences}. Expected: {len(sources)} lines. Received: {len(targets)}"
         )
     pairs = [(source, target.split("\t")) for source, target in zip(sources, targets, strict=True) if source]
-    if not pairs:
-        raise UserError(f"{sentences}: no sentence in it. Expected: one sentence per line")
     return [source for source, _ in pairs], [accepted for _, accepted in pairs]
 
 
@@ -268,25 +266,7 @@ def read_sentences(path: pathlib.Path) -> list[str]:
     Raises:
         UserError: if it cannot be read, is not UTF-8, or is empty.
     """
-    lines = [line for line in read_lines(path) if line]
-    if not lines:
-        raise UserError(f"{path}: no sentence in it. Expected: one sentence per line")
-    return lines
-
-
-def read_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a text file. Raises UserError if it cannot be read or is not UTF-8."""
-    try:
-        text = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}. Expected a UTF-8 text file") from None
-    lines = []
-    for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            lines.append(line.decode("utf-8").removesuffix("\r"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}, line {number}: not UTF-8 text ({error}). Convert the file first") from None
-    return lines
+    return [line for line in read_lines(path) if line]
 
 
 @contextmanager

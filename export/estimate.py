@@ -10,7 +10,6 @@ import dataclasses
 import numpy as np
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
-from keras_attention.errors import UserError
 from keras_attention.ranges import check_ranges
 from keras_attention.seq2seq import EncoderDecoder
 
@@ -56,11 +55,8 @@ def estimate(config: Seq2SeqConfig, source_length: int = 20, target_length: int 
         beam_size: hypotheses.
 
     Raises:
-        UserError: for lengths or a beam below 1.
+        UserError: for lengths or a beam out of range.
     """
-    for name, value in (("source", source_length), ("target", target_length), ("beam", beam_size)):
-        if value < 1:
-            raise UserError(f"The {name} is out of range. Expected: at least 1. Received: {value}")
     check_ranges(source_length=source_length, target_length=target_length, beam_size=beam_size)
     return of_net(EncoderDecoder(build_seq2seq(config)), source_length, target_length, beam_size)
 

@@ -19,10 +19,10 @@ from .checks import (
     TARGETS,
     check_backend,
     check_both_ways,
+    check_calibration,
     check_float16,
     check_formats,
     check_host_search,
-    check_ranges,
     check_references,
     check_task,
 )
@@ -136,7 +136,7 @@ def export(
         raise UserError("The npu target is int8 TFLite files for ids. Expected: no --to, --text or --precision with it")
     precision = precision or ("int8" if on_npu else "float32")
     formats = ["npu"] if on_npu else check_formats(to, precision)
-    check_ranges(precision, calibration, source_length)
+    check_calibration(precision, calibration, source_length)
     scored = check_task(task, loss_limit)
     check_backend()
     output = check_output(pathlib.Path(output), overwrite)

@@ -1,4 +1,4 @@
-"""Whether an artefact directory is the one that was exported, before anything in it is run.
+"""A check that an artefact directory is the one that was exported, before anything in it is run.
 
 Checksums tell damage, not intent: whoever rewrites every file of an artefact, checksums included, has made another
 artefact.
@@ -19,7 +19,7 @@ SHOWN = 80
 
 
 def differences(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference) -> list[str]:
-    """What a manifest says that no export writes, and where it differs from what was exported.
+    """Contradictions in a manifest, and its differences from the one that was exported.
 
     Args:
         directory, manifest: the artefact, whose files are those of the manifest.
@@ -34,7 +34,7 @@ def differences(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Ref
 
 
 def impossible(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Whatever contradicts the format of the manifest itself."""
+    """Entries that no export writes."""
     formats, precision = manifest["formats"], manifest["precision"]
     if not formats:
         yield f"formats. Expected: one or several of {', '.join(FORMATS)}. Received: none"
@@ -76,7 +76,7 @@ def compared(place: str, expected: Any, received: Any) -> list[str]:
 
 
 class Nothing:
-    """What stands for an entry that is not there."""
+    """A placeholder for a missing entry."""
 
     def __repr__(self) -> str:
         return "nothing"

@@ -1,4 +1,4 @@
-"""What `export` returns."""
+"""The result of `export`."""
 
 import dataclasses
 import os
@@ -41,7 +41,7 @@ class ExportResult(os.PathLike[str]):
 
     @property
     def warnings(self) -> list[str]:
-        """What the report warns of."""
+        """The warnings of the report."""
         return self.report.warnings
 
 

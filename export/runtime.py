@@ -1280,7 +1280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 sys.stdout.buffer.flush()
     except KeyboardInterrupt:
         no_more_output()
-        return 130
+        raise
     except (ArtefactError, OSError) as error:
         if not (isinstance(error, OSError) and error.errno == errno.EPIPE):
             say(f"error: {error}")
@@ -1294,5 +1294,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         sys.exit(130)

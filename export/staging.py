@@ -5,13 +5,13 @@ two exports to one name never meet, and what a killed one left is found by the n
 """
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 
 from keras_attention.errors import UserError
+from keras_attention.locking import hold
 
 from .errors import disk_full, is_disk_full
 from .plain_paths import plain_path
@@ -80,15 +80,11 @@ def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:
             continue
         except OSError as error:
             raise UserError(f"{output} cannot be written: {error.strerror}. Choose another output") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not hold(file):
             os.close(file)
             raise UserError(
                 f"{output}: another export is writing it. Wait until that has ended, or choose another output"
-            ) from None
-        except OSError:
-            return file  # a file system without locks
+            )
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), os.stat(folder / LOCK)):
                 return file

@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 def begin_manifest(
     plan: Plan, formats: Sequence[str], precision: str, stage: pathlib.Path, text: bool = False
 ) -> dict[str, Any]:
-    """What a manifest says of every artefact; writes the tokenizers and the runtime of a translator."""
+    """The part of a manifest that every artefact has; writes the tokenizers and the runtime of a translator."""
     graphs = list(plan.graphs)
     manifest: dict[str, Any] = {
         "format_version": runtime.FORMAT_VERSION,

@@ -1,4 +1,4 @@
-"""How a command shows its help: options in groups, each with its default, and an example at the end."""
+"""The help of a command: options in groups, each with its default, and an example at the end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Command(TyperCommand):
     """A command whose `epilog` is an example: lines that may be typed as they are."""
 
     hint = ""
-    """What is told after an interruption."""
+    """A hint that is printed after an interruption."""
 
     def invoke(self, ctx: Any) -> Any:
         return run_command(functools.partial(super().invoke, ctx), self.hint)

@@ -305,7 +305,7 @@ def pad_phrases(rows: Sequence[Sequence[Sequence[int]]]) -> npt.NDArray[np.int32
 
 
 def why_nothing(search: SearchModel, source: npt.NDArray[np.int32], text: str) -> str:
-    """What to tell a user whose text has no output."""
+    """A message for a text without an output."""
     state, memory = search.net.encode(source)
     log_probs, _, _ = search.net.step(np.full(len(source), BOS_ID, np.int32), state, memory)
     if np.isnan(ops.convert_to_numpy(log_probs)).any():

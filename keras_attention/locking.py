@@ -16,7 +16,6 @@ def locked(folder: str | pathlib.Path) -> Iterator[None]:
     """Make a folder and hold it alone; the system lets go of it when the process ends, however it ends.
 
     The lock is on the folder itself, so that no file is left behind. An empty folder that was made here goes again.
-    Where the system has no such locks (Windows, some network drives), nothing is locked.
 
     Raises UserError where another process holds the folder, or it cannot be made.
     """
@@ -48,24 +47,33 @@ def locked_file(path: str | pathlib.Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _lock(path: pathlib.Path) -> Iterator[None]:
+def hold(file: int) -> bool:
+    """Lock an open file for this process; False where another process holds it.
+
+    Where the system has no such locks (Windows, some network drives), nothing is locked, and the answer is True.
+    """
     try:
         import fcntl
     except ImportError:
-        yield
-        return
-    handle = os.open(path, os.O_RDONLY)
+        return True
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a drive without locks
+    return True
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path) -> Iterator[None]:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        if not hold(file):
             raise UserError(
                 f"{path}: another command is writing there. Expected one at a time: wait for it, or use another "
                 "--output"
-            ) from error
-        except OSError:
-            pass  # a drive without locks
+            )
         yield
     finally:
-        os.close(handle)
+        os.close(file)

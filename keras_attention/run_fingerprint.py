@@ -1,4 +1,4 @@
-"""What ties the files of a run together, so that those of another run, or edited ones, are not used silently.
+"""A fingerprint that ties the files of a run together, so that edited or foreign ones are not used silently.
 
 config.json holds the SHA-256 of each tokenizer file (`files`), an `id` made of all that the run began with, and a
 `fingerprint` of its own content; model.keras and the checkpoints hold the id. Runs without a fingerprint are not

@@ -63,7 +63,7 @@ WAYS = {"fed": {}, "bahdanau": {"style": "bahdanau"}, "masked": {"input_feeding"
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("residual", [False, True])
 def test_a_stepped_stack_drops_the_inputs_of_its_upper_layers(residual: bool, way: str) -> None:
-    """Whatever is fed, nothing of it reaches the second layer: it reads zeros at every step, in a run and stepped."""
+    """The second layer reads zeros at every step, in a run and stepped: nothing that is fed reaches it."""
     stack = RecurrentStack("lstm", UNITS, 2, dropout=ALL, residual=residual, return_cell_state=True)
     rnn = AttentionRNN(AttentionCell(stack, LuongAttention(), **WAYS[way]), return_state=True)
     inputs, values = normal(BATCH, STEPS, DEPTH), normal(BATCH, POSITIONS, VALUES)

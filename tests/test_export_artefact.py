@@ -291,10 +291,10 @@ def test_mistakes_before_any_work(run: pathlib.Path, exported: pathlib.Path, tmp
         commands.benchmark_directory(exported, seconds=0)
     text = tmp_path / "text"
     text.write_bytes(b"fine\nna\xefve\n")
-    with pytest.raises(UserError, match="text, line 2: not UTF-8"):
+    with pytest.raises(UserError, match="text:2: not UTF-8"):
         commands.export_run(run, ["tflite"], tmp_path / "artefact", sentences=text)
     text.write_bytes(b"\n")
-    with pytest.raises(UserError, match="no sentence in it"):
+    with pytest.raises(UserError, match=r"the file is empty\. Expected one sentence per line"):
         commands.export_run(run, ["tflite"], tmp_path / "artefact", sentences=text)
     assert {path.name for path in tmp_path.iterdir()} == {"text"}
 

@@ -388,7 +388,7 @@ def test_mistakes(tmp_path: pathlib.Path, options: dict[str, Any], message: str)
 
 def test_lines_of_two_files_stay_together(tmp_path: pathlib.Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    one.write_text("one\n\ntwo\n", encoding="utf-8")
+    one.write_text("\ufeffone\n\ntwo\n", encoding="utf-8")
     other.write_text("eins\nX\nzwei\tzwo\n", encoding="utf-8")
     assert commands.read_pairs(one, other) == (["one", "two"], [["eins"], ["zwei", "zwo"]])
     other.write_text("eins\nzwei\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What was changed in an artefact after the export, checksums and all, is noticed before anything in it is run."""
+"""A change of an artefact after the export, checksums and all, is noticed before anything in it is run."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What a user of `keras.layers.Attention` and `MultiHeadAttention` tries here, and what every constructor refuses."""
+"""The call forms and names of `keras.layers.Attention` and `MultiHeadAttention`, and constructors' refusals."""
 
 import pathlib
 import re

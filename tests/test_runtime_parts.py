@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_attention.export import runtime
+from keras_attention.ranges import RANGES
 
 SPECIAL = {"pad": 0, "bos": 1, "eos": 2, "unk": 3}
 
@@ -203,3 +204,8 @@ def test_rows_of_each_length_alone_for_openvino(
     assert found["total"].tolist() == [33, 21, 78, 24]
     assert found["each"].tolist() == (2 * source).tolist()
     assert found["shape"].tolist() == [[3]] * 4
+
+
+def test_the_runtime_has_the_ranges_of_the_library() -> None:
+    """It stands alone in an artefact, so that it holds the two numbers once more."""
+    assert (RANGES["beam_size"][2], RANGES["threads"][2]) == (runtime.WIDEST, runtime.MOST_THREADS)

@@ -1,4 +1,4 @@
-"""How the command starts and ends: what it loads, what it keeps off standard error, signals."""
+"""Start and end of the command: modules that it loads, standard error, signals."""
 
 import argparse
 import os

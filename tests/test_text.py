@@ -15,6 +15,7 @@ from keras_attention.text import (
     load_tokenizer,
     train_tokenizer,
 )
+from keras_attention.types import UNK_ID
 
 LINES = ["ein hund läuft über den schnee", "zwei hunde laufen", "ein kind läuft", "der hund schläft im schnee"] * 5
 
@@ -123,3 +124,9 @@ def test_a_vocabulary_needs_the_special_tokens_and_no_repeats() -> None:
 def test_unknown_kind() -> None:
     with pytest.raises(UserError, match=r"Expected one of subword, char, word\. Received: 'byte'"):
         train_tokenizer("byte", LINES)
+
+
+def test_subwords_are_learnt_from_lines_of_any_length() -> None:
+    """By default sentencepiece leaves lines of more than 4,192 bytes out, so that their letters are unknown."""
+    tokenizer = train_tokenizer("subword", ["some words"] * 20 + ["ž" * 3000], 20)
+    assert UNK_ID not in tokenizer.encode("ž")

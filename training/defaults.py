@@ -85,7 +85,7 @@ def choose(
 
 
 def _recorded(output: pathlib.Path | None) -> Mapping[str, Any]:
-    """What was chosen when the training in a run directory began; nothing where there is none."""
+    """The choices with which the training in a run directory began; empty without a training."""
     if output is None or not find_checkpoints(output):
         return {}
     try:

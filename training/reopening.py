@@ -60,7 +60,7 @@ def reopen(
 
 
 def _text_difference(counts: dict[str, tuple[int | None, int | None]]) -> str:
-    """How many pairs there were and are, or that other ones are as many."""
+    """The numbers of pairs then and now, or a note that as many others are there."""
     told = [
         f"{'?' if train is None else train} + {'?' if validation is None else validation} pairs {when}"
         for when, (train, validation) in counts.items()

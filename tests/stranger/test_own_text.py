@@ -84,12 +84,12 @@ class Stranger:
         return self.folder / name
 
     def runtime(self, artefact: pathlib.Path, backend: str, *options: str) -> list[str]:
-        """What the artefact's own runtime writes."""
+        """The output of the artefact's own runtime."""
         program = artefact / "runtime.py"
         return succeeded(program, "--backend", backend, *options, text=self.text, python=True).splitlines()
 
     def read(self, artefact: pathlib.Path, kind: str) -> list[str]:
-        """What a program writes that was made from the documentation alone."""
+        """The output of a program that was written from the documentation alone."""
         return succeeded(READERS, kind, artefact, text=self.text, python=True).splitlines()
 
 
