@@ -345,6 +345,6 @@ class Translator:
         key = tuple(sorted(options.items()))
         search = self._searches.pop(key, None) or SearchModel(self.models, self.combination, **options)
         self._searches[key] = search  # the last one is the one that was used last
-        while len(self._searches) > KEPT_SEARCHES:
-            self._searches.pop(next(iter(self._searches)), None)
+        for oldest in list(self._searches)[:-KEPT_SEARCHES]:  # a copy: other threads may add theirs
+            self._searches.pop(oldest, None)
         return search

@@ -186,7 +186,7 @@ def test_wrong_configs(tmp_path: pathlib.Path, content: str | None, fields: dict
 
 def test_mistakes() -> None:
     for lengths in ((0, 5, 5), (5, 0, 5), (5, 5, 0)):
-        with pytest.raises(UserError, match=r"(source_length|target_length|beam_size) is out of range\. Expected a whole number, 1 to 10"):
+        with pytest.raises(UserError, match=r"(_length|beam_size) is out of range\. Expected a whole number, 1 to 10"):
             estimates.estimate(config_of("none"), *lengths)
 
 

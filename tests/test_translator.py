@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attention import EncoderDecoder, Ensemble, Seq2SeqConfig, UserError, build_seq2seq
+from keras_attention import EncoderDecoder, Ensemble, Seq2SeqConfig, UserError, build_seq2seq, decoding
+from keras_attention import translator as translators
 from keras_attention.alignment_metrics import parse_pharaoh
 from keras_attention.decoding import Contrast, Sampling, Wishes
 from keras_attention.hypotheses import read_hypotheses
@@ -302,3 +303,25 @@ def test_mistakes_on_the_command_line(toy_run, options, message):
 def test_models_are_seen_by_keras(toy_run, other_run):
     search = Translator.load(toy_run.path, other_run.path)._search(beam_size=2, max_length=5)
     assert len(search.weights) == 2 * len(keras.models.load_model(toy_run.path / "model.keras").weights)
+
+
+def test_a_translator_keeps_the_searches_that_were_used_last(toy_run, monkeypatch):
+    """Each beam is a compiled search of its own; one that went is made again, with the same outputs."""
+    monkeypatch.setattr(translators, "KEPT_SEARCHES", 2)
+    translator = Translator.load(toy_run.path)
+    found = {beam: first(translator.translate(["abc"], beam_size=beam)) for beam in (1, 2, 1, 3)}
+    kept = list(translator._searches.values())
+    assert len(kept) == 2
+    again = {beam: first(translator.translate(["abc"], beam_size=beam)) for beam in (1, 3)}
+    assert list(translator._searches.values()) == kept  # of beams 1 and 3: neither was made anew
+    assert again == {beam: found[beam] for beam in (1, 3)}
+
+
+def test_a_fork_of_a_translators_process_is_told(toy_run, monkeypatch):
+    """It would hang: the backend's threads are not in the fork."""
+    translator = Translator.load(toy_run.path)
+    monkeypatch.setattr(decoding.os, "getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="does not work in a forked process"):
+        translator.translate(["abc"])
+    with pytest.raises(RuntimeError, match="does not work in a forked process"):
+        translator.score(["abc"], ["cba"])
