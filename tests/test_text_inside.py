@@ -159,4 +159,5 @@ def test_a_sentence_with_two_likeliest_segmentations(tmp_path: pathlib.Path) -> 
     train_tokenizer("subword", ["x.. y.. z. w.", "y.. x. z.. w..", "a. b.. c.. d"] * 20, 16).save(tmp_path, "dots")
     tokenizer = runtime.Tokenizer(tmp_path / "dots.tok.json", {"pad": 0, "bos": 1, "eos": 2, "unk": 3})
     assert text_verification.has_two_segmentations(tokenizer, "x...")
-    assert not text_verification.has_two_segmentations(tokenizer, "x.")
+    assert len(tokenizer.processor.nbest_encode("x..", nbest_size=2)) == 2
+    assert not text_verification.has_two_segmentations(tokenizer, "x..")

@@ -307,14 +307,26 @@ def test_models_are_seen_by_keras(toy_run, other_run):
 
 def test_a_translator_keeps_the_searches_that_were_used_last(toy_run, monkeypatch):
     """Each beam is a compiled search of its own; one that went is made again, with the same outputs."""
+    made = []
+
+    class Counted(translators.SearchModel):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(translators, "SearchModel", Counted)
     monkeypatch.setattr(translators, "KEPT_SEARCHES", 2)
     translator = Translator.load(toy_run.path)
-    found = {beam: first(translator.translate(["abc"], beam_size=beam)) for beam in (1, 2, 1, 3)}
-    kept = list(translator._searches.values())
-    assert len(kept) == 2
-    again = {beam: first(translator.translate(["abc"], beam_size=beam)) for beam in (1, 3)}
-    assert list(translator._searches.values()) == kept  # of beams 1 and 3: neither was made anew
-    assert again == {beam: found[beam] for beam in (1, 3)}
+
+    def scores(*beams):
+        return {beam: first(translator.translate(["abc"], beam_size=beam))[0].score for beam in beams}
+
+    found = scores(1, 2, 1, 3)
+    assert len(made) == 3
+    assert scores(1, 3) == {beam: found[beam] for beam in (1, 3)}
+    assert len(made) == 3
+    assert scores(2) == {2: found[2]}
+    assert len(made) == 4
 
 
 def test_a_fork_of_a_translators_process_is_told(toy_run, monkeypatch):

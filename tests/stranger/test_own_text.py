@@ -123,7 +123,7 @@ def test_a_slice(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def stranger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Stranger]:
-    return request.param, train(tmp_path_factory.mktemp("own"), request.param, 800, 10)
+    return request.param, train(tmp_path_factory.mktemp("own"), request.param, 800, 30)
 
 
 @pytest.mark.slow
