@@ -107,7 +107,11 @@ def test_it_finds_what_the_python_runtime_finds(
         ({"temperature": 1}, "a", "No knob temperature. Expected: one of max_length"),
         ({"prefix": "漢"}, "a", "漢 holds what the model cannot write"),
         ({"max_length": 2.5}, "a", "max_length is out of range"),
-        ({"coverage_penalty": -1}, "a", "coverage_penalty is out of range. Expected: at least 0, and finite"),
+        (
+            {"coverage_penalty": -1},
+            "a",
+            "coverage_penalty is out of range. Expected: 0 to 1000 (fixed at export). Received: -1",
+        ),
         ({"beamSize": 2.5}, "a", "The beam size is out of range"),
         ({"banned": "cat"}, "a", "Expected: a list of banned tokens"),
         ({"banned": ["a dog"]}, "a", "The banned word a dog is not one token"),
