@@ -23,6 +23,8 @@ ALIGNMENTS = (*NORMALISERS, *MONOTONIC)
 """The names that `LuongAttention(alignment=...)` takes."""
 WINDOWS = ("local_m", "local_p")
 """The names that `LuongAttention(window=...)` takes, beside None."""
+STYLES = ("luong", "bahdanau")
+"""The names that `AttentionCell(style=...)` takes."""
 
 
 def check_choices(score: str, window: str | None, alignment: str) -> None:
@@ -82,6 +84,27 @@ def check_alignment(
         raise ValueError(
             f"Coverage enters the hidden layer of an additive score. Expected: score in {ADDITIVE_SCORES} with "
             f"use_coverage=True. Received: score={score!r}"
+        )
+
+
+def check_cell(style: str, input_feeding: Any, attentional_size: int | None, kernel_options: dict[str, Any]) -> None:
+    """Raises ValueError for arguments of an attention cell that do not go together."""
+    if style not in STYLES:
+        raise ValueError(f"Expected: style in {STYLES}. Received: style={style!r}")
+    if style == "bahdanau" and input_feeding is False:
+        raise ValueError(
+            "In Bahdanau's style attention reaches the output through the cell's input alone. Expected: "
+            "input_feeding=True, or a function. Received: input_feeding=False"
+        )
+    if not (isinstance(input_feeding, bool) or callable(input_feeding)):
+        raise ValueError(f"Expected: input_feeding, True, False, or a function. Received: {input_feeding!r}")
+    check_whole(attentional_size=attentional_size)
+    if attentional_size is not None and attentional_size < 1:
+        raise ValueError(f"Expected: attentional_size >= 1, or None. Received: {attentional_size=}")
+    if attentional_size is None and kernel_options:
+        raise ValueError(
+            "An AttentionCell has the options of `W_c`, kernel of the attentional vector. Expected: attentional_size "
+            f"set, or the options given to attention or recurrent cell. Received: {', '.join(kernel_options)}"
         )
 
 

@@ -20,8 +20,16 @@ from keras_attention.arguments import (
 )
 from keras_attention.masking import check_attention_mask, check_mask
 from keras_attention.mechanism import AttentionMechanism
-from keras_attention.shapes import check_shapes
+from keras_attention.shapes import attention_shapes, check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
+from keras_attention.weight_options import (
+    BIAS_OPTIONS,
+    KERNEL_OPTIONS,
+    add_bias,
+    add_kernel,
+    options_config,
+    set_options,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
@@ -69,6 +77,9 @@ class LuongAttention(AttentionMechanism):
         score_bias_init: first value of a monotonic alignment's `score_bias`; below 0, an untrained row walks on.
         sigmoid_noise: standard deviation of the normal noise added to monotonic energies in training, and then alone.
         seed: of dropout and noise.
+        kernel_initializer, kernel_regularizer, kernel_constraint: of the matrices `W` and of the vectors, each a kernel
+            of one output (`w_c`: of one input). Initializer `None`: Glorot's rule for matrices, variance 1/N for vectors.
+        bias_initializer, bias_regularizer, bias_constraint: of the bias `b`, which `normalized_additive` alone has.
 
     Call arguments:
         query: float `(B, T, Dq)`.
@@ -116,6 +127,12 @@ class LuongAttention(AttentionMechanism):
         score_bias_init: float = 0.0,
         sigmoid_noise: float = 0.0,
         seed: int | None = None,
+        kernel_initializer: Any = None,
+        kernel_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_initializer: Any = "zeros",
+        bias_regularizer: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
         check_names(type(self).__name__, kwargs)
@@ -138,13 +155,15 @@ class LuongAttention(AttentionMechanism):
         self.score_bias_init = score_bias_init
         self.sigmoid_noise = sigmoid_noise
         self.seed = seed
+        set_options(self, KERNEL_OPTIONS, kernel_initializer, kernel_regularizer, kernel_constraint)
+        set_options(self, BIAS_OPTIONS, bias_initializer, bias_regularizer, bias_constraint)
         self.supports_masking = True
         self.autocast = False  # the state stays in float32, whatever the layer computes in
         if dropout or sigmoid_noise:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, query_shape: Shape, value_shape: Shape) -> None:
-        check_shapes(type(self).__name__, {"query": (query_shape, "B T Dq"), "value": (value_shape, "B S Dv")})
+    def build(self, query_shape: Any, value_shape: Shape | None = None) -> None:
+        query_shape, value_shape = attention_shapes(type(self).__name__, query_shape, value_shape)
         query_depth, value_depth = query_shape[-1], value_shape[-1]
         self.depths = {"Dq": query_depth, "Dv": value_depth}
         if self.score in SAME_DEPTH_SCORES and query_depth != value_depth:
@@ -154,10 +173,10 @@ class LuongAttention(AttentionMechanism):
                 f"value_shape={tuple(value_shape)}"
             )
         if self.score == "general":
-            self.kernel = self.add_weight(shape=(query_depth, value_depth), name="kernel")
+            self.kernel = add_kernel(self, "kernel", (query_depth, value_depth))
         elif self.score == "location":
             score_functions.check_source_length(value_shape[1], self.max_source_length)
-            self.kernel = self.add_weight(shape=(query_depth, self.max_source_length), name="kernel")
+            self.kernel = add_kernel(self, "kernel", (query_depth, self.max_source_length))
         elif self.score in ADDITIVE_SCORES:
             self._build_additive(query_depth, value_depth, self.units or query_depth)
         if self.use_scale:
@@ -166,24 +185,23 @@ class LuongAttention(AttentionMechanism):
             start = keras.initializers.Constant(self.score_bias_init)
             self.score_bias = self.add_weight(shape=(), name="score_bias", initializer=start)
         if self.window == "local_p":
-            self.position_kernel = self.add_weight(shape=(query_depth, query_depth), name="position_kernel")
-            self.position_vector = self.add_weight(
-                shape=(query_depth,), name="position_vector", initializer=_vector_initializer(query_depth)
-            )
+            self.position_kernel = add_kernel(self, "position_kernel", (query_depth, query_depth))
+            self.position_vector = self._add_vector("position_vector", query_depth, (query_depth, 1))
         self.built = True
 
     def _build_additive(self, query_depth: int, value_depth: int, units: int) -> None:
-        self.query_kernel = self.add_weight(shape=(query_depth, units), name="query_kernel")
-        self.key_kernel = self.add_weight(shape=(value_depth, units), name="key_kernel")
-        self.vector = self.add_weight(shape=(units,), name="vector", initializer=_vector_initializer(units))
+        self.query_kernel = add_kernel(self, "query_kernel", (query_depth, units))
+        self.key_kernel = add_kernel(self, "key_kernel", (value_depth, units))
+        self.vector = self._add_vector("vector", units, (units, 1))
         if self.score == "normalized_additive":
             start = keras.initializers.Constant(units**-0.5)
             self.factor = self.add_weight(shape=(), name="factor", initializer=start)
-            self.bias = self.add_weight(shape=(units,), name="bias", initializer="zeros")
+            self.bias = add_bias(self, "bias", units)
         if self.use_coverage:
-            self.coverage_vector = self.add_weight(
-                shape=(units,), name="coverage_vector", initializer=_vector_initializer(units)
-            )
+            self.coverage_vector = self._add_vector("coverage_vector", units, (1, units))
+
+    def _add_vector(self, name: str, depth: int, matrix: tuple[int, int]) -> Any:
+        return add_kernel(self, name, (depth,), _vector_initializer(depth), matrix)
 
     def project_keys(self, value: Tensor) -> Tensor | None:
         """The part of the score that depends on the memory alone, `(B, S, ...)`, to be passed as `key`.
@@ -241,8 +259,9 @@ class LuongAttention(AttentionMechanism):
             results.append(new_state)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def compute_output_shape(self, query_shape: Shape, value_shape: Shape) -> Shape:
+    def compute_output_shape(self, query_shape: Any, value_shape: Shape | None = None) -> Shape:
         """The shape of the contexts."""
+        query_shape, value_shape = attention_shapes(type(self).__name__, query_shape, value_shape)
         return (*query_shape[:2], value_shape[-1])
 
     def compute_output_spec(
@@ -273,7 +292,7 @@ class LuongAttention(AttentionMechanism):
         return results[0] if len(results) == 1 else tuple(results)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **{name: getattr(self, name) for name in ARGUMENTS}}
+        return {**super().get_config(), **{name: getattr(self, name) for name in ARGUMENTS}, **options_config(self)}
 
 
 ARGUMENTS = (
@@ -290,7 +309,7 @@ ARGUMENTS = (
     "sigmoid_noise",
     "seed",
 )
-"""The names of `LuongAttention`'s own arguments."""
+"""The names of `LuongAttention`'s own arguments, beside the options of its weights."""
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")

@@ -13,7 +13,7 @@ from keras_attention.fed_lstm import is_fed_lstm, run_fed_lstm
 from keras_attention.gather import gather_positions
 from keras_attention.masking import check_mask
 from keras_attention.recurrent import RecurrentStack, best_by_own_gradient, sequence_dropout
-from keras_attention.shapes import check_shapes
+from keras_attention.shapes import check_shapes, memory_shapes
 from keras_attention.stepping import run_steps
 from keras_attention.types import Shape, Tensor, TensorDict
 
@@ -91,7 +91,8 @@ class AttentionRNN(keras.layers.Layer):
         self.variational_dropout = variational_dropout
         self._dropout = sequence_dropout(dropout, variational_dropout, self.dtype_policy)
 
-    def build(self, inputs_shape: Shape, memory_shape: Shape) -> None:
+    def build(self, inputs_shape: Any, memory_shape: Shape | None = None) -> None:
+        inputs_shape, memory_shape = memory_shapes("AttentionRNN", inputs_shape, memory_shape)
         check_shapes("AttentionRNN", {"inputs": (inputs_shape, "B T E"), "memory": (memory_shape, "B S Dv")})
         if not self.cell.built:
             self.cell.build((None, inputs_shape[-1]), memory_shape)
@@ -133,8 +134,9 @@ class AttentionRNN(keras.layers.Layer):
             results.append(state)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def compute_output_shape(self, inputs_shape: Shape, memory_shape: Shape) -> Shape:
+    def compute_output_shape(self, inputs_shape: Any, memory_shape: Shape | None = None) -> Shape:
         """The shape of the outputs."""
+        inputs_shape, memory_shape = memory_shapes("AttentionRNN", inputs_shape, memory_shape)
         time = inputs_shape[1:2] if self.return_sequences else ()
         return (inputs_shape[0], *time, self.cell.output_depth(memory_shape[-1]))
 

@@ -8,14 +8,13 @@ import keras
 from keras import ops
 
 from keras_attention import cell_states
-from keras_attention.arguments import check_whole
+from keras_attention.arguments import check_cell
 from keras_attention.linear import by_rows
 from keras_attention.lstm import product
 from keras_attention.masking import check_mask
-from keras_attention.shapes import check_shapes
+from keras_attention.shapes import check_shapes, memory_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
-
-STYLES = ("luong", "bahdanau")
+from keras_attention.weight_options import KERNEL_OPTIONS, given_options, options_config, set_options
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
@@ -46,6 +45,8 @@ class AttentionCell(keras.layers.Layer):
         input_feeding: `True` to append the attentional vector to the inputs, `False` not to, or a function or layer of
             your own, `input_feeding(inputs, attentional) -> cell inputs`.
         style: `"luong"` or `"bahdanau"`.
+        kernel_initializer, kernel_regularizer, kernel_constraint: of `W_c`, as those of `keras.layers.Dense`. Attention
+            and recurrent cell have their own.
 
     Call arguments:
         inputs: float `(B, E)`.
@@ -83,21 +84,15 @@ class AttentionCell(keras.layers.Layer):
         activation: Any = "tanh",
         input_feeding: bool | Callable[[Tensor, Tensor], Tensor] = True,
         style: str = "luong",
+        kernel_initializer: Any = None,
+        kernel_regularizer: Any = None,
+        kernel_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if style not in STYLES:
-            raise ValueError(f"Expected: style in {STYLES}. Received: style={style!r}")
-        if style == "bahdanau" and input_feeding is False:
-            raise ValueError(
-                "In Bahdanau's style attention reaches the output through the cell's input alone. Expected: "
-                "input_feeding=True, or a function. Received: input_feeding=False"
-            )
-        if not (isinstance(input_feeding, bool) or callable(input_feeding)):
-            raise ValueError(f"Expected: input_feeding, True, False, or a function. Received: {input_feeding!r}")
-        check_whole(attentional_size=attentional_size)
-        if attentional_size is not None and attentional_size < 1:
-            raise ValueError(f"Expected: attentional_size >= 1, or None. Received: {attentional_size=}")
+        set_options(self, KERNEL_OPTIONS, kernel_initializer, kernel_regularizer, kernel_constraint)
+        given = given_options(self)
+        check_cell(style, input_feeding, attentional_size, given)
         self.cell = keras.layers.StackedRNNCells(cell) if isinstance(cell, (list, tuple)) else cell
         self.state_sizes = cell_states.state_sizes(self.cell)
         self.attentions = list(attention) if isinstance(attention, (list, tuple)) else [attention]
@@ -114,7 +109,7 @@ class AttentionCell(keras.layers.Layer):
         self.attentional = None
         if attentional_size is not None:
             self.attentional = keras.layers.Dense(
-                attentional_size, self.activation, use_bias=False, name="attentional", dtype=self.dtype_policy
+                attentional_size, self.activation, use_bias=False, name="attentional", dtype=self.dtype_policy, **given
             )
         self.autocast = False  # the state of an attention stays in float32
 
@@ -152,8 +147,9 @@ class AttentionCell(keras.layers.Layer):
                 spec[name + self._suffix(number)] = keras.KerasTensor((batch, *heads, *shape), dtype=dtype)
         return spec
 
-    def build(self, inputs_shape: Shape, memory_shape: Any) -> None:
+    def build(self, inputs_shape: Any, memory_shape: Any = None) -> None:
         values_shape = memory_shape["values"] if isinstance(memory_shape, dict) else memory_shape
+        inputs_shape, values_shape = memory_shapes("AttentionCell", inputs_shape, values_shape)
         check_shapes("AttentionCell", {"inputs": (inputs_shape, "B E"), "memory": (values_shape, "B S Dv")})
         self.depths = {"E": inputs_shape[-1], "Dv": values_shape[-1]}
         self._build_attention(tuple(values_shape))
@@ -307,6 +303,7 @@ class AttentionCell(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "input_feeding": feeding if isinstance(feeding, bool) else cell_states.described(feeding),
             "style": self.style,
+            **options_config(self, KERNEL_OPTIONS),
         }
 
     @classmethod

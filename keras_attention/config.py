@@ -7,6 +7,7 @@ from typing import Any
 from keras_attention.arguments import (
     SAME_DEPTH_SCORES,
     SCORES,
+    STYLES,
     check_alignment,
     check_choices,
     check_dropout,
@@ -14,7 +15,6 @@ from keras_attention.arguments import (
     check_score,
 )
 from keras_attention.bridge import BRIDGE_INPUTS, BRIDGES
-from keras_attention.cells import STYLES
 from keras_attention.errors import unknown_names
 from keras_attention.multi_head import HEAD_SCORES
 from keras_attention.recurrent import CELLS

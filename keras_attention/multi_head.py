@@ -9,8 +9,9 @@ from keras_attention.arguments import check_call, check_names, check_whole
 from keras_attention.attention import ARGUMENTS, LuongAttention
 from keras_attention.linear import linear
 from keras_attention.masking import check_attention_mask, check_mask
-from keras_attention.shapes import check_shapes
+from keras_attention.shapes import attention_shapes, check_shapes
 from keras_attention.types import Shape, Tensor, TensorDict
+from keras_attention.weight_options import KERNEL_OPTIONS, OPTIONS, add_kernel, options_config
 
 HEAD_SCORES = ("dot", "scaled_dot", "concat", "additive", "normalized_additive", "cosine")
 """Scores of a head. `general` between projected queries and keys is `dot`; `location` reads no keys."""
@@ -32,7 +33,8 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         num_heads: H.
         head_size: depth of a head's queries, keys and values; `Dv // num_heads` if `None`.
         score: one of `HEAD_SCORES`.
-        **kwargs: the other arguments of `LuongAttention`, for the heads; `name` and `dtype`.
+        **kwargs: the other arguments of `LuongAttention`, for the heads; `name` and `dtype`. `kernel_initializer`,
+            `kernel_regularizer` and `kernel_constraint` are of the projections too, the heads' side by side.
 
     Call arguments: those of `LuongAttention`, where
         key: what `project_keys(value)` returned, `(B, H, S, ...)`.
@@ -59,7 +61,7 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         self, num_heads: int = 4, head_size: int | None = None, score: str = "scaled_dot", **kwargs: Any
     ) -> None:
         check_names(type(self).__name__, kwargs)
-        heads = {name: kwargs.pop(name) for name in ARGUMENTS if name in kwargs}
+        heads = {name: kwargs.pop(name) for name in (*ARGUMENTS, *OPTIONS) if name in kwargs}
         super().__init__(**kwargs)
         check_whole(num_heads=num_heads, head_size=head_size)
         if num_heads < 1 or (head_size is not None and head_size < 1):
@@ -74,11 +76,13 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         self.head_size = head_size
         self.score = score
         self.head = LuongAttention(score=score, **heads, name="head", dtype=self.dtype_policy)
+        for name in KERNEL_OPTIONS:
+            setattr(self, name, getattr(self.head, name))
         self.supports_masking = True
         self.autocast = False
 
-    def build(self, query_shape: Shape, value_shape: Shape) -> None:
-        check_shapes(type(self).__name__, {"query": (query_shape, "B T Dq"), "value": (value_shape, "B S Dv")})
+    def build(self, query_shape: Any, value_shape: Shape | None = None) -> None:
+        query_shape, value_shape = attention_shapes(type(self).__name__, query_shape, value_shape)
         self.depths = {"Dq": query_shape[-1], "Dv": value_shape[-1]}
         depth, size = value_shape[-1], self.head_size or value_shape[-1] // self.num_heads
         if self.head_size is None and depth % self.num_heads:
@@ -87,12 +91,13 @@ class MultiHeadLuongAttention(keras.layers.Layer):
                 f"Received: num_heads={self.num_heads}, value_shape={tuple(value_shape)}"
             )
         inner = self.num_heads * size
-        self.query_kernel = self.add_weight(shape=(query_shape[-1], inner), name="query_kernel")
-        self.key_kernel = self.add_weight(shape=(depth, inner), name="key_kernel")
-        self.value_kernel = self.add_weight(
-            shape=(self.num_heads, depth, size), name="value_kernel", initializer=_per_head(depth, inner)
+        self.query_kernel = add_kernel(self, "query_kernel", (query_shape[-1], inner))
+        self.key_kernel = add_kernel(self, "key_kernel", (depth, inner))
+        shape = (self.num_heads, depth, size)
+        self.value_kernel = add_kernel(
+            self, "value_kernel", shape, _per_head(depth, inner), matrix=(depth, inner), order=(1, 0, 2)
         )
-        self.output_kernel = self.add_weight(shape=(inner, depth), name="output_kernel")
+        self.output_kernel = add_kernel(self, "output_kernel", (inner, depth))
         self.head.build((None, None, size), (None, None, size))
         self.built = True
 
@@ -102,8 +107,9 @@ class MultiHeadLuongAttention(keras.layers.Layer):
 
     compute_output_spec = keras.Operation.compute_output_spec  # traced: the results depend on what is asked for
 
-    def compute_output_shape(self, query_shape: Shape, value_shape: Shape) -> Shape:
+    def compute_output_shape(self, query_shape: Any, value_shape: Shape | None = None) -> Shape:
         """The shape of the contexts."""
+        query_shape, value_shape = attention_shapes(type(self).__name__, query_shape, value_shape)
         return (*query_shape[:2], value_shape[-1])
 
     @property
@@ -182,7 +188,7 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         return results[0] if len(results) == 1 else tuple(results)
 
     def get_config(self) -> dict[str, Any]:
-        heads = {name: getattr(self.head, name) for name in ARGUMENTS}
+        heads = {**{name: getattr(self.head, name) for name in ARGUMENTS}, **options_config(self.head)}
         own = {"num_heads": self.num_heads, "head_size": self.head_size, "score": self.score}
         return {**super().get_config(), **heads, **own}
 

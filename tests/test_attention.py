@@ -276,3 +276,158 @@ def test_coverage_is_no_companion_of_a_causal_mask():
     layer = LuongAttention("additive", use_coverage=True)
     with pytest.raises(ValueError, match=r"Expected: use_causal_mask=False with use_coverage=True"):
         layer(np.ones((2, 3, 7), "float32"), np.ones((2, 5, 7), "float32"), use_causal_mask=True)
+
+
+KERNELS = {
+    "general": ({"score": "general"}, {"kernel"}),
+    "location": ({"score": "location", "max_source_length": 7}, {"kernel"}),
+    "dot, local-p": (
+        {"score": "dot", "window": "local_p", "half_width": 2, "use_scale": True},
+        {"position_kernel", "position_vector"},
+    ),
+    "normalized additive, coverage": (
+        {"score": "normalized_additive", "units": 13, "use_coverage": True},
+        {"query_kernel", "key_kernel", "vector", "coverage_vector"},
+    ),
+}
+"""Mechanisms with the names of what is a kernel in them; together, every such name."""
+
+
+def model_of(layer, depth=5):
+    query, value = keras.Input((3, 5)), keras.Input((7, depth))
+    return keras.Model([query, value], layer(query, value))
+
+
+def two_inputs(depth=5):
+    rng = np.random.default_rng(29)
+    return [rng.normal(size=(2, 3, 5)).astype("float32"), rng.normal(size=(2, 7, depth)).astype("float32")]
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize("initializer", ["ones", keras.initializers.Constant(1.0), keras.initializers.Ones])
+def test_an_initializer_of_kernels(kind, initializer):
+    arguments, kernels = KERNELS[kind]
+    layer, plain = LuongAttention(**arguments, kernel_initializer=initializer), LuongAttention(**arguments)
+    for one in (layer, plain):
+        one.build((2, 3, 5), (2, 7, 5))
+    found, others = ({weight.name: numpy(weight) for weight in one.weights} for one in (layer, plain))
+    assert {name for name, values in found.items() if (values == 1.0).all()} - {"scale"} == kernels
+    for name in set(found) - kernels:
+        np.testing.assert_array_equal(found[name], others[name])
+
+
+def test_a_kernel_of_ones_multiplies_sums():
+    query, value = two_inputs(11)
+    scores = query.sum(-1)[:, :, None] * value.sum(-1)[:, None, :]
+    expected = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    layer = LuongAttention("general", kernel_initializer="ones")
+    np.testing.assert_allclose(numpy(layer(query, value)), expected @ value, rtol=1e-4, atol=1e-5)  # exp of sums of 55
+
+
+def test_kernels_of_one_initializer_differ():
+    """An unseeded instance draws the same numbers each time; each kernel has its own copy."""
+    layer = LuongAttention("additive", kernel_initializer=keras.initializers.RandomNormal())
+    layer.build((2, 3, 5), (2, 7, 5))
+    weights = mechanisms.weights_of(layer)
+    assert (weights["query_kernel"] != weights["key_kernel"]).all()
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_no_option_leaves_the_first_weights_as_they_were(kind):
+    """Those of `add_weight` without an initializer, drawn at `build` in the order of the weights."""
+    arguments, _ = KERNELS[kind]
+    config = LuongAttention(**arguments).get_config()
+    without = {name: value for name, value in config.items() if not name.startswith(("kernel_", "bias_"))}
+    assert len(config) == len(without) + 6
+    keras.utils.set_random_seed(31)
+    layer = LuongAttention.from_config(without)
+    layer.build((2, 3, 5), (2, 7, 5))
+    keras.utils.set_random_seed(31)
+    plain = keras.layers.Layer()
+    for weight in layer.weights:
+        first = None if "kernel" in weight.name else "zeros"
+        if "vector" in weight.name:
+            limit = (3.0 / weight.shape[0]) ** 0.5
+            first = keras.initializers.RandomUniform(-limit, limit)
+        expected = plain.add_weight(shape=weight.shape, initializer=first, name=weight.name)
+        if "kernel" in weight.name or "vector" in weight.name:
+            np.testing.assert_array_equal(numpy(weight), numpy(expected), err_msg=weight.name)
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_a_regularizer_is_in_the_loss(kind):
+    arguments, kernels = KERNELS[kind]
+    layer = LuongAttention(**arguments, kernel_initializer="ones", kernel_regularizer=keras.regularizers.L2(0.25))
+    model, arrays = model_of(layer), two_inputs()
+    squares = sum(np.square(mechanisms.weights_of(layer)[name]).sum() for name in kernels)
+    np.testing.assert_allclose(sum(float(loss) for loss in layer.losses), 0.25 * squares, **FLOAT32)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    error = np.square(numpy(layer(*arrays))).mean()
+    history = model.fit(arrays, np.zeros((2, 3, 5), "float32"), verbose=0).history
+    np.testing.assert_allclose(history["loss"], [error + 0.25 * squares], **FLOAT32)
+
+
+def test_the_options_of_the_bias():
+    penalty, arrays = keras.regularizers.L1(0.5), two_inputs()
+    layer = BahdanauAttention(
+        13, normalize=True, bias_initializer=keras.initializers.Constant(-2.0), bias_regularizer=penalty
+    )
+    model = model_of(layer)
+    np.testing.assert_array_equal(numpy(layer.bias), np.full(13, -2.0))
+    assert [float(loss) for loss in layer.losses] == [13.0]  # 0.5 * 13 * 2
+    layer = BahdanauAttention(13, normalize=True, bias_initializer="ones", bias_constraint="non_neg")
+    model = model_of(layer)
+    layer.bias.assign(np.full(13, -2.0))
+    model.compile(keras.optimizers.SGD(1e-3), "mse")
+    model.fit(arrays, np.zeros((2, 3, 5), "float32"), verbose=0)
+    np.testing.assert_array_equal(numpy(layer.bias), np.zeros(13))
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_a_constraint_holds_after_a_step(kind):
+    """`MaxNorm` is of columns: of a vector as a whole, but of each number of `w_c`, which has one input."""
+    arguments, kernels = KERNELS[kind]
+    layer = LuongAttention(**arguments, kernel_initializer="ones", kernel_constraint=keras.constraints.MaxNorm(0.5))
+    model = model_of(layer)
+    model.compile(keras.optimizers.SGD(1e-3), "mse")
+    model.fit(two_inputs(), np.zeros((2, 3, 5), "float32"), verbose=0)
+    for name, values in mechanisms.weights_of(layer).items():
+        if name in kernels:
+            norms = np.linalg.norm(values.reshape(1 if name == "coverage_vector" else len(values), -1), axis=0)
+            # All norms were above 0.5; float32, and the 1e-7 that Keras adds to a norm.
+            np.testing.assert_allclose(norms, 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_options_of_weights_are_saved(kind, tmp_path):
+    arguments, kernels = KERNELS[kind]
+    layer = LuongAttention(
+        **arguments,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.25, seed=3),
+        kernel_regularizer="l1",
+        kernel_constraint=keras.constraints.MaxNorm(0.75),
+        bias_initializer="ones",
+        bias_regularizer=keras.regularizers.L2(0.125),
+        bias_constraint="non_neg",
+    )
+    model, arrays = model_of(layer), two_inputs()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    (again,) = (one for one in loaded.layers if isinstance(one, LuongAttention))
+    assert again.get_config() == layer.get_config()
+    np.testing.assert_array_equal(numpy(loaded(arrays)), numpy(model(arrays)))
+    assert len(again.losses) == len(layer.losses) == len(kernels) + (layer.score == "normalized_additive")
+    np.testing.assert_array_equal([float(one) for one in again.losses], [float(one) for one in layer.losses])
+    assert (again.kernel_constraint.max_value, again.bias_regularizer.get_config()["l2"]) == (0.75, 0.125)
+    fresh = LuongAttention.from_config(layer.get_config())
+    fresh.build((2, 3, 5), (2, 7, 5))
+    for name in kernels:  # the seed is in the config
+        np.testing.assert_array_equal(mechanisms.weights_of(fresh)[name], mechanisms.weights_of(layer)[name])
+
+
+@pytest.mark.parametrize("name", ["initializer", "regularizer", "constraint"])
+def test_options_that_keras_does_not_know(name):
+    for owner in ("kernel", "bias"):
+        for wrong in ("nonsense", 3):
+            with pytest.raises(ValueError, match=rf"{wrong}"):
+                LuongAttention(**{f"{owner}_{name}": wrong})

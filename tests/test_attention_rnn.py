@@ -310,3 +310,27 @@ def test_output_dropout(name):
     assert weights.all(where=np.broadcast_to(MEMORY_MASK[:, None, None], weights.shape))
     if name == "input feeding":
         np.testing.assert_array_equal(state["attentional"], outputs[:, -1])
+
+
+@pytest.mark.parametrize("recurrent", ["lstm", "gru"])
+def test_options_of_kernels_hold_in_training(recurrent, tmp_path):
+    """Of every part: recurrent cell, attention, attentional vector. In the loss, after a step, and when saved."""
+    penalty, norm = keras.regularizers.L2(0.125), keras.constraints.MaxNorm(0.5)
+    options = {"kernel_initializer": "ones", "kernel_regularizer": penalty, "kernel_constraint": norm}
+    cell = AttentionCell(RECURRENT[recurrent](), LuongAttention(**options), SIZE, **options)
+    layer = AttentionRNN(cell, return_sequences=True)
+    tensors = [keras.Input((STEPS, DEPTH)), keras.Input((POSITIONS, MEMORY_DEPTH))]
+    model = keras.Model(tensors, layer(*tensors))
+    error = np.square(numpy(layer(INPUTS, MEMORY))).mean()
+    kernels = UNITS * MEMORY_DEPTH + (MEMORY_DEPTH + UNITS) * SIZE
+    model.compile(keras.optimizers.SGD(1e-4), "mse")
+    target = np.zeros((BATCH, STEPS, SIZE), "float32")
+    history = model.fit([INPUTS, MEMORY], target, batch_size=BATCH, verbose=0).history
+    np.testing.assert_allclose(history["loss"], [error + 0.125 * kernels], rtol=1e-5)  # as `FLOAT32`
+    for kernel in (cell.attentions[0].kernel, cell.attentional.kernel):
+        np.testing.assert_allclose(np.linalg.norm(numpy(kernel), axis=0), 0.5, rtol=1e-5)  # Keras adds 1e-7
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[-1].get_config() == layer.get_config()
+    assert [float(loss) for loss in loaded.losses] == [float(loss) for loss in model.losses]
+    np.testing.assert_array_equal(numpy(loaded([INPUTS, MEMORY])), numpy(model([INPUTS, MEMORY])))

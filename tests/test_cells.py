@@ -275,3 +275,28 @@ def test_masks_of_a_memory():
         cell.prepare_memory(values, np.ones((2, 5), "float32"))
     with pytest.raises(ValueError, match=r"score='dot'.*Expected: query depth == value depth"):
         AttentionCell(RECURRENT["lstm"](), LuongAttention("dot")).prepare_memory(values)
+
+
+def test_options_of_the_kernel_of_the_attentional_vector():
+    cell = cell_of(
+        kernel_initializer="ones",
+        kernel_regularizer=keras.regularizers.L2(0.25),
+        kernel_constraint=keras.constraints.NonNeg(),
+    )
+    cell.build((BATCH, DEPTH), (BATCH, POSITIONS, MEMORY_DEPTH))
+    shape = (MEMORY_DEPTH + UNITS, SIZE)
+    np.testing.assert_array_equal(numpy(cell.attentional.kernel), np.ones(shape))
+    assert [float(loss) for loss in cell.losses] == [0.25 * shape[0] * shape[1]]
+    again = AttentionCell.from_config(json.loads(json.dumps(cell.get_config())))
+    assert again.get_config() == cell.get_config()
+    assert isinstance(again.attentional.kernel_constraint, keras.constraints.NonNeg)
+    config = cell_of().get_config()
+    assert (
+        config.pop("kernel_initializer") is config.pop("kernel_regularizer") is config.pop("kernel_constraint") is None
+    )
+    old = AttentionCell.from_config(config)  # of a version without these
+    assert isinstance(old.attentional.kernel_initializer, keras.initializers.GlorotUniform)
+    with pytest.raises(ValueError, match=r"`W_c`.*Expected: attentional_size set, .*Received: kernel_regularizer"):
+        AttentionCell(RECURRENT["lstm"](), LuongAttention(), kernel_regularizer="l2")
+    with pytest.raises(ValueError, match="nonsense"):
+        cell_of(kernel_constraint="nonsense")

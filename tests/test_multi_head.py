@@ -195,3 +195,71 @@ def test_wrong_calls():
         layer(query, value, return_attention_scores="mean")
     with pytest.raises(ValueError, match=r"Expected: a dict of \[\]\. Received: \['step'\]"):
         layer(query, value, state={"step": np.zeros((2, 5), "int32")})
+
+
+def flat_weights(layer):
+    weights = mechanisms.weights_of(layer)
+    head = weights.pop("head")
+    head.pop("head", None)
+    return {**head, **{f"projection {name}": values for name, values in weights.items()}}
+
+
+def fitted(layer, depth=VALUE_DEPTH, rate=1e-3):
+    """The loss of one step of a model around the layer, and its weights after it."""
+    query, value, _ = inputs()
+    model = keras.Model(tensors := [keras.Input(query.shape[1:]), keras.Input(value.shape[1:])], layer(*tensors))
+    before, error = flat_weights(layer), np.square(numpy(layer(query, value))).mean()
+    model.compile(keras.optimizers.SGD(rate), "mse")
+    history = model.fit([query, value], np.zeros((BATCH, STEPS, depth)), batch_size=BATCH, verbose=0).history
+    return model, before, error, history["loss"][0]
+
+
+def test_kernels_of_heads_lie_side_by_side():
+    """To an initializer, which makes one matrix of them."""
+    layer = MultiHeadLuongAttention(HEADS, SIZE, kernel_initializer=keras.initializers.Identity(2.0))
+    layer.build((BATCH, STEPS, DEPTH), (BATCH, POSITIONS, VALUE_DEPTH))
+    weights, inner = mechanisms.weights_of(layer), HEADS * SIZE
+    np.testing.assert_array_equal(weights["query_kernel"], 2 * np.eye(DEPTH, inner))
+    np.testing.assert_array_equal(weights["key_kernel"], 2 * np.eye(VALUE_DEPTH, inner))
+    np.testing.assert_array_equal(np.concatenate(weights["value_kernel"], axis=1), 2 * np.eye(VALUE_DEPTH, inner))
+    np.testing.assert_array_equal(weights["output_kernel"], 2 * np.eye(inner, VALUE_DEPTH))
+
+
+def test_the_penalty_is_of_projections_and_of_the_heads_kernels():
+    arguments = {"score": "additive", "window": "local_p", "half_width": 2, "units": 17}
+    layer = MultiHeadLuongAttention(HEADS, SIZE, **arguments, kernel_regularizer=keras.regularizers.L1(0.125))
+    _, before, error, loss = fitted(layer)
+    assert len(layer.losses) == len(before) == 4 + 5
+    expected = 0.125 * sum(np.abs(values).sum() for values in before.values())
+    np.testing.assert_allclose(loss, error + expected, rtol=1e-5)  # a float32 sum of 1,000 numbers
+
+
+def test_a_constraint_is_of_all_heads_side_by_side(tmp_path):
+    layer = MultiHeadLuongAttention(
+        HEADS, SIZE, kernel_constraint=keras.constraints.UnitNorm(), kernel_regularizer="orthogonal_regularizer"
+    )
+    model = fitted(layer)[0]
+    for name, values in flat_weights(layer).items():
+        norms = np.linalg.norm(values, axis=1 if name == "projection value_kernel" else 0)
+        np.testing.assert_allclose(norms, 1.0, rtol=1e-5, err_msg=name)  # float32, and 1e-7 added to each norm
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    again = loaded.layers[-1]
+    assert again.get_config() == layer.get_config()
+    np.testing.assert_array_equal([float(one) for one in again.losses], [float(one) for one in layer.losses])
+    query, value, _ = inputs()
+    np.testing.assert_array_equal(numpy(loaded([query, value])), numpy(model([query, value])))
+
+
+def test_no_option_leaves_the_first_weights_as_they_were():
+    config = MultiHeadLuongAttention(HEADS, SIZE).get_config()
+    assert config["kernel_initializer"] is config["kernel_regularizer"] is config["kernel_constraint"] is None
+    old = {name: value for name, value in config.items() if not name.startswith(("kernel_", "bias_"))}
+    keras.utils.set_random_seed(37)
+    layer = MultiHeadLuongAttention.from_config(old)
+    layer.build((BATCH, STEPS, DEPTH), (BATCH, POSITIONS, VALUE_DEPTH))
+    keras.utils.set_random_seed(37)
+    plain, limit = keras.layers.Layer(), (6.0 / (VALUE_DEPTH + HEADS * SIZE)) ** 0.5
+    for weight in layer.weights:
+        first = keras.initializers.RandomUniform(-limit, limit) if weight.name == "value_kernel" else None
+        np.testing.assert_array_equal(numpy(weight), numpy(plain.add_weight(shape=weight.shape, initializer=first)))

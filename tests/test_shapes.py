@@ -9,6 +9,7 @@ from keras_attention import (
     AttentionDecoder,
     AttentionEncoder,
     AttentionRNN,
+    BahdanauAttention,
     Decoder,
     Encoder,
     LuongAttention,
@@ -134,6 +135,79 @@ def test_at_build():
             layer.build((4, 8), (4, 5, 8))
         with pytest.raises(ValueError, match=r"Expected: memory|Expected: value.*Received: .*\(1, 5, 8\)"):
             layer.build((4, 3, 8), (1, 5, 8))
+
+
+ATTENTIONS = {
+    "general": lambda: LuongAttention("general"),
+    "bahdanau": lambda: BahdanauAttention(7),
+    "heads": lambda: MultiHeadLuongAttention(2),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_forms_of_build(name):
+    """Those of Keras' attention layers: one by one, as a list, and one shape of query and value alike."""
+    one, other = (2, 3, 8), (2, 5, 6)
+    tensors = np.ones(one, "float32"), np.ones(other, "float32")
+    expected = ATTENTIONS[name]()
+    expected(*tensors)
+    for shapes in ((one, other), ([one, other],), ((one, list(other)),), ([one, other, other],)):
+        layer = ATTENTIONS[name]()
+        layer.build(*shapes)
+        assert [weight.shape for weight in layer.weights] == [weight.shape for weight in expected.weights]
+        assert layer.compute_output_shape(*shapes) == layer(*tensors).shape == (2, 3, 6)
+    for shape in (one, list(one)):
+        layer = ATTENTIONS[name]()
+        layer.build(shape)
+        assert layer.compute_output_shape(shape) == layer(tensors[0], tensors[0]).shape == one
+
+
+@pytest.mark.parametrize("shapes", [(2, 3, 8), [(2, 3, 8), (2, 5, 8)]], ids=["one", "list"])
+def test_a_layer_built_by_each_form_is_saved(shapes, tmp_path):
+    layer = LuongAttention("general")
+    layer.build(shapes)
+    query, value = keras.Input((3, 8)), keras.Input((5, 8))
+    model = keras.Model([query, value], layer(query, value))
+    model.save(tmp_path / "model.keras")
+    loaded, arrays = keras.models.load_model(tmp_path / "model.keras"), [ones(2, 3, 8), ones(2, 5, 8)]
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(one(arrays)) for one in (loaded, model)))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ((3, 8), r"Expected: query of shape \(B, T, Dq\).*Received: query.shape=\(3, 8\)"),
+        (8, r"Expected: query_shape and value_shape, a list of these.*or one shape of both. Received: 8"),
+        (None, r"Expected: query_shape and value_shape.*Received: None"),
+        ({"query": (2, 3, 8)}, r"Expected: query_shape and value_shape.*Received: {'query'"),
+        ([(2, 3, 8)], r"Expected: query_shape and value_shape.*Received: \[\(2, 3, 8\)\]"),
+        ([(2, 3, 8), None], r"Expected: query_shape and value_shape.*Received: \[\(2, 3, 8\), None\]"),
+        ([(2, 3, 8), 5], r"Expected: query_shape and value_shape.*Received: \[\(2, 3, 8\), 5\]"),
+        ([(2, 3, 8)] * 4, r"Expected: query_shape and value_shape.*Received: .*8\)\]"),
+        ([(2, 3, 8), (4, 5, 8)], r"Expected: value of shape \(2, S, Dv\).*Received: .*value.shape=\(4, 5, 8\)"),
+        ([(2, 3, 8), (2, 5, 8), (2, 5, 7)], r"Expected: key of shape \(2, 5, 8\).*Received: .*key.shape=\(2, 5, 7\)"),
+    ],
+)
+def test_forms_of_build_that_are_none(name, shapes, message):
+    for method in ("build", "compute_output_shape"):
+        with pytest.raises(ValueError, match=message):
+            getattr(ATTENTIONS[name](), method)(shapes)
+
+
+def test_forms_of_build_with_a_memory():
+    inputs, memory = (4, 3, 8), (4, 5, 8)
+    layer = rnn()
+    layer.build([inputs, memory])
+    assert layer.compute_output_shape([inputs, memory]) == layer(QUERY, VALUE).shape == (4, 8)
+    cell = rnn().cell
+    cell.build([(4, 8), memory])
+    assert cell.depths == {"E": 8, "Dv": 8}
+    for one, shape in ((rnn(), inputs), (rnn().cell, (4, 8)), (rnn(), [inputs]), (rnn(), [inputs, memory, memory])):
+        with pytest.raises(
+            ValueError, match=r"Expected: inputs_shape and memory_shape, or a list of.*Received: .4|\[\("
+        ):
+            one.build(shape)
 
 
 def test_the_message():
