@@ -78,7 +78,7 @@ class LuongAttention(AttentionMechanism):
         sigmoid_noise: standard deviation of the normal noise added to monotonic energies in training, and then alone.
         seed: of dropout and noise.
         kernel_initializer, kernel_regularizer, kernel_constraint: of the matrices `W` and of the vectors, each a kernel
-            of one output (`w_c`: of one input). Initializer `None`: Glorot's rule for matrices, variance 1/N for vectors.
+            of one output (`w_c`: of one input). Initializer `None`: Glorot's rule; for vectors, variance 1/N.
         bias_initializer, bias_regularizer, bias_constraint: of the bias `b`, which `normalized_additive` alone has.
 
     Call arguments:
