@@ -429,5 +429,5 @@ def test_options_of_weights_are_saved(kind, tmp_path):
 def test_options_that_keras_does_not_know(name):
     for owner in ("kernel", "bias"):
         for wrong in ("nonsense", 3):
-            with pytest.raises(ValueError, match=rf"{wrong}"):
+            with pytest.raises(ValueError, match=rf"^Could not interpret {name} identifier: {wrong}$"):
                 LuongAttention(**{f"{owner}_{name}": wrong})

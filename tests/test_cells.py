@@ -298,5 +298,5 @@ def test_options_of_the_kernel_of_the_attentional_vector():
     assert isinstance(old.attentional.kernel_initializer, keras.initializers.GlorotUniform)
     with pytest.raises(ValueError, match=r"`W_c`.*Expected: attentional_size set, .*Received: kernel_regularizer"):
         AttentionCell(RECURRENT["lstm"](), LuongAttention(), kernel_regularizer="l2")
-    with pytest.raises(ValueError, match="nonsense"):
+    with pytest.raises(ValueError, match=r"^Could not interpret constraint identifier: nonsense$"):
         cell_of(kernel_constraint="nonsense")
