@@ -134,6 +134,7 @@ def compare(
     most: Annotated[int, result("Sentences to show, whose outputs differ most.")] = 5,
     beam: Beam = 5,
     length_penalty: LengthPenalty = 1.0,
+    finished_first: FinishedFirst = False,
     batch_size: BatchSize = 32,
 ) -> None:
     """Compare runs on the same text: scores, significance by paired bootstrap, the sentences that differ most."""
@@ -150,6 +151,7 @@ def compare(
         most=most,
         beam_size=beam,
         length_penalty=length_penalty,
+        finished_first=finished_first,
         batch_size=batch_size,
         lenient=lenient,
     )

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from keras_attention.cli_help import option, options_of
-from keras_attention.cli_options import BatchSize, Beam, Combination, LengthPenalty, MoreRuns, Run, search
+from keras_attention.cli_options import (
+    BatchSize,
+    Beam,
+    Combination,
+    FinishedFirst,
+    LengthPenalty,
+    MoreRuns,
+    Run,
+    search,
+)
 from keras_attention.errors import UserError
 
 Path = pathlib.Path
@@ -271,6 +280,7 @@ def synthesize(
     beam: Beam = 5,
     n_best: Annotated[int, search("Most pairs for each sentence.")] = 4,
     length_penalty: LengthPenalty = 1.0,
+    finished_first: FinishedFirst = False,
     batch_size: BatchSize = 64,
 ) -> None:
     """Translate training text into more training text; a killed command goes on where it was."""
@@ -286,5 +296,6 @@ def synthesize(
         beam_size=beam,
         n_best=n_best,
         length_penalty=length_penalty,
+        finished_first=finished_first,
         batch_size=batch_size,
     )

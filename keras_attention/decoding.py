@@ -171,6 +171,15 @@ def check_process(process: int) -> None:
         )
 
 
+def why_empty(text: str, tokenizer: Tokenizer) -> str | None:
+    """Why nothing of a text is left to translate, and what is expected; None where something is."""
+    if not text.strip():
+        return "empty line. Expected a sentence"
+    if not tokenizer.encode(text):  # what the tokenizer drops, as a lone U+200B
+        return "nothing that is seen: no token is left of it. Expected a sentence"
+    return None
+
+
 def check_room(
     texts: Sequence[str],
     rows: Sequence[Sequence[int]],

@@ -30,6 +30,23 @@ def read_lines(path: str | pathlib.Path) -> list[str]:
     return list(decode_lines(lines, str(path)))
 
 
+def read_parallel_lines(first: str | pathlib.Path, *others: str | pathlib.Path) -> list[list[str]]:
+    """The lines of files that belong together line by line.
+
+    Raises UserError where one has another number of lines than the first, and what `read_lines` raises.
+    """
+    texts = [read_lines(path) for path in (first, *others)]
+    count = len(texts[0])
+    for other, lines in zip(others, texts[1:], strict=True):
+        if len(lines) != count:
+            raise UserError(
+                f"{first} and {other} are not parallel. Expected as many lines in both. "
+                f"Received: {count} lines and {len(lines)} lines; line {min(count, len(lines)) + 1} "
+                f"has no partner in {first if count < len(lines) else other}"
+            )
+    return texts
+
+
 def decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
     """Lines of bytes as text, one by one. Raises UserError with file and line at a byte that is not UTF-8."""
     for number, line in enumerate(lines, 1):

@@ -16,7 +16,7 @@ from keras_attention.alignment_metrics import best_links, format_pharaoh
 from keras_attention.attention_page import write_attention_page
 from keras_attention.errors import UserError
 from keras_attention.hypotheses import Hypothesis
-from keras_attention.lines import decode_lines, read_lines
+from keras_attention.lines import decode_lines, read_lines, read_parallel_lines
 from keras_attention.plots import attention_heat_map
 from keras_attention.run_directory import storage_message
 from keras_attention.translator import Translator
@@ -202,12 +202,7 @@ def score_files(
 
     Raises UserError for files that are missing, not parallel or not UTF-8, and for a line that cannot be scored.
     """
-    sources, targets = read_lines(source), read_lines(target)
-    if len(sources) != len(targets):
-        raise UserError(
-            f"{source} and {target} are not parallel. Expected as many lines in both. "
-            f"Received: {len(sources)} lines and {len(targets)} lines"
-        )
+    sources, targets = read_parallel_lines(source, target)
     translator = Translator.load(*runs, combination=combination)
     for number, text in enumerate(sources, 1):
         problem = translator.problem(text)

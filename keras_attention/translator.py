@@ -24,6 +24,7 @@ from keras_attention.decoding import (
     length_batches,
     pad_phrases,
     pad_rows,
+    why_empty,
     why_nothing,
 )
 from keras_attention.errors import UserError
@@ -104,16 +105,14 @@ class Translator:
 
     def is_empty(self, text: str) -> bool:
         """Whether nothing of a text is left to translate: blanks, or what the tokenizer drops, as a lone U+200B."""
-        return not text.strip() or not self.source_tokenizer.encode(text)
+        return why_empty(text, self.source_tokenizer) is not None
 
     def problem(self, text: str, unknown_is_one: bool = True) -> str | None:
         """Why `text` cannot be translated faithfully, and what to do; None where it can."""
-        if not text.strip():
-            return "empty line. Expected a sentence"
         if any("\ud800" <= character <= "\udfff" for character in text):
             return "a lone surrogate, which is no text. Expected UTF-8"
-        if self.is_empty(text):
-            return "nothing that is seen: no token is left of it. Expected a sentence"
+        if empty := why_empty(text, self.source_tokenizer):
+            return empty
         if self.copy_words is not None and len(words := CopiedWords(self.source_tokenizer, text, 0).found) > (
             self.copy_words
         ):

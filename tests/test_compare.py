@@ -12,6 +12,7 @@ from keras_attention.attention_page import write_attention_page
 from keras_attention.hypotheses import Hypothesis
 from keras_attention.training.compare import _bleu_tests, _error_tests, compare, differences
 from keras_attention.training.data import Pairs
+from keras_attention.translator import Translator
 from tests.command import run_command
 from tests.toy_run import another_run
 
@@ -96,6 +97,21 @@ def test_the_command_compares_runs(toy_run, toy_folder, tmp_path):
     assert (done.status, done.err) == (1, "error: Expected two runs or more to compare. Received: 1\n")
     with pytest.raises(UserError, match="Expected 100 samples or more"):
         compare([toy_run.path, other], source=text[1], target=text[3], samples=9)
+
+
+def test_the_command_ranks_what_ended_first(toy_run, toy_folder, tmp_path, monkeypatch):
+    other = another_run(toy_run, tmp_path / "compared").path
+    text = ["--source", toy_folder / "source.txt", "--target", toy_folder / "target.txt", "--samples", 100]
+    asked, translate = [], Translator.translate
+
+    def watched(*given, **named):
+        asked.append(named["finished_first"])
+        return translate(*given, **named)
+
+    monkeypatch.setattr(Translator, "translate", watched)
+    for more in ([], ["--finished-first"]):
+        assert run_command("compare", toy_run.path, other, *text, "--beam", 2, *more).status == 0
+    assert asked == [False, False, True, True]
 
 
 class Checked(html.parser.HTMLParser):

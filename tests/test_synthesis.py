@@ -53,6 +53,11 @@ def test_sets_of_synthetic_text(tmp_path) -> None:
     (tmp_path / "c.tsv").write_text("z\t3\nz\t4\n")
     pairs = read_synthetic([[tmp_path / "a", tmp_path / "b"], [tmp_path / "c.tsv"]])
     assert pairs.flat()[:2] == (["x", "y", "z", "z"], ["1", "2", "3", "4"])
+    (tmp_path / "b").write_text("1\n\n")
+    sets = [[tmp_path / "a", tmp_path / "b"], [tmp_path / "c.tsv"]]
+    assert read_synthetic(sets, skip_empty=True).sources == ["x", "z"]
+    with pytest.raises(UserError, match="empty line"):
+        read_synthetic(sets)
     assert read_synthetic([]) is None
     with pytest.raises(UserError, match="one TSV file or two parallel files"):
         read_synthetic([["a", "b", "c"]])
@@ -128,6 +133,19 @@ def test_a_run_whose_outputs_never_end(toy_run, tmp_path, monkeypatch) -> None:
     with pytest.raises(UserError, match="n_best is out of range"):
         synthesize(toy_run.path, source=tmp_path / "text.txt", output=tmp_path / "out.tsv", n_best=9)
     assert not list(tmp_path.glob("out.tsv*"))
+
+
+def test_what_ended_comes_first(ending_run, toy_folder, tmp_path, monkeypatch) -> None:
+    """Of outputs cut at four tokens the best is often not the best that ended: more pairs are left."""
+    translate = Translator.translate
+    monkeypatch.setattr(Translator, "translate", lambda *given, **named: translate(*given, **named, max_length=4))
+    counts = []
+    for number, more in enumerate(([], ["--finished-first"])):
+        output = tmp_path / f"{number}.tsv"
+        options = ["--source", toy_folder / "source.txt", "--output", output, "--beam", 9, "--n-best", 1]
+        done = run_command("synthesize", ending_run.path, *options, *more)
+        counts.append(len(output.read_text().splitlines()) if done.status == 0 else 0)
+    assert counts[0] < counts[1]
 
 
 @pytest.mark.parametrize(

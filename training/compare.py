@@ -16,7 +16,7 @@ from keras_attention.translator import Translator
 
 from .data import Pairs
 from .display import count_bar
-from .evaluate import check_sources, read_references
+from .evaluate import check_sources, filled, left_out, read_references
 
 SEED = 12345
 """Of the resampling, the one that sacrebleu has too."""
@@ -61,13 +61,15 @@ def compare(
         raise UserError(f"Expected two runs or more to compare. Received: {len(runs)}")
     if samples < 100:
         raise UserError(f"Expected 100 samples or more. Received: {samples}")
-    pairs = read_references(source, target, tsv)
-    first = RunDirectory.open(runs[0])
+    whole = read_references(source, target, tsv, lenient)
+    directories = [RunDirectory.open(run) for run in runs]
+    first = directories[0]
+    pairs = whole.select(filled(whole, [directory.source_tokenizer for directory in directories], lenient))
     task = task or first.task
     tokenize = tokenize or first.metadata.get("training", {}).get("settings", {}).get("tokenize", "none")
     outputs = []
-    for run in runs:
-        translator = Translator.load(run)
+    for directory in directories:
+        translator = Translator.load(directory)
         check_sources(translator, pairs, lenient)
         found = translator.translate(pairs.sources, on_batch=on_batch, **options)
         outputs.append([hypotheses[0].text for hypotheses in found])
@@ -76,6 +78,7 @@ def compare(
     return {
         "task": task,
         "sentences": len(pairs),
+        **left_out(whole, pairs),
         "samples": samples,
         "systems": tests(task, names, outputs, pairs, tokenize or "none", samples),
         "differences": differences(task, outputs, pairs, most),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from keras_attention.copying import of_text
 from keras_attention.decoding import pad_rows
 from keras_attention.errors import UserError
-from keras_attention.lines import read_lines
+from keras_attention.lines import read_lines, read_parallel_lines
 from keras_attention.text import SubwordTokenizer, Tokenizer
 from keras_attention.types import BACKWARD_ID, BOS_ID, EOS_ID, PAD_ID
 
@@ -66,13 +66,7 @@ def read_parallel(source: str | pathlib.Path, target: str | pathlib.Path, skip_e
 
     Raises UserError on different line counts and, unless `skip_empty`, on empty lines.
     """
-    sources, targets = read_lines(source), read_lines(target)
-    if len(sources) != len(targets):
-        raise UserError(
-            f"{source} and {target} are not parallel. Expected as many lines in both. "
-            f"Received: {len(sources)} lines and {len(targets)} lines; line {min(len(sources), len(targets)) + 1} "
-            f"has no partner in {source if len(sources) < len(targets) else target}"
-        )
+    sources, targets = read_parallel_lines(source, target)
     kept: list[int] = []
     for index, (one, other) in enumerate(zip(sources, targets, strict=True)):
         if one.strip() and other.strip():
@@ -88,10 +82,16 @@ def read_parallel(source: str | pathlib.Path, target: str | pathlib.Path, skip_e
     return Pairs([sources[i] for i in kept], [[targets[i]] for i in kept], [f"{source}:{i + 1}" for i in kept])
 
 
-def read_tsv(path: str | pathlib.Path, skip_empty: bool = False) -> Pairs:
+def read_tsv(
+    path: str | pathlib.Path,
+    skip_empty: bool = False,
+    option: str = "--skip-empty",
+    on_empty: Callable[[str], None] | None = None,
+) -> Pairs:
     """Pairs of one file of SOURCE<TAB>TARGET lines; lines with the same source are several accepted outputs of it.
 
     Raises UserError with file and line for a line without exactly one tab and, unless `skip_empty`, for an empty side.
+    The message names the `option` that leaves such lines out; `on_empty` is told of each that is.
     """
     positions: dict[str, int] = {}
     sources: list[str] = []
@@ -108,14 +108,13 @@ def read_tsv(path: str | pathlib.Path, skip_empty: bool = False) -> Pairs:
                 origins.append(f"{path}:{number}")
             if target not in references[position]:
                 references[position].append(target)
-        elif not (skip_empty and (not line.strip() or len(fields) == 2)):
-            problem = (
-                "empty line" if not line.strip() else "an empty side" if len(fields) == 2 else f"{len(fields)} fields"
-            )
-            raise UserError(
-                f"{path}:{number}: {problem}. Expected SOURCE<TAB>TARGET, both with text. Mend the line, "
-                "or give --skip-empty to leave empty ones out"
-            )
+            continue
+        problem = "empty line" if not line.strip() else "an empty side" if len(fields) == 2 else f"{len(fields)} fields"
+        problem = f"{path}:{number}: {problem}. Expected SOURCE<TAB>TARGET, both with text"
+        if not (skip_empty and (not line.strip() or len(fields) == 2)):
+            raise UserError(f"{problem}. Mend the line, or give {option} to leave empty ones out")
+        if on_empty is not None:
+            on_empty(problem)
     if not sources:
         raise UserError(f"{path}: no pair is left. Expected at least one line SOURCE<TAB>TARGET")
     return Pairs(sources, references, origins)

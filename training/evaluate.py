@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_attention.copying import of_text
-from keras_attention.decoding import Agreement
+from keras_attention.decoding import Agreement, why_empty
 from keras_attention.errors import UserError
-from keras_attention.lines import read_lines
+from keras_attention.lines import read_parallel_lines
 from keras_attention.output_scores import score_outputs
 from keras_attention.run_directory import RunDirectory, write_text
+from keras_attention.text import Tokenizer
 from keras_attention.translator import Translator
 
-from .data import Pairs, read_parallel, read_tsv
+from .data import Pairs, read_tsv
 from .display import count_bar
 
 LENGTH_EDGES = (1, 6, 11, 16, 21, 31)
@@ -60,21 +61,24 @@ def evaluate(
             None.
         tokenize: sacrebleu's tokenisation, "none" or "13a"; as in training if None.
         by_length: add "by_length", the scores of groups of like source length in words.
-        output: file for the outputs, one per line.
-        lenient: cut sources that are longer than those of training instead of refusing them.
+        output: file for the outputs, one per line; a pair that is left out has an empty line.
+        lenient: cut sources that are longer than those of training, and leave pairs with an empty side out, instead of
+            refusing them.
         on_start, on_batch: called with the number of sentences, and with that of those just done.
 
     Returns:
         The scores, the numbers of sentences and of sources with something never seen in training, and the speed.
 
     Raises:
-        UserError: for files that are missing, not parallel, empty, not UTF-8; a source that is too long; an unknown
-            task.
+        UserError: for files that are missing, not parallel, empty, not UTF-8; a source that is empty or too long; an
+            unknown task.
     """
-    pairs = read_references(source, target, tsv)
+    whole = read_references(source, target, tsv, lenient)
     directory = RunDirectory.open(run)
     task = task or directory.task
     tokenize = tokenize or directory.metadata.get("training", {}).get("settings", {}).get("tokenize", "none")
+    kept = filled(whole, [directory.source_tokenizer], lenient)
+    pairs = whole.select(kept)
     translator = Translator.load(directory, *ensemble, combination=combination)
     unseen = check_sources(translator, pairs, lenient)
     if on_start is not None:
@@ -94,12 +98,14 @@ def evaluate(
     seconds = time.monotonic() - started
     outputs = [hypotheses[0].text for hypotheses in found]
     if output is not None:
-        write_text(output, "".join(f"{text}\n" for text in outputs))
+        lines = dict(zip(kept, outputs, strict=True))
+        write_text(output, "".join(f"{lines.get(number, '')}\n" for number in range(len(whole))))
     result: dict[str, Any] = {
         "run": str(run),
         **({"ensemble": [str(one) for one in ensemble]} if ensemble else {}),
         "task": task,
         "sentences": len(pairs),
+        **left_out(whole, pairs),
         "beam_size": beam_size,
         "penalties": {"length": length_penalty, "coverage": coverage_penalty},
         **({} if agreement is None else {"agreement": agreement}),
@@ -118,24 +124,51 @@ def read_references(
     source: str | pathlib.Path | None,
     target: str | pathlib.Path | Sequence[str | pathlib.Path] | None,
     tsv: str | pathlib.Path | None,
+    lenient: bool = False,
 ) -> Pairs:
-    """Sources with all their references, from parallel files or a TSV."""
+    """Sources with all their references, from parallel files, of which every line counts, or a TSV."""
     if tsv is not None and source is None and target is None:
-        return read_tsv(tsv)
+        return read_tsv(tsv, lenient, "--lenient", warn_of_empty)
     if source is None or target is None or tsv is not None:
         raise UserError("Expected --source FILE and --target FILE (again for more references), or --tsv FILE alone")
     targets = [target] if isinstance(target, str | pathlib.Path) else list(target)
-    pairs = read_parallel(source, targets[0])
-    for extra in targets[1:]:
-        lines = read_lines(extra)
-        if len(lines) != len(pairs):
-            raise UserError(
-                f"{source} and {extra} are not parallel. Expected as many lines in both. "
-                f"Received: {len(pairs)} lines and {len(lines)} lines"
-            )
-        for references, line in zip(pairs.references, lines, strict=True):
-            references.append(line)
-    return pairs
+    sources, *columns = read_parallel_lines(source, *targets)
+    references = [list(lines) for lines in zip(*columns, strict=True)]
+    return Pairs(sources, references, [f"{source}:{number}" for number in range(1, len(sources) + 1)])
+
+
+def filled(pairs: Pairs, tokenizers: Sequence[Tokenizer], lenient: bool) -> list[int]:
+    """Which pairs have a reference, and a source of which every one of the tokenizers leaves something.
+
+    Raises UserError at the first that has not, unless `lenient`: then there is a warning. And where none has.
+    """
+    kept = []
+    for number, (text, references, origin) in enumerate(
+        zip(pairs.sources, pairs.references, pairs.origins, strict=True)
+    ):
+        problem = next(filter(None, (why_empty(text, tokenizer) for tokenizer in tokenizers)), None)
+        if problem is None and not references[0].strip():
+            problem = "its reference is empty. Expected a sentence"
+        if problem is None:
+            kept.append(number)
+        elif lenient:
+            warn_of_empty(f"{origin}: {problem}")
+        else:
+            raise UserError(f"{origin}: {problem}. Remove the pair, or give --lenient to leave it out")
+    if not kept:
+        raise UserError(f"{pairs.origins[0]}: no pair is left. Expected at least one sentence with its reference")
+    return kept
+
+
+def warn_of_empty(problem: str) -> None:
+    """Say on standard error that a pair is left out, and why."""
+    print(f"warning: {problem}. The pair is left out", file=sys.stderr)
+
+
+def left_out(whole: Pairs, pairs: Pairs) -> dict[str, int]:
+    """The number of pairs that were left out, where there are any."""
+    count = len(whole) - len(pairs)
+    return {"left_out": count} if count else {}
 
 
 def scores_by_length(task: str, pairs: Pairs, outputs: Sequence[str], tokenize: str = "none") -> list[dict[str, Any]]:
@@ -157,8 +190,6 @@ def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
     limit = translator.max_source_length
     for text, origin in zip(pairs.sources, pairs.origins, strict=True):
         length = len(translator.source_tokenizer.encode(text))
-        if not length:
-            raise UserError(f"{origin}: {translator.problem(text)}")
         if limit is not None and length > limit and not lenient:
             raise UserError(
                 f"{origin}: {length} tokens. Expected at most {limit}, the limit of training. "

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_attention.decoding import why_empty
 from keras_attention.errors import UserError
 from keras_attention.lines import read_lines
 from keras_attention.locking import locked_file
@@ -30,7 +31,7 @@ CHUNK = 1024
 """Sources whose translations are put on the disk at a time."""
 
 
-def read_synthetic(sets: Sequence[Sequence[str | pathlib.Path]]) -> Pairs | None:
+def read_synthetic(sets: Sequence[Sequence[str | pathlib.Path]], skip_empty: bool = False) -> Pairs | None:
     """The pairs of several sets, each one TSV file or two parallel files; None for no set."""
     sources: list[str] = []
     references: list[list[str]] = []
@@ -41,7 +42,7 @@ def read_synthetic(sets: Sequence[Sequence[str | pathlib.Path]]) -> Pairs | None
                 "Synthetic text is one TSV file or two parallel files. Expected e.g. more.tsv, or more.en,more.de. "
                 f"Received: {','.join(map(str, files))}"
             )
-        pairs = read_tsv(files[0]) if len(files) == 1 else read_parallel(files[0], files[1])
+        pairs = read_tsv(files[0], skip_empty) if len(files) == 1 else read_parallel(files[0], files[1], skip_empty)
         sources += pairs.sources
         references += pairs.references
         origins += pairs.origins
@@ -77,6 +78,7 @@ def synthesize(
     beam_size: int = 5,
     n_best: int = 4,
     length_penalty: float = 1.0,
+    finished_first: bool = False,
     batch_size: int = 64,
     on_start: Callable[[int, int], None] | None = None,
     on_batch: Callable[[int], None] | None = None,
@@ -93,7 +95,7 @@ def synthesize(
             the target, what it writes the source.
         ensemble, combination: more runs that answer with it, and how, see `Translator`: distillation of several models
             into one.
-        beam_size, length_penalty, batch_size: of `Translator.translate`.
+        beam_size, length_penalty, finished_first, batch_size: of `Translator.translate`.
         n_best: how many different outputs of each sentence, at most; unfinished and empty ones are left out.
         on_start: called with the number of sentences, and that of those done before. on_batch: with those just done.
 
@@ -107,13 +109,15 @@ def synthesize(
     """
     output = pathlib.Path(output)
     texts = [line.strip() for line in read_lines(source)]
-    if empty := next((number for number, text in enumerate(texts, 1) if not text), None):
-        raise UserError(f"{source}:{empty}: empty line. Expected a sentence")
     if tab := next((number for number, text in enumerate(texts, 1) if "\t" in text), None):
         raise UserError(f"{source}:{tab}: a tab, which separates the sides of a pair. Expected a sentence without one")
     directories = [RunDirectory.open(one) for one in (run, *ensemble)]
+    for number, text in enumerate(texts, 1):
+        if problem := why_empty(text, directories[0].source_tokenizer):
+            raise UserError(f"{source}:{number}: {problem}. Remove the line")
     translator = Translator.load(*directories, combination=combination)
     options = {"beam_size": beam_size, "n_best": n_best, "length_penalty": length_penalty, "batch_size": batch_size}
+    options |= {"finished_first": True} if finished_first else {}
     models = [hashlib.sha256(directory.model_path.read_bytes()).hexdigest() for directory in directories]
     what = [texts, reverse, options, combination, models]
     key = hashlib.sha256(json.dumps(what, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
