@@ -356,6 +356,50 @@ def test_tensorboard_files_hold_scalars_histograms_and_pictures(toy_folder, tmp_
 
 
 @pytest.mark.slow
+def test_tensorboard_files_are_mended_as_the_history_is(toy_folder, tmp_path, monkeypatch) -> None:
+    """After a kill before an epoch's scores were written, and one whose checkpoint was lost."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorBoard's files are read by TensorFlow here")
+    import tensorflow as tf
+
+    from keras_attention.training.tensorboard import TensorBoard
+
+    def scalars(run) -> list[tuple[int, float]]:
+        found = []
+        for path in sorted((run / "tensorboard").iterdir()):
+            for record in tf.data.TFRecordDataset(str(path)):
+                event = tf.compat.v1.Event.FromString(record.numpy())
+                found += [
+                    (event.step, float(tf.make_ndarray(value.tensor)))
+                    for value in event.summary.value
+                    if value.tag == "val_loss"
+                ]
+        return found
+
+    def stop(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    output, options = tmp_path / "run", {"tensorboard": True}
+    train_toy(output, toy_folder, epochs=1, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorBoard, "on_epoch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_toy(output, toy_folder, epochs=2, **options)
+    assert [step for step, _ in scalars(output)] == [1]
+    for _ in range(2):  # a training that is done, whose last epoch is missing there; the second time nothing is
+        train_toy(output, toy_folder, epochs=2, **options)
+        rows = read_history(output / "history.csv")
+        assert scalars(output) == [(step, pytest.approx(rows[step - 1]["val_loss"])) for step in (1, 2)]
+    (output / "checkpoints" / "last.npz").unlink()
+    with max((output / "tensorboard").iterdir()).open("ab") as file:
+        file.write(b"half")  # as of a kill while it is written
+    train_toy(output, toy_folder, epochs=3, **options)
+    rows = read_history(output / "history.csv")
+    assert scalars(output) == [(step, pytest.approx(rows[step - 1]["val_loss"])) for step in (1, 2, 3)]
+    assert not list(output.rglob(".partial-*"))
+
+
+@pytest.mark.slow
 def test_a_run_begun_before_a_field_was_known_resumes(toy_folder, tmp_path) -> None:
     run = train_toy(tmp_path / "run", toy_folder, epochs=1)
     metadata = json.loads((run.path / "config.json").read_text(encoding="utf-8"))

@@ -135,7 +135,7 @@ def train(
     splits = dataclasses.replace(
         splits,
         also=read_also(also_validate or {}, skip_empty),
-        synthetic=read_synthetic(synthetic or []),
+        synthetic=read_synthetic(synthetic or [], skip_empty),
         teachers=[RunDirectory.open(path) for path in teachers],
     )
     warn_of_useless(splits)
@@ -169,6 +169,7 @@ def fit_run(
     trainer = Trainer(run, settings, dataset, validation, twin, model, also, say, fitting.devices.part[1] == 1)
     resumed = trainer.resume(fitted)
     reason = trainer.progress.finished(settings)
+    watchers = [TensorBoard(trainer)] if settings.tensorboard else []
     if reason is None:
         say(
             f"{'resuming after epoch ' + str(trainer.progress.epoch) if resumed else 'training'}: "
@@ -179,7 +180,6 @@ def fit_run(
         display = Display(dataset, settings.epochs, settings.monitor)
         if settings.loss_name != "training loss":
             say(f"loss: {settings.loss_name}; val ppl: of plain cross-entropy on validation text")
-        watchers = [TensorBoard(trainer)] if settings.tensorboard else []
         try:
             with fitting.devices.scope():
                 fitted.fit(
@@ -200,6 +200,8 @@ def fit_run(
             # An epoch that was cut short leaves an iterator that TensorFlow must not find at the interpreter's end.
             gc.collect()
         reason = trainer.progress.finished(settings)
+    for watcher in watchers:
+        watcher.close()
     best = trainer.progress.plateau
     score = f"{settings.monitor.replace('_', ' ')} {best.best:.2f}"
     write_reports(run, settings, trainer.progress)
