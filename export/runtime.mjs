@@ -234,7 +234,9 @@ export class Artefact {
   async file(name) {
     const entry = this.manifest.files[name];
     if (/^([/\\]|\w:)|\\|(^|\/)\.\.(\/|$)/.test(name)) {
-      throw new ArtefactError(`manifest.json names a file outside of the artefact: ${name}. Export again`);
+      throw new ArtefactError(
+        `The artefact names a file outside of itself. Expected: names below it. Received: '${name}'. Export again`,
+      );
     }
     const bytes = entry ? await this.read(name) : "";
     if (!entry || bytes.length !== entry.bytes || (await sha256(bytes)) !== entry.sha256) {
@@ -322,19 +324,8 @@ export class Artefact {
     const stranger = Object.keys(given).find((name) => !known.has(name) && given[name] !== undefined);
     if (stranger) throw new ArtefactError(`No knob ${stranger}. Expected: one of ${[...known].join(", ")}`);
     if (!rows.length) return [];
-    for (const row of rows) {
-      const outside = row.find((id) => !Number.isInteger(id) || id < 0 || id >= manifest.source_vocabulary);
-      if (!row.length || outside !== undefined) {
-        throw new ArtefactError(`Expected: ids from 0 to ${manifest.source_vocabulary - 1}. Received: ${outside}`);
-      }
-    }
-    const most = manifest.max_source_length;
-    const long = rows.find((row) => most !== null && row.length > most);
-    if (long) {
-      throw new ArtefactError(
-        `A row is too long for this model. Expected: at most ${most} tokens with EOS. Received: ${long.length}`,
-      );
-    }
+    this.#checkIds(rows, "row");
+    rows = this.#withoutPadding(rows);
     const knobs = this.knobs(given, rows);
     const length = Math.max(...rows.map((row) => row.length));
     const ids = Int32Array.from(rows.flatMap((row) => [...row, ...new Array(length - row.length).fill(special.pad)]));
@@ -353,6 +344,41 @@ export class Artefact {
     return onHost
       ? this.#onHost(rows, source, beams, knobs)
       : this.#inGraph(rows, source, knobs);
+  }
+
+  /** Throws unless every row is one that the model can read: a graph itself cannot. */
+  #checkIds(rows, what) {
+    const { source_vocabulary: vocabulary, max_source_length: most } = this.manifest;
+    rows.forEach((row, index) => {
+      const outside = row.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabulary);
+      if (outside !== undefined) {
+        throw new ArtefactError(
+          `${what} ${index + 1}: an id is outside the vocabulary. Expected: 0 to ${vocabulary - 1}. Received: ${outside}`,
+        );
+      }
+      if (most !== null && row.length > most) {
+        throw new ArtefactError(
+          `${what} ${index + 1} is too long for this model. Expected: at most ${most} tokens with EOS. ` +
+            `Received: ${row.length}. Split the sentence`,
+        );
+      }
+    });
+  }
+
+  /** The rows without the padding behind them. Throws unless each ends with EOS, and padding stands behind it alone. */
+  #withoutPadding(rows) {
+    const { pad, eos } = this.manifest.special_ids;
+    return rows.map((row, index) => {
+      const length = row.findLastIndex((id) => id !== pad) + 1;
+      const real = row.slice(0, length);
+      if (real.at(-1) !== eos || real.includes(pad)) {
+        throw new ArtefactError(
+          `row ${index + 1} is no source. Expected: ids, EOS (${eos}), then padding (${pad}) alone. ` +
+            `Received: [${row.join(", ")}]`,
+        );
+      }
+      return real;
+    });
   }
 
   async #inGraph(rows, source, knobs) {
@@ -438,19 +464,38 @@ export class Artefact {
     return new this.ort.Tensor(tensor.type, data, [chosen.length, ...tensor.dims.slice(1)]);
   }
 
+  /** Checked source ids of each sentence, with EOS. Throws for what is no text, empty, or longer than in training. */
+  encode(sentences) {
+    if (!this.source || !this.target) {
+      throw new ArtefactError(`No tokenizers that read text here${this.noText}. Use search with rows of ids`);
+    }
+    const most = this.manifest.trained_source_length ?? Infinity;
+    const rows = sentences.map((text, index) => {
+      const line = `line ${index + 1}`;
+      if (/\p{Surrogate}/u.test(text)) {
+        throw new ArtefactError(`${line} holds a lone surrogate, which is no text. Expected: Unicode text`);
+      }
+      const ids = this.source.encode(text);
+      if (!ids.length || !text.trim()) {
+        throw new ArtefactError(`${line} is empty. Expected: a sentence. Remove the line`);
+      }
+      if (ids.length > most) {
+        throw new ArtefactError(
+          `${line}: ${ids.length} tokens. Expected: at most ${most}, the limit of training. Split the sentence`,
+        );
+      }
+      return [...ids, this.manifest.special_ids.eos];
+    });
+    this.#checkIds(rows, "line");
+    return rows;
+  }
+
   /**
    * The hypotheses of each sentence, best first, as `{text, ids, tokens, sourceTokens, score, logProb, finished,
    * alignment}`. Options: those of `search`, but `prefix` is a text for all sentences, and `banned` a list of tokens.
    */
   async translate(sentences, { prefix = "", banned = [], ...options } = {}) {
-    if (!this.source || !this.target) {
-      throw new ArtefactError(`No tokenizers that read text here${this.noText}. Use search with rows of ids`);
-    }
-    const rows = sentences.map((text, number) => {
-      const ids = this.source.encode(text);
-      if (!ids.length) throw new ArtefactError(`line ${number + 1} is empty. Expected: a sentence`);
-      return [...ids, this.manifest.special_ids.eos];
-    });
+    const rows = this.encode(sentences);
     const written = (text) => {
       const ids = this.target.encode(text);
       if (ids.includes(this.target.unknown)) throw new ArtefactError(`${text} holds what the model cannot write`);
@@ -495,8 +540,7 @@ async function main([folder = ".", options = "{}"]) {
   const artefact = await Artefact.open(folder, ort);
   const content = (await text(process.stdin)).replace(/\n$/, "");
   const sentences = content ? content.split("\n").map((line) => line.replace(/\r$/, "")) : [];
-  const empty = sentences.findIndex((line) => !line);
-  if (empty >= 0) throw new ArtefactError(`line ${empty + 1} is empty. Expected: a sentence. Remove the line`);
+  artefact.encode(sentences); // a bad line ends the command before the first result
   for (const sentence of sentences) {
     const [hypotheses] = await artefact.translate([sentence], settings);
     const plain = hypotheses.map((one) => ({ ...one, alignment: one.alignment.map((weights) => Array.from(weights)) }));

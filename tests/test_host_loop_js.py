@@ -60,7 +60,13 @@ console.log(JSON.stringify(found.map((hypotheses) => hypotheses.filter((one) => 
 """
 
 
-def search(tables: Tables, manifest: dict[str, Any], options: dict[str, Any], folder: pathlib.Path) -> Any:
+def run(
+    tables: Tables,
+    manifest: dict[str, Any],
+    options: dict[str, Any],
+    folder: pathlib.Path,
+    rows: list[list[int]] = ROWS,
+) -> Any:
     driver = folder / "driver.mjs"
     driver.write_text(DRIVER % pathlib.Path(runtime.__file__).with_name("runtime.mjs").as_uri(), encoding="utf-8")
     del manifest["knobs"]["repetition_penalty"]
@@ -73,11 +79,15 @@ def search(tables: Tables, manifest: dict[str, Any], options: dict[str, Any], fo
     log_probs = [
         [None if null else x for x, null in zip(*both, strict=True)] for both in zip(finite, nulls, strict=True)
     ]
-    given = {"manifest": manifest, "codes": host_tables.CODES, "logProbs": log_probs, "rows": ROWS}
+    given = {"manifest": manifest, "codes": host_tables.CODES, "logProbs": log_probs, "rows": rows}
     given |= {"weights": tables.weights.tolist(), "options": {"hostLoop": True, **options}}
-    done = subprocess.run(
+    return subprocess.run(
         [str(NODE), str(driver)], input=json.dumps(given), capture_output=True, text=True, check=False
     )
+
+
+def search(tables: Tables, manifest: dict[str, Any], options: dict[str, Any], folder: pathlib.Path, **more: Any) -> Any:
+    done = run(tables, manifest, options, folder, **more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -120,3 +130,52 @@ def test_limits_are_those_of_each_row_alone(
     found = search(Tables.random(3, eos=-np.inf), manifest, {}, tmp_path)
     assert [[len(one["ids"]) for one in hypotheses] for hypotheses in found] == [[limit] * 2 for limit in limits]
     assert not any(PAD in one["ids"] or one["finished"] for hypotheses in found for one in hypotheses)
+
+
+@pytest.mark.parametrize("beams", [3, 700])
+def test_what_ended_comes_first(beams: int, tmp_path: pathlib.Path) -> None:
+    manifest = host_tables.manifest(beams, LENGTH)
+    manifest["search"]["finished_first"] = True
+    tables = Tables.random(5)
+    found = search(tables, manifest, {"beamSize": beams}, tmp_path)
+    moved = 0
+    for ids, hypotheses in zip(ROWS, found, strict=True):
+        wanted = [list(one[1]) for one in host_tables.beam(tables, np.array(ids), beams, LENGTH, Search(), Rules())]
+        ended = sorted(wanted, key=lambda words: words[-1] != host_tables.EOS)
+        assert [one["ids"] for one in hypotheses] == ended
+        moved += ended != wanted
+    assert moved > 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([4, 5], "row 2 is no source. Expected: ids, EOS (2), then padding (0) alone. Received: [4, 5]"),
+        ([], "row 2 is no source"),
+        ([0, 0], "row 2 is no source"),
+        ([0, 4, 2], "row 2 is no source"),
+        ([4, 2, 0, 5], "row 2 is no source"),
+        ([4, 7, 2], "row 2: an id is outside the vocabulary. Expected: 0 to 6. Received: 7"),
+        ([4, 1.5, 2], "row 2: an id is outside the vocabulary. Expected: 0 to 6. Received: 1.5"),
+        (
+            [4, 5, 5, 6, 6, 2],
+            "row 2 is too long for this model. Expected: at most 5 tokens with EOS. Received: 6. Split the sentence",
+        ),
+    ],
+)
+def test_sources_that_are_none(row: list[int], message: str, tmp_path: pathlib.Path) -> None:
+    """The messages are those of the Python runtime, which `test_runtime.py` holds."""
+    manifest = host_tables.manifest(2, LENGTH, max_source_length=5)
+    done = run(Tables.random(5), manifest, {}, tmp_path, [[5, 2], row])
+    assert done.returncode == 1
+    assert f"ArtefactError: {message}" in done.stderr
+
+
+def test_padding_behind_a_source_changes_nothing(tmp_path: pathlib.Path) -> None:
+    """Neither what is found nor how long it may be."""
+    limits = {"max_length_factor": 1.0, "max_length_offset": 0}
+    found = [
+        search(Tables.random(3), host_tables.manifest(2, 7, **limits), {}, tmp_path, rows=rows)
+        for rows in (ROWS, [[*row, *[PAD] * count] for count, row in enumerate(ROWS)])
+    ]
+    assert found[0] == found[1]

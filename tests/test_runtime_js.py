@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from keras_attention.export import export, runtime
+from keras_attention.export.artefact import write_manifest
 from keras_attention.text import train_tokenizer
+from keras_attention.types import EOS_ID
 from tests.export_models import LINES, cheap, tiny_model
 
 __all__ = ["cheap"]
@@ -295,6 +297,83 @@ def test_int8_files_are_searched_on_the_host(folder: pathlib.Path, cheap: None) 
     lines = [json.loads(line) for line in finished.stdout.splitlines()]
     python = runtime.Artefact(output).translate(LINES, n_best=3, batch_size=1)
     assert [[one["ids"] for one in line] for line in lines] == [[one.ids for one in found] for found in python]
+
+
+def changed(folder: pathlib.Path, name: str, **fields: Any) -> pathlib.Path:
+    """A copy of an artefact with other fields in its manifest, of which the checksum is right."""
+    copy = pathlib.Path(shutil.copytree(folder, folder.parent / name))
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    write_manifest({**manifest, **fields}, copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "message"),
+    [
+        (
+            {"trained_source_length": 5},
+            "a dog\na dogs",
+            "line 2: 6 tokens. Expected: at most 5, the limit of training. Split the sentence",
+        ),
+        (
+            {"max_source_length": 6},
+            "a dog\na dogs",
+            "line 2 is too long for this model. Expected: at most 6 tokens with EOS. Received: 7. Split the sentence",
+        ),
+        ({}, "a dog\n  ", "line 2 is empty. Expected: a sentence. Remove the line"),
+    ],
+)
+def test_lines_that_the_model_cannot_read(
+    folder: pathlib.Path, fields: dict[str, Any], text: str, message: str
+) -> None:
+    """Before the first result, in the words of the Python runtime."""
+    copy = changed(folder, f"lines-{len(list(folder.parent.iterdir()))}", **fields)
+    failed = node(copy, {}, text)
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", f"error: {message}\n")
+    assert node(copy, {}, text.splitlines()[0]).returncode == 0
+    with pytest.raises(runtime.ArtefactError) as caught:
+        runtime.Artefact(copy).encode(text.splitlines())
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "onnx/../../outside", "C:\\outside", "a\\b", "C:outside"])
+def test_files_outside_are_never_opened(folder: pathlib.Path, name: str) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    shutil.copy(folder / manifest["formats"]["onnx"]["files"]["translate"], folder.parent / "outside")
+    name = name.replace("/outside", f"{folder.parent}/outside") if name.startswith("/") else name
+    manifest["files"][name] = manifest["files"][manifest["formats"]["onnx"]["files"]["translate"]]
+    manifest["formats"]["onnx"]["files"]["translate"] = name
+    copy = changed(folder, f"outside-{len(list(folder.parent.iterdir()))}", **manifest)
+    message = "names a file outside of itself. Expected: names below it. Received: "
+    failed = node(copy, {}, "a dog")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert f"{message}'{name}'. Export again" in failed.stderr
+    with pytest.raises(runtime.ArtefactError, match=message):
+        list(runtime.Artefact(copy).translate(["a dog"]))
+
+
+def test_what_ended_comes_first_on_both_routes(folder: pathlib.Path, cheap: None) -> None:
+    """The graph, both host loops: the same order, in which a better one that was cut comes later."""
+    tokenizers = train_tokenizer("char", LINES), train_tokenizer("word", LINES)
+    sizes = [tokenizer.vocabulary_size for tokenizer in tokenizers]
+    model = tiny_model(seed=5, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
+    text: dict[str, Any] = {"samples": LINES, "tokenizers": tokenizers}
+    output = folder.parent / "finished-first"
+    bias = model.get_layer("output").bias
+    bias.assign(np.where(np.arange(sizes[1]) == EOS_ID, bias.numpy() + 1.0, bias.numpy()))
+    text |= {"beam_size": 12, "max_length": 3, "length_penalty": 2.0, "finished_first": True}
+    export(model, output, "onnx", **text)
+    python = [runtime.Artefact(output).translate(LINES, n_best=12, host_loop=loop) for loop in (False, True)]
+    routes = [[[(one.ids, one.finished) for one in found] for found in all_found] for all_found in python]
+    for loop in (False, True):
+        finished = node(output, {"hostLoop": loop}, "\n".join(LINES))
+        assert finished.returncode == 0, finished.stderr
+        lines = [json.loads(line) for line in finished.stdout.splitlines()]
+        routes.append([[(one["ids"], one["finished"]) for one in line] for line in lines])
+        assert any(
+            [one["score"] for one in line] != sorted((one["score"] for one in line), reverse=True) for line in lines
+        )
+    assert routes == [routes[0]] * 4
 
 
 def test_a_damaged_file_is_refused(folder: pathlib.Path) -> None:
