@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import pathlib
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -431,6 +432,59 @@ def test_invented_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
     for name in ("--order", "--support", "--count"):
         with pytest.raises(SystemExit, match=f"error: {name[2:]} is out of range"):
             script.main([*arguments, name, "0", "--output", str(tmp_path / "none")])
+
+
+def test_little_text_is_a_pure_function_of_the_seed(scripts: None, tmp_path: pathlib.Path) -> None:
+    script = load("small_text")
+    one, same, other = (script.Language(seed) for seed in (0, 0, 1))
+    sentences = [[language.sentence(random.Random(7)) for _ in range(20)] for language in (one, same, other)]
+    assert sentences[0] == sentences[1]
+    assert sentences[0] != sentences[2]
+    words = [word for kind in (one.nouns, one.verbs, one.adjectives, one.adverbs) for word in kind]
+    for side in zip(*words, strict=True):
+        assert len(set(side)) == len(side) == script.NOUNS + script.VERBS + script.ADJECTIVES + script.ADVERBS
+    files = [script.write_text(tmp_path / name, 40) for name in ("one", "two")]
+    train, test = ([line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()] for path in files[0])
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    assert (len(train), len(test)) == (40, script.TEST_SENTENCES)
+    assert not {source for source, _ in train} & {source for source, _ in test}
+    meanings = dict(words)
+    for source, target in (*train, *test):  # the words of the target are those of the source, and their endings
+        assert len(source.split()) == len(target.split()) + 2  # articles
+        known = [meanings.get(word, meanings.get(word.removesuffix("s"))) for word in source.split() if word != "ta"]
+        assert all(any(word.startswith(start) for word in target.split()) for start in known)
+
+
+def test_scores_on_little_text_are_a_table(
+    scripts: None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was trained before is not trained again, and the row is of it."""
+    script = load("small_text")
+    monkeypatch.setattr(script, "command", None)  # calling it would raise
+    for kind, bleu, epochs in (("averaged", 12.5, 7), ("plain", 13.25, 9)):
+        run = tmp_path / f"1200-{kind}-1"
+        run.mkdir()
+        row = {
+            "pairs": 1200,
+            "seed": 1,
+            "averaging": kind == "averaged",
+            "bleu": bleu,
+            "epochs": epochs,
+            "minutes": 0.5,
+        }
+        (run / "score.json").write_text(json.dumps(row), encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- small text -->\n<!-- end of small text -->\n", encoding="utf-8")
+    arguments = ["--runs", str(tmp_path), "--pairs", "1200", "--seeds", "1", "--into", str(page)]
+    script.main([*arguments, "--output", str(tmp_path / "table")])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == "| 1,200 | 1 | 12.50 | 13.25 | -0.75 | 7 | 0.5 |"
+    assert line in page.read_text(encoding="utf-8")
+    with (tmp_path / "table.csv").open(encoding="utf-8") as file:
+        assert [(row["averaging"], row["bleu"]) for row in csv.DictReader(file)] == [
+            ("True", "12.5"),
+            ("False", "13.25"),
+        ]
 
 
 @pytest.mark.slow

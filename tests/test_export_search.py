@@ -92,6 +92,27 @@ def test_the_manifest_says_what_is_fixed_and_what_is_an_input(folders: dict[str,
     assert manifests["agreement"]["search"]["method"] == "agreement"
 
 
+@pytest.mark.parametrize("backend", fast(BACKENDS))
+def test_what_ended_comes_first_on_both_routes(tmp_path: pathlib.Path, cheap: None, backend: str) -> None:
+    """The host loop orders hypotheses as the graph does, where a better one that was cut comes later."""
+    tokenizers = train_tokenizer("word", LINES), train_tokenizer("char", LINES)
+    source, target = (tokenizer.vocabulary_size for tokenizer in tokenizers)
+    model = tiny_model(seed=7, source_vocabulary=source, target_vocabulary=target)
+    bias = model.get_layer("output").bias
+    bias.assign(np.where(np.arange(target) == EOS_ID, bias.numpy() + 1.5, bias.numpy()))
+    text: dict[str, Any] = {"samples": LINES, "tokenizers": tokenizers, "finished_first": True, "length_penalty": 2.0}
+    formats = {"litert": "tflite", "onnx": "onnx"}[backend]
+    export(model, tmp_path / "artefact", [formats], beam_size=12, max_length=3, **text)
+    artefact = runtime.Artefact(tmp_path / "artefact", backend)
+    source_ids = artefact.pad(artefact.encode(LINES))
+    graph, host = (artefact.search(source_ids, host_loop=loop) for loop in (False, True))
+    for name in ("ids", "lengths", "finished"):
+        np.testing.assert_array_equal(graph[name], host[name], err_msg=name)
+    np.testing.assert_allclose(graph["scores"], host["scores"], atol=1e-5)  # float32 in another order
+    assert (np.diff(graph["finished"].astype(int), axis=1) <= 0).all()
+    assert (np.diff(graph["scores"], axis=1) > 0).any(axis=1).sum() > 1  # it matters in some rows
+
+
 def texts(found: Any) -> list[list[str]]:
     return [[one.text for one in hypotheses] for hypotheses in found]
 

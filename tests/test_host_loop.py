@@ -34,11 +34,14 @@ SEARCHES: dict[str, tuple[Search, dict[str, Any], tuple[tuple[int, ...], ...]]] 
 }
 
 
-def search(name: str, beams: int, source: np.ndarray = SOURCE, tables: Tables | None = None) -> dict[str, Any]:
-    """Result of the host loop."""
+def search(
+    name: str, beams: int, source: np.ndarray = SOURCE, tables: Tables | None = None, **more: Any
+) -> dict[str, Any]:
+    """Result of the host loop; `more` is fixed at export too."""
     how, rules, prefixes = SEARCHES[name]
     manifest = host_tables.manifest(beams, LENGTH)
     manifest["search"] |= {"length_penalty_kind": how.kind, "no_repeat_ngram": rules.get("no_repeat_ngram", 0)}
+    manifest["search"] |= more
     allowed = rules.get("allowed", range(host_tables.VOCABULARY))
     prefix = np.full((len(source), 2), PAD, np.int32)
     for line, ids in zip(prefix, prefixes, strict=True):
@@ -77,6 +80,20 @@ def test_what_is_found_is_what_its_words_cost(name: str, beams: int) -> None:
         # float32 sums of four log-probabilities and of five logarithms, beside float64.
         np.testing.assert_allclose(received, value, rtol=1e-5, atol=1e-5, err_msg=output)
     assert (found["lengths"] > 0).sum(axis=1).min() > min(beams, 9) // 2
+
+
+@pytest.mark.parametrize("beams", [19, 700])
+@pytest.mark.parametrize("name", ["plain", "covered", "no bigram twice"])
+def test_what_ended_comes_first(name: str, beams: int) -> None:
+    """The hypotheses are those of the same search, each with its own scores and weights, in another order."""
+    whole = expected(name, beams)
+    order = np.argsort(~whole["finished"], axis=1, kind="stable")
+    assert (order != np.arange(beams)).any(axis=1).sum() > 1  # it matters in most rows
+    found = search(name, beams, finished_first=True)
+    for output, value in whole.items():
+        value = value[np.arange(len(order))[:, None], order]
+        # float32 sums of four log-probabilities and of five logarithms, beside float64.
+        np.testing.assert_allclose(found[output], value, rtol=1e-5, atol=1e-5, err_msg=output)
 
 
 def test_of_equal_scores_the_lower_word_comes_first() -> None:
