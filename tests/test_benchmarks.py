@@ -447,12 +447,23 @@ def test_little_text_is_a_pure_function_of_the_seed(scripts: None, tmp_path: pat
     train, test = ([line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()] for path in files[0])
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
     assert (len(train), len(test)) == (40, script.TEST_SENTENCES)
-    assert not {source for source, _ in train} & {source for source, _ in test}
     meanings = dict(words)
     for source, target in (*train, *test):  # the words of the target are those of the source, and their endings
         assert len(source.split()) == len(target.split()) + 2  # articles
         known = [meanings.get(word, meanings.get(word.removesuffix("s"))) for word in source.split() if word != "ta"]
         assert all(any(word.startswith(start) for word in target.split()) for start in known)
+
+
+def test_sentences_of_the_test_are_new(scripts: None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a language of so few words that many sentences come again."""
+    script = load("small_text")
+    sizes = {"NOUNS": 2, "VERBS": 1, "ADJECTIVES": 1, "ADVERBS": 1, "TEST_SENTENCES": 31}
+    for name, value in sizes.items():
+        monkeypatch.setattr(script, name, value)
+    train, test = (path.read_text(encoding="utf-8").splitlines() for path in script.write_text(tmp_path, 40))
+    assert len({*train}) < len(train) == 40
+    assert len(test) == 31
+    assert not {*train} & {*test}
 
 
 def test_scores_on_little_text_are_a_table(
