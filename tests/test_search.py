@@ -96,6 +96,16 @@ def test_a_beta_that_is_a_tensor_of_zero_changes_nothing():
         np.testing.assert_array_equal(tensor[name], number[name], err_msg=name)
 
 
+@pytest.mark.parametrize("search", [greedy_search, beam_search])
+def test_a_coverage_penalty_needs_a_mask(search):
+    """Without one, padding would count as words left untranslated."""
+    tables = random_tables(5)
+    for beta, told in ((0.5, "0.5"), (ops.convert_to_tensor(0.0), ".*0")):
+        with pytest.raises(ValueError, match=rf"Expected: source_mask, bool .*Received: coverage_penalty={told}"):
+            search(table_step, *start(tables), max_length=STEPS, coverage_penalty=beta)
+    assert search(table_step, *start(tables), max_length=STEPS, coverage_penalty=0)["ids"].shape[0] == 1
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 1.0]))
 def test_a_beam_of_one_is_greedy(seed, alpha):

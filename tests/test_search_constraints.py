@@ -14,6 +14,7 @@ from tests.search_reference import Rules, exhaustive_search
 from tests.search_tables import (
     EOS,
     PAD,
+    POSITIONS,
     STEPS,
     VOCABULARY,
     WORDS,
@@ -101,7 +102,8 @@ def test_a_wide_beam_is_exhaustive_whatever_is_asked(seed, rules, alpha, kind, b
         length_penalty_kind=kind,
     )
     penalties = {"length_penalty": ops.convert_to_tensor(alpha), "coverage_penalty": ops.convert_to_tensor(beta)}
-    result = numpy(run(state, memory, **penalties, **as_tensors(rules)))
+    mask = ops.convert_to_tensor(np.ones((1, POSITIONS), bool))
+    result = numpy(run(state, memory, source_mask=mask, **penalties, **as_tensors(rules)))
     width = len(expected)
     np.testing.assert_allclose(result["scores"][0, :width], [entry[0] for entry in expected], **FLOAT32)
     assert np.isneginf(result["scores"][0, width:]).all()

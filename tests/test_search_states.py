@@ -275,12 +275,13 @@ def test_each_member_of_an_ensemble_follows_its_own_state(combination) -> None:
 
 
 UNIFORMS = np.array([[[0.0, 0.9, 0.2, 0.7, 0.4, 0.0, 0.6], [0.99, 0.0, 0.5, 0.3, 0.1, 0.8, 0.0]]] * 2, "float32")
+COVERED = np.arange(PLACES) < np.array([[PLACES], [PLACES - 2]])
 SEARCHES = {
     "greedy": (greedy_search, {}),
     "beam": (beam_search, {"beam_size": 3}),
     "beam-of-one": (beam_search, {"beam_size": 1}),
     "groups": (beam_search, {"beam_size": 4, "groups": 2}),
-    "coverage": (beam_search, {"beam_size": 3, "coverage_penalty": 0.4}),
+    "coverage": (beam_search, {"beam_size": 3, "coverage_penalty": 0.4, "source_mask": COVERED}),
     "best": (beam_search, {"beam_size": 3, "stop": "best"}),
     "phrases": (beam_search, {"beam_size": 3}),
     "sampling": (sample_search, {"num_samples": 2}),

@@ -11,10 +11,10 @@ from keras_attention.search.common import (
     Step,
     batch_size_of,
     check_capacity,
+    coverage_mask,
     coverage_penalty_term,
     float32_step,
     length_penalty_factor,
-    penalises_coverage,
     row_limits,
     sort_hypotheses,
     source_length_of,
@@ -75,7 +75,7 @@ def beam_search(
         length_penalty: alpha, a number or a scalar tensor; 0 ranks by plain log-probability.
         length_penalty_kind: `"gnmt"` as above, or `"average"` for `length ** alpha`.
         coverage_penalty: GNMT beta, a number or a scalar tensor, at least 0: against sources left untranslated.
-        source_mask: bool `(B, S)`, true at the source positions that should be covered; all if `None`.
+        source_mask: bool `(B, S)`, true at the source positions that should be covered. A coverage penalty needs it.
         constraints: what hypotheses may not hold, or must; see `Constraints`.
         groups: number of groups, a divisor of K.
         diversity: strength of the groups' dissimilarity, a number or a scalar tensor.
@@ -90,13 +90,14 @@ def beam_search(
         A `SearchResult`.
 
     Raises:
-        ValueError: for a beam below 1, buffers without a length, groups that do not divide the beam, and what
-            `Constraints.check` finds.
+        ValueError: for a beam below 1, buffers without a length, groups that do not divide the beam, a coverage
+            penalty without `source_mask`, and what `Constraints.check` finds.
     """
     constraints = constraints or Constraints()
     length = check_capacity(capacity, max_length)
     _check(beam_size, groups, stop)
     constraints.check(max_length, length, None, eos_id, pad_id)
+    wanted = coverage_mask(coverage_penalty, source_mask)
     batch = batch_size_of((state, memory)) if batch_size is None else batch_size
     limits = row_limits(max_length, batch, length)
     step = float32_step(step)
@@ -106,8 +107,7 @@ def beam_search(
         source_length = source_length_of(step, rows, bos_id, state, memory)
     alignments = ops.zeros((length, rows, source_length), dtype="float32")
     # The attention that each source position got so far; nothing at all where it is not asked for.
-    coverage = [ops.zeros((rows, source_length), dtype="float32")] if penalises_coverage(coverage_penalty) else []
-    wanted = None if source_mask is None else ops.expand_dims(ops.convert_to_tensor(source_mask), 1)
+    coverage = [] if wanted is None else [ops.zeros((rows, source_length), dtype="float32")]
     phrases = constraints.required(pad_id)
 
     def normaliser(words: Tensor) -> Tensor:

@@ -77,20 +77,34 @@ def penalises_coverage(beta: Tensor | float) -> bool:
     return not (isinstance(beta, int | float) and beta == 0)
 
 
-def coverage_penalty_term(coverage: Tensor, source_mask: Tensor | None, beta: Tensor | float) -> Tensor:
+def coverage_mask(beta: Tensor | float, source_mask: Tensor | None) -> Tensor | None:
+    """The positions that a coverage penalty counts, for all hypotheses of a row: `(B, 1, S)`; `None` for no penalty.
+
+    Raises:
+        ValueError: for a penalty without a mask, which would count padding.
+    """
+    if not penalises_coverage(beta):
+        return None
+    if source_mask is None:
+        raise ValueError(
+            "A coverage penalty without a mask would take padding for words left untranslated. Expected: source_mask, "
+            f"bool (B, S), true at the words of the source. Received: coverage_penalty={beta}, source_mask=None"
+        )
+    return ops.expand_dims(ops.convert_to_tensor(source_mask), 1)
+
+
+def coverage_penalty_term(coverage: Tensor, source_mask: Tensor, beta: Tensor | float) -> Tensor:
     """`beta * sum_s log(min(coverage_s, 1))` over real positions s (Wu et al. 2016, arXiv 1609.08144, equation 14).
 
     Args:
         coverage: float32 `(..., S)`: the attention that each position got from all words so far.
-        source_mask: bool, true at real positions, of a shape that broadcasts; `None` stands for all.
+        source_mask: bool, true at real positions, of a shape that broadcasts.
         beta: a number or a scalar tensor.
 
     Returns:
         float32 `(...)`, at most 0. A position without any attention counts as one with 1e-6 of it.
     """
-    logs = ops.log(ops.clip(coverage, 1e-6, 1.0))
-    if source_mask is not None:
-        logs = logs * ops.cast(source_mask, "float32")
+    logs = ops.log(ops.clip(coverage, 1e-6, 1.0)) * ops.cast(source_mask, "float32")
     return ops.cast(beta, "float32") * ops.sum(logs, axis=-1)
 
 

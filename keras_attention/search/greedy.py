@@ -8,9 +8,9 @@ from keras_attention.search.common import (
     NEVER,
     SearchResult,
     Step,
+    coverage_mask,
     coverage_penalty_term,
     length_penalty_factor,
-    penalises_coverage,
     top_k,
 )
 from keras_attention.search.constraints import Constraints
@@ -51,7 +51,7 @@ def greedy_search(
         length_penalty: alpha of the returned scores.
         length_penalty_kind: `"gnmt"` or `"average"`, see `length_penalty_factor`.
         coverage_penalty: GNMT beta of the returned scores.
-        source_mask: bool `(B, S)`, true at the source positions that should be covered; all if `None`.
+        source_mask: bool `(B, S)`, true at the source positions that should be covered. A coverage penalty needs it.
         constraints: what hypotheses may not hold, or must; all but phrases, which beam search knows.
         bos_id, eos_id, pad_id: ids of the special words.
 
@@ -59,8 +59,10 @@ def greedy_search(
         A `SearchResult` with K = 1.
 
     Raises:
-        ValueError: for buffers without a length, phrases, and what `Constraints.check` finds.
+        ValueError: for buffers without a length, phrases, a coverage penalty without `source_mask`, and what
+            `Constraints.check` finds.
     """
+    wanted = coverage_mask(coverage_penalty, source_mask)
 
     def likeliest(log_probs: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         # The best two of the best three, one of which may be padding.
@@ -85,8 +87,7 @@ def greedy_search(
         eos_id=eos_id,
         pad_id=pad_id,
     )
-    if penalises_coverage(coverage_penalty):
-        mask = None if source_mask is None else ops.expand_dims(ops.convert_to_tensor(source_mask), 1)
+    if wanted is not None:
         coverage = ops.sum(result["alignments"], axis=2)
-        result["scores"] = result["scores"] + coverage_penalty_term(coverage, mask, coverage_penalty)
+        result["scores"] = result["scores"] + coverage_penalty_term(coverage, wanted, coverage_penalty)
     return result
