@@ -14,12 +14,13 @@ from keras_attention.encoder import Encoder
 from keras_attention.masking import real_positions
 from keras_attention.searching import Searching
 from keras_attention.self_attention import AttentionDecoder, AttentionEncoder
+from keras_attention.seq2seq_model import Seq2SeqModel
 from keras_attention.shortlist import Among, VocabularyShortlist, among, masked_log_softmax
 from keras_attention.types import Tensor, TensorDict
 
 
-def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
-    """The encoder-decoder of a config, as an ordinary functional Keras model.
+def build_seq2seq(config: Seq2SeqConfig) -> Seq2SeqModel:
+    """The encoder-decoder of a config, as a functional Keras model that checks what it is fitted on.
 
     Inputs: a dict of `source`, int32 `(B, S)`, words and EOS, and `target`, int32 `(B, T)`, BOS and words, both padded
     on the right with 0. Output: float32 logits `(B, T, target_vocabulary)`. Labels are the words and EOS.
@@ -68,7 +69,7 @@ def build_seq2seq(config: Seq2SeqConfig) -> keras.Model:
         vocabularies = config.source_vocabulary, config.target_vocabulary
         candidates = VocabularyShortlist(*vocabularies, config.shortlist, name="shortlist")(source)
         logits = masked_log_softmax(logits, ops.expand_dims(candidates, 1))
-    return keras.Model({"source": source, "target": target}, logits, name="seq2seq")
+    return Seq2SeqModel({"source": source, "target": target}, logits, name="seq2seq")
 
 
 def _embedding(config: Seq2SeqConfig, vocabulary: int, name: str, tied: bool = False) -> keras.Layer:
