@@ -20,7 +20,7 @@ BACKENDS := tensorflow jax torch
 
 help:
 	@echo "make demo     train a small translator of dates, evaluate, export to three formats, verify, draw its attention"
-	@echo "make test     run the tests that a change is likely to break (TESTS=\"tests/test_search.py\" selects)"
+	@echo "make test     run the tests that a change is likely to break (TESTS=\"tests/search/test_search.py\" selects)"
 	@echo "make test-all run all tests"
 	@echo "make test-slow       run what make test leaves out (SHARE=0/4: one of four shares)"
 	@echo "make test-backends   run the library's tests on TensorFlow, JAX and PyTorch (BACKENDS=\"jax torch\" selects)"

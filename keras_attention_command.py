@@ -1,7 +1,7 @@
 """Entry point of the command `keras-attention`.
 
 `import keras_attention` loads Keras and a backend, which takes seconds. Help, versions and mistakes need neither, so
-this module makes the package known without running it. `keras_attention.process` runs it when a command begins.
+this module makes the package known without running it. `keras_attention.cli.process` runs it when a command begins.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ def main() -> None:
         signal.signal(number, leave)
     make_known()
     try:
-        from keras_attention import process
+        from keras_attention.cli import process
     except ModuleNotFoundError as error:
         sys.exit(f"error: the command line needs {error.name}. Install it: pip install 'keras-luong[train]'")
     process.run()

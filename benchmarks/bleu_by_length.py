@@ -107,7 +107,7 @@ def draw(path: pathlib.Path, groups: Sequence[Group]) -> None:
 
 def translate_run(path: str, sources: Sequence[str], beam_size: int) -> list[str]:
     """The best translation of each source by a run."""
-    from keras_attention.translator import Translator
+    from keras_attention.translation.translator import Translator
 
     return [found[0].text for found in Translator.load(path).translate(list(sources), beam_size=beam_size)]
 

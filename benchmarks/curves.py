@@ -15,7 +15,7 @@ from tables import write_csv
 
 
 def main(arguments: list[str] | None = None) -> None:
-    from keras_attention.training.history import read_history
+    from keras_attention.training.loop.history import read_history
 
     parser = argparse.ArgumentParser(description="Learning curves of several runs.")
     parser.add_argument("runs", nargs="+", metavar="LABEL=RUN")

@@ -28,7 +28,7 @@ NPU = "int8 for an NPU"
 def export_all(options: argparse.Namespace, work: pathlib.Path) -> dict[tuple[str, int], pathlib.Path]:
     """Artefacts by precision and beam; those of the wide beam are verified on all sentences."""
     from keras_attention.export import export
-    from keras_attention.export.commands import read_pairs, read_sentences
+    from keras_attention.export.console import read_pairs, read_sentences
 
     ranges = None if options.calibration is None else read_sentences(options.calibration)
     sentences, references = read_pairs(options.sentences, options.references)
@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("int8 takes its ranges from text: expected --calibration, or --precisions without int8")
     if "int8" in options.precisions and "npu" in options.contenders:
         options.precisions.append(NPU)
-    from keras_attention.export.commands import read_sentences
+    from keras_attention.export.console import read_sentences
 
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -26,7 +26,7 @@ def make_run(path: pathlib.Path, options: argparse.Namespace) -> str:
     """A run directory of an untrained model, as training would have written it."""
     from keras_attention import Seq2SeqConfig, build_seq2seq
     from keras_attention.run_directory import RunDirectory
-    from keras_attention.text import SPECIAL_TOKENS, WordTokenizer
+    from keras_attention.text.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
     path.mkdir()
     tokenizer = WordTokenizer([*SPECIAL_TOKENS, *(f"w{number}" for number in range(4, options.vocabulary))])

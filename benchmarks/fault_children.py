@@ -67,8 +67,8 @@ def import_everything() -> None:
     """Import the modules that each child needs, once; nothing of TensorFlow runs before the forks."""
     for name in (
         *("tensorflow", "keras", "sacrebleu", "sentencepiece", "matplotlib.pyplot", "rich.table", "rich.progress"),
-        *("onnxruntime", "ai_edge_litert.interpreter", "keras_attention.cli", "keras_attention.streams"),
-        *("keras_attention.training", "keras_attention.export.commands", "keras_attention.export.verification"),
+        *("onnxruntime", "ai_edge_litert.interpreter", "keras_attention.cli", "keras_attention.translation.stream"),
+        *("keras_attention.training", "keras_attention.export.console", "keras_attention.export.verifier"),
     ):
         __import__(name)
 
@@ -155,7 +155,7 @@ def _become(case: Case, folder: pathlib.Path) -> None:
 def _command(arguments: list[str]) -> None:
     sys.argv = arguments
     if arguments[0] == "keras-attention":
-        from keras_attention import cli
+        from keras_attention.cli import app as cli
 
         cli.main()
     else:

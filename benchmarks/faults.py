@@ -84,7 +84,7 @@ def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
     """Name and flag of each option that takes a number, for each command and the artefact's runtime."""
     import runpy
 
-    from keras_attention import cli
+    from keras_attention.cli import app as cli
 
     found = {}
     for info in cli.app.registered_commands:

@@ -33,10 +33,10 @@ def rise(options: argparse.Namespace) -> int:
     import keras
 
     from keras_attention import Seq2SeqConfig, build_seq2seq
-    from keras_attention.training.adam import Adam
-    from keras_attention.training.head import fuse_loss
-    from keras_attention.training.losses import TokenCrossEntropy
-    from keras_attention.training.processor import keep_freed_memory
+    from keras_attention.training.hardware.cpu import keep_freed_memory
+    from keras_attention.training.loop.adam import Adam
+    from keras_attention.training.losses.cross_entropy import TokenCrossEntropy
+    from keras_attention.training.losses.fused import fuse_loss
 
     words = options.vocabulary
     config = Seq2SeqConfig(words, words, embedding_size=256, encoder_units=256, decoder_units=512, attention="general")

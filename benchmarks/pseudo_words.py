@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.run_directory import write_text
-from keras_attention.training.data import read_tsv
+from keras_attention.training.data.pairs import read_tsv
 
 Counts = dict[str, collections.Counter[str]]
 START, END = "\t", "\n"

@@ -27,8 +27,8 @@ WORDS = 8000
 
 def generate(folder: pathlib.Path, pairs: int) -> None:
     """Shards as `train --shards` encodes them."""
-    from keras_attention.training.data import Encoded
-    from keras_attention.training.shards import Rows, write_shard
+    from keras_attention.training.data.pairs import Encoded
+    from keras_attention.training.data.shards import Rows, write_shard
 
     folder.mkdir(parents=True)
     for number in range(-(-pairs // PAIRS_OF_A_SHARD)):
@@ -46,9 +46,9 @@ def work(folder: str, steps: int) -> None:
     import keras
 
     from keras_attention import Seq2SeqConfig, build_seq2seq
-    from keras_attention.training.feeding import feed
-    from keras_attention.training.head import fuse_loss
-    from keras_attention.training.shards import ShardedDataset
+    from keras_attention.training.data.shards import ShardedDataset
+    from keras_attention.training.data.tf_feed import feed
+    from keras_attention.training.losses.fused import fuse_loss
 
     config = Seq2SeqConfig(WORDS, WORDS, embedding_size=64, encoder_units=64, decoder_units=128, attention="general")
     model = fuse_loss(build_seq2seq(config))

@@ -79,10 +79,10 @@ def draw_batch(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def make_ours(options: argparse.Namespace, feeding: bool, products: str) -> Callable[[int], None]:
     from keras_attention import Seq2SeqConfig, build_seq2seq
-    from keras_attention.training.adam import Adam
-    from keras_attention.training.fitting import set_products
-    from keras_attention.training.head import fuse_loss
-    from keras_attention.training.processor import keep_freed_memory
+    from keras_attention.training.hardware.cpu import keep_freed_memory
+    from keras_attention.training.loop.adam import Adam
+    from keras_attention.training.loop.assemble import set_products
+    from keras_attention.training.losses.fused import fuse_loss
 
     keep_freed_memory()  # as every training here does
     model = build_seq2seq(
@@ -126,7 +126,7 @@ def fit_steps(model: Any, inputs: dict[str, Any], labels: Any) -> Callable[[int]
     """`run(n)`: one epoch of `model.fit` with n batches, all alike, fed as training feeds its own."""
     import keras
 
-    from keras_attention.training.feeding import feed
+    from keras_attention.training.data.tf_feed import feed
 
     class Batches(keras.utils.PyDataset):
         def __init__(self, number: int) -> None:

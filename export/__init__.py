@@ -8,14 +8,14 @@ Nothing here is imported before it is used: TensorFlow is loaded by the first ca
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bench import benchmark
     from .exporter import export
+    from .report.benchmark import benchmark
     from .result import ExportResult
-    from .verification import verify
+    from .verifier import verify
 
 __all__ = ["ExportResult", "benchmark", "export", "verify"]
 
-_HOMES = {"ExportResult": "result", "benchmark": "bench", "export": "exporter", "verify": "verification"}
+_HOMES = {"ExportResult": "result", "benchmark": "report.benchmark", "export": "exporter", "verify": "verifier"}
 
 
 def __getattr__(name: str) -> Any:

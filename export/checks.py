@@ -8,12 +8,12 @@ import keras
 import numpy as np
 
 from keras_attention.errors import UserError
-from keras_attention.output_scores import TASK_METRIC
+from keras_attention.metrics.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
 
-from . import runtime
-from .quality import Task
-from .search_settings import SearchSettings
+from .graphs.knobs import SearchSettings
+from .parity.quality import Task
+from .runtime import runtime
 
 FORMATS = ("saved_model", "tflite", "onnx")
 HELD = {

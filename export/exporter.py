@@ -10,11 +10,10 @@ import keras
 
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
-from keras_attention.text import Tokenizer
-from keras_attention.translator import Translator
+from keras_attention.text.tokenizers import Tokenizer
+from keras_attention.translation.translator import Translator
 
-from . import artefact, bench, npu, reference, report
-from .calibration import split_samples
+from . import manifest as artefact
 from .checks import (
     TARGETS,
     check_backend,
@@ -26,15 +25,20 @@ from .checks import (
     check_references,
     check_task,
 )
-from .plain_paths import is_pattern
-from .planning import Members, plan_export
-from .quality import LOSS_LIMIT
+from .formats.calibration import split_samples
+from .formats.files import Progress, convert, convert_for_npu, convert_to_int8
+from .formats.plain_paths import is_pattern
+from .formats.text_inside import check_text
+from .formats.to_npu import convert as npu
+from .graphs.knobs import SearchSettings
+from .parity import cases as reference
+from .parity.quality import LOSS_LIMIT
+from .plan import Members, plan_export
+from .report import benchmark as bench
+from .report import report
 from .result import ExportResult, result
-from .search_settings import SearchSettings
 from .staging import check_output, publish, staging
-from .text_inside import check_text
-from .verification import REFERENCE_FILE, compare
-from .writing import Progress, convert, convert_for_npu, convert_to_int8
+from .verifier import REFERENCE_FILE, compare
 
 TIMING_SECONDS = 1.0
 """Spent on each of the two measurements of a format: enough for the report; `benchmark` takes longer."""

@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from .bench import Latency
 from .integrity import files_of
-from .parity import Parity
-from .report import Report
+from .parity.parity import Parity
+from .report.benchmark import Latency
+from .report.report import Report
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Iterator
 
 from keras_attention.errors import UserError
-from keras_attention.locking import hold
+from keras_attention.folder_lock import hold
 
 from .errors import disk_full, is_disk_full
-from .plain_paths import plain_path
+from .formats.plain_paths import plain_path
 
 LOCK = "lock"
 FORMER = "former"

@@ -3,19 +3,22 @@
 Importing this package registers its layers, so that plain `keras.models.load_model` reads models that use them.
 """
 
-from keras_attention.attention import BahdanauAttention, LuongAttention
-from keras_attention.attention_rnn import AttentionRNN
-from keras_attention.bridge import Bridge
-from keras_attention.cells import AttentionCell
-from keras_attention.config import Seq2SeqConfig
-from keras_attention.copying import CopiedWords, PointerGenerator
-from keras_attention.decoder import Decoder
-from keras_attention.encoder import Encoder
-from keras_attention.ensemble import Ensemble
+from keras_attention.attention.luong import BahdanauAttention, LuongAttention
+from keras_attention.attention.masking import length_mask, masked_softmax
+from keras_attention.attention.multi_head import MultiHeadLuongAttention
 from keras_attention.errors import UserError
-from keras_attention.masking import length_mask, masked_softmax
-from keras_attention.multi_head import MultiHeadLuongAttention
-from keras_attention.recurrent import RecurrentStack
+from keras_attention.models.bridge import Bridge
+from keras_attention.models.config import Seq2SeqConfig
+from keras_attention.models.decoder import Decoder
+from keras_attention.models.encoder import Encoder
+from keras_attention.models.encoder_decoder import EncoderDecoder, build_seq2seq
+from keras_attention.models.ensemble import Ensemble
+from keras_attention.models.pointer_generator import CopiedWords, PointerGenerator
+from keras_attention.models.shortlist import VocabularyShortlist
+from keras_attention.models.transformer import AttentionDecoder, AttentionEncoder
+from keras_attention.recurrent.attention_cell import AttentionCell
+from keras_attention.recurrent.attention_rnn import AttentionRNN
+from keras_attention.recurrent.stack import RecurrentStack
 from keras_attention.search import (
     Constraints,
     SearchResult,
@@ -27,9 +30,6 @@ from keras_attention.search import (
     greedy_search,
     sample_search,
 )
-from keras_attention.self_attention import AttentionDecoder, AttentionEncoder
-from keras_attention.seq2seq import EncoderDecoder, build_seq2seq
-from keras_attention.shortlist import VocabularyShortlist
 from keras_attention.tfa_weights import load_tfa_attention_layer, load_tfa_bahdanau, load_tfa_luong
 from keras_attention.version import VERSION
 

@@ -1,6 +1,6 @@
 """`python -m keras_attention`: the command line, without the quick start of `keras-attention`."""
 
-from keras_attention import process
+from keras_attention.cli import process
 
 if __name__ == "__main__":
     process.run()

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from keras_attention.errors import UserError
 from keras_attention.run_fingerprint import check, check_model, identify, read_stamp, seal, stamp
-from keras_attention.text import Tokenizer, load_tokenizer
+from keras_attention.text.tokenizers import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from keras_attention.config import Seq2SeqConfig
+    from keras_attention.models.config import Seq2SeqConfig
 
 FORMAT_VERSION = 1
 
@@ -195,7 +195,7 @@ class RunDirectory:
     @functools.cached_property
     def config(self) -> Seq2SeqConfig:
         """The model's configuration."""
-        from keras_attention.config import Seq2SeqConfig
+        from keras_attention.models.config import Seq2SeqConfig
 
         try:
             return Seq2SeqConfig.from_dict(self.metadata["model"])

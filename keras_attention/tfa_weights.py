@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_attention.attention import LuongAttention
-from keras_attention.cells import AttentionCell
+from keras_attention.attention.luong import LuongAttention
+from keras_attention.recurrent.attention_cell import AttentionCell
 
 
 def load_tfa_luong(

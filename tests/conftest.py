@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .toy_run import toy_folder, toy_run  # noqa: F401  fixtures of the tests of training
+from tests.support.toy_run import toy_folder, toy_run  # noqa: F401  fixtures of the tests of training
 
 EXPORT = "export traces and converts TensorFlow's graphs"
 SCRIPTS = "the scripts of benchmarks/ are made for TensorFlow"

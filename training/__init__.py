@@ -1,9 +1,9 @@
 """Training: data, recipes, losses, schedules, callbacks."""
 
-from .averaging import average
+from .average import average
 from .evaluate import evaluate
-from .fit import train
 from .shortlist import shortlist
-from .synthesis import synthesize
+from .synthesize import synthesize
+from .train import train
 
 __all__ = ["average", "evaluate", "shortlist", "synthesize", "train"]

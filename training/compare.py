@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from keras_attention.errors import UserError
-from keras_attention.output_scores import TASK_METRIC, edit_distance, reference_columns, score_outputs
+from keras_attention.metrics.output_scores import TASK_METRIC, edit_distance, reference_columns, score_outputs
 from keras_attention.run_directory import RunDirectory
-from keras_attention.translator import Translator
+from keras_attention.translation.translator import Translator
 
-from .data import Pairs
-from .display import count_bar
+from .data.pairs import Pairs
 from .evaluate import check_sources, filled, left_out, read_references
+from .progress_bar import count_bar
 
 SEED = 12345
 """Of the resampling, the one that sacrebleu has too."""
@@ -189,7 +189,7 @@ def _entry(score: float, interval: Any, p_value: Any) -> dict[str, float]:
 
 def compare_and_print(runs: Sequence[str | pathlib.Path], **options: Any) -> dict[str, Any]:
     """`compare` for people: a progress bar on a terminal, a table, sentences, and as the last line one JSON object."""
-    from keras_attention.tables import print_table
+    from keras_attention.cli.tables import print_table
 
     bar = count_bar("compare")
     with bar:

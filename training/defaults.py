@@ -16,9 +16,9 @@ from typing import Any
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
 
-from .checkpoints import find_checkpoints
-from .data import Pairs
-from .settings import Settings
+from .config import Settings
+from .data.pairs import Pairs
+from .loop.checkpoints import find_checkpoints
 
 LARGE_MODEL: dict[str, Any] = {"embedding_size": 128, "encoder_units": 128, "decoder_units": 256, "dropout": 0.3}
 """Small enough for a laptop's processor."""

@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_attention.copying import of_text
-from keras_attention.decoding import Agreement, why_empty
 from keras_attention.errors import UserError
-from keras_attention.lines import read_parallel_lines
-from keras_attention.output_scores import score_outputs
+from keras_attention.metrics.output_scores import score_outputs
+from keras_attention.models.pointer_generator import of_text
 from keras_attention.run_directory import RunDirectory, write_text
-from keras_attention.text import Tokenizer
-from keras_attention.translator import Translator
+from keras_attention.text.lines import read_parallel_lines
+from keras_attention.text.tokenizers import Tokenizer
+from keras_attention.translation.compiled import Agreement, why_empty
+from keras_attention.translation.translator import Translator
 
-from .data import Pairs, read_tsv
-from .display import count_bar
+from .data.pairs import Pairs, read_tsv
+from .progress_bar import count_bar
 
 LENGTH_EDGES = (1, 6, 11, 16, 21, 31)
 
@@ -206,7 +206,7 @@ def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
 
 def evaluate_and_print(run: str | pathlib.Path, **options: Any) -> dict[str, Any]:
     """`evaluate` for people: a progress bar on a terminal, a table, and as the last line one JSON object."""
-    from keras_attention.tables import print_table
+    from keras_attention.cli.tables import print_table
 
     bar = count_bar("evaluate")
     with bar:

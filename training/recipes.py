@@ -10,9 +10,10 @@ from typing import Any
 from keras_attention.errors import UserError, unknown_names
 from keras_attention.run_directory import RunDirectory
 
-from . import datasets, dates
-from .data import Pairs, read_parallel, read_tsv
-from .shards import Shards
+from .data import dates
+from .data import downloads as datasets
+from .data.pairs import Pairs, read_parallel, read_tsv
+from .data.shards import Shards
 
 
 @dataclasses.dataclass(frozen=True)

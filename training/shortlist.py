@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_attention.errors import UserError
+from keras_attention.models.encoder_decoder import build_seq2seq
 from keras_attention.run_directory import RunDirectory
-from keras_attention.seq2seq import build_seq2seq
-from keras_attention.translator import Translator
+from keras_attention.translation.translator import Translator
 from keras_attention.types import EOS_ID
 
-from .averaging import check_new_folder, derive
-from .data import Pairs, read_parallel, read_tsv
-from .display import count_bar
+from .average import check_new_folder, derive
+from .data.pairs import Pairs, read_parallel, read_tsv
+from .progress_bar import count_bar
 
 CHUNK = 512
 """Pairs that are aligned between two steps of the progress bar."""

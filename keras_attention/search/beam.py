@@ -5,8 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_attention.search.beams import Beams, Growth, active_in, advance, first_beams, gather_result
-from keras_attention.search.common import (
+from keras_attention.search.beam_state import Beams, Growth, active_in, advance, first_beams, gather_result
+from keras_attention.search.constraints import Constraints
+from keras_attention.search.contract import (
     SearchResult,
     Step,
     batch_size_of,
@@ -21,7 +22,6 @@ from keras_attention.search.common import (
     take_rows,
     tile_rows,
 )
-from keras_attention.search.constraints import Constraints
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 
 STOPS = ("all", "best")

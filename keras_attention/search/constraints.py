@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_attention.search.common import NEVER
-from keras_attention.search.lexical import Phrases
+from keras_attention.search.contract import NEVER
+from keras_attention.search.phrases import Phrases
 from keras_attention.types import EOS_ID, PAD_ID, Tensor
 
 

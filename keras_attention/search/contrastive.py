@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_attention.search.common import (
+from keras_attention.search.constraints import Constraints
+from keras_attention.search.contract import (
     NEVER,
     SearchResult,
     Step,
@@ -18,8 +19,7 @@ from keras_attention.search.common import (
     tile_rows,
     top_k,
 )
-from keras_attention.search.constraints import Constraints
-from keras_attention.search.paths import Paths, any_live, extend, first_paths, gather_paths
+from keras_attention.search.single_path import Paths, any_live, extend, first_paths, gather_paths
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 
 

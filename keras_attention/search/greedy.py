@@ -4,7 +4,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_attention.search.common import (
+from keras_attention.search.constraints import Constraints
+from keras_attention.search.contract import (
     NEVER,
     SearchResult,
     Step,
@@ -13,8 +14,7 @@ from keras_attention.search.common import (
     length_penalty_factor,
     top_k,
 )
-from keras_attention.search.constraints import Constraints
-from keras_attention.search.paths import at, follow
+from keras_attention.search.single_path import at, follow
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 
 

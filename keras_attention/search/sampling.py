@@ -5,9 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_attention.search.common import NEVER, SearchResult, Step, batch_size_of, check_capacity, top_k
 from keras_attention.search.constraints import Constraints
-from keras_attention.search.paths import at, follow
+from keras_attention.search.contract import NEVER, SearchResult, Step, batch_size_of, check_capacity, top_k
+from keras_attention.search.single_path import at, follow
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 
 NEGLIGIBLE = 1e-5

@@ -14,9 +14,8 @@ import unicodedata
 
 import pytest
 
-from tests import warm
-
-from . import language
+from tests.stranger import language
+from tests.support import warm
 
 COMMAND = str(pathlib.Path(sys.executable).with_name("keras-attention"))
 READERS = pathlib.Path(__file__).with_name("readers.py")

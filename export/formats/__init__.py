@@ -1,0 +1,1 @@
+"""Formats of artefacts: conversion to files, and what the files hold."""

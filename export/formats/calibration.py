@@ -1,0 +1,116 @@
+"""What the graphs of the NPU target see while they translate: recorded from the host loop itself, over float graphs.
+
+The recorder is the host part of the artefact's own runtime, with each graph computed by TensorFlow in place of the
+int8 file. So states, attentional vectors and alignments are those of real decoding, and the same pass proves the host
+part: its tokens must be those of Keras.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_attention.errors import UserError
+from keras_attention.models.encoder_decoder import EncoderDecoder
+
+from ..graphs.graph import Graph
+from ..runtime import runtime
+from .saved_model import tensor_spec
+from .to_npu.graphs import decode_step_graph
+
+SEQUENCES = 100
+"""The fewest sentences to calibrate with: with fewer the ranges of an int8 LSTM are fragile."""
+CLEAR = 8.0
+"""How far below the best score padding is put: exp(-8) is less than one step of an int8 softmax."""
+FIRST_BIAS = -100.0
+STEPS = 6
+"""Steps of a sentence that are kept at most, chosen evenly."""
+CALIBRATED = 128
+"""Samples of a run that are taken to calibrate with, where no other text is given."""
+
+
+def split_samples(samples: Sequence[Any] | None, calibration: Sequence[Any] | None) -> tuple[list[Any], int, list[Any]]:
+    """The samples to verify with, their number, and what to calibrate with: never the same sentences.
+
+    Raises:
+        UserError: where there is too little to calibrate with.
+    """
+    known = list(samples or ())
+    if calibration is None:
+        known, calibration = known[:-CALIBRATED], known[-CALIBRATED:]
+    if len(calibration) < SEQUENCES or not known:
+        raise UserError(
+            f"int8 takes its ranges from sentences. Expected: at least {SEQUENCES} of them (--calibration FILE), and "
+            f"others to verify with. Received: {len(calibration)} and {len(known)}"
+        )
+    return known, len(known), list(calibration)
+
+
+def check_rows(rows: Sequence[Sequence[int]], most: int | None, remedy: str = "Give more") -> None:
+    """Raises UserError, with what helps, where too few of the sentences are short enough to calibrate with."""
+    if len(rows) < SEQUENCES:
+        raise UserError(
+            f"Too few sentences to calibrate with fit into {most} tokens. "
+            f"Expected: at least {SEQUENCES}. Received: {len(rows)}. {remedy}"
+        )
+
+
+class Recorder(runtime.Npu):
+    """The host part over float graphs; keeps what went into each."""
+
+    def __init__(self, net: EncoderDecoder, graphs: Sequence[Graph], entry: Mapping[str, Any]):
+        self.entry = {**entry, "mask_bias": FIRST_BIAS}
+        self.graphs = {graph.name: graph for graph in graphs}
+        step = decode_step_graph(net, entry["source_length"], with_scores=bool(entry["attends"]))
+        self.functions = {
+            name: tf.function(graph.function, input_signature=[tensor_spec(port) for port in graph.inputs])
+            for name, graph in (self.graphs | {"decode_step": step}).items()
+        }
+        tables = {"source": net.source_embedding, "target": net.target_embedding}
+        self.tables = {side: np.asarray(layer.embeddings, np.float32) for side, layer in tables.items()}
+        self.records: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in self.graphs}
+        self.gap = 0.0
+        """How far the best score of a step ever was above the best at a word."""
+
+    def call(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        given = {port.name: np.asarray(inputs[port.name], np.float32) for port in self.graphs[graph].inputs}
+        self.records[graph].append(given)
+        found = {name: value.numpy() for name, value in self.functions[graph](*given.values()).items()}
+        if "scores" in found:
+            scores, real = found.pop("scores")[0], given["mask_bias"][0] == 0
+            self.gap = max(self.gap, float(scores.max() - scores[real].max()))
+        return found
+
+    @property
+    def mask_bias(self) -> float:
+        """What keeps padding away at every step that was seen."""
+        return -(CLEAR + self.gap)
+
+    def calibration(self) -> dict[str, dict[str, np.ndarray]]:
+        """For each graph its inputs, `(N, 1, ...)`, with the bias that came out; of steps some of each sentence."""
+        return {name: self._stacked(records) for name, records in self.records.items()}
+
+    def _stacked(self, records: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        stacked = {name: np.stack([record[name] for record in records]) for name in records[0]}
+        if "mask_bias" in stacked:
+            stacked["mask_bias"] = np.where(stacked["mask_bias"] < 0, np.float32(self.mask_bias), np.float32(0))
+        return stacked
+
+
+def record(recorder: Any, manifest: Mapping[str, Any], rows: Sequence[Any]) -> list[list[int]]:
+    """Translate rows of ids, or of features, greedily and one by one, and return what was found.
+
+    What goes into each graph lies in the recorder's `records` then, of the steps some of each sentence.
+    """
+    found = []
+    for row in rows:
+        source = np.asarray([row])
+        source = source.astype(np.int32 if source.ndim == 2 else np.float32)
+        begin = len(recorder.records["decode_step"])
+        outputs = runtime.search_on_host(recorder, manifest, source, 1, runtime.knob_values(manifest, 1, {}))
+        found.append([int(i) for i in outputs["ids"][0, 0, : outputs["lengths"][0, 0]]])
+        steps = recorder.records["decode_step"][begin:]
+        kept = np.unique(np.linspace(0, len(steps) - 1, STEPS).round().astype(int))
+        recorder.records["decode_step"][begin:] = [steps[place] for place in kept]
+    return found

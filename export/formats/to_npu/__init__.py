@@ -1,0 +1,1 @@
+"""Int8 files of static graphs for NPUs and microcontrollers."""

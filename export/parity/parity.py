@@ -1,0 +1,32 @@
+"""What the comparison of one format with Keras came to."""
+
+import dataclasses
+from typing import Any
+
+from ..formats.to_npu.micro import MicroRun
+from ..formats.to_npu.vela import Placement
+from .quality import Loss
+
+
+@dataclasses.dataclass
+class Parity:
+    """What the comparison of one format came to."""
+
+    format: str
+    sentences: int = 0
+    identical: int = 0
+    near_ties: int = 0
+    host_loop_sentences: int = 0
+    host_loop_identical: int = 0
+    loss: Loss | None = None
+    texts: int = 0
+    texts_identical: int = 0
+    cases: int = 0
+    placements: list[Placement] = dataclasses.field(default_factory=list)
+    """Of the NPU target, on each accelerator; none where Vela is not installed."""
+    micro: dict[str, MicroRun] = dataclasses.field(default_factory=dict)
+    """Of the NPU target, each graph in TensorFlow Lite Micro; none where that is not installed."""
+    largest_difference: dict[str, float] = dataclasses.field(default_factory=dict)
+    operators: dict[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    failures: list[str] = dataclasses.field(default_factory=list)

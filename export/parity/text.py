@@ -1,0 +1,105 @@
+"""Artefacts that read text are held against what the searches over ids found."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..formats.to_onnx import text as onnx_text
+from ..formats.to_tflite import text as litert_text
+from ..runtime import runtime
+from . import structure
+from .cases import Reference
+from .parity import Parity
+from .tolerances import NEAR_TIE
+
+SAME_SCORE = 1e-4
+"""Float32 sums of the same numbers in another order differ by less; other segmentations by far more."""
+READ_SENTENCES = 20
+"""Sentences that a file for text of TFLite or ONNX translates; the SavedModel reads all of them."""
+
+
+def check_text_file(
+    directory: pathlib.Path,
+    manifest: Mapping[str, Any],
+    cases: Reference,
+    found: Sequence[Mapping[str, np.ndarray]],
+    parity: Parity,
+) -> None:
+    """A file that reads sentences gives the text that the file for ids gives, and needs no operators but its own.
+
+    In a near-tie two files may round to another order, as in the other comparisons. A sentence with two equally likely
+    segmentations, as ". .." and ".. .", may be read by either: each implementation of sentencepiece breaks that tie in
+    its own way.
+
+    Args:
+        directory, manifest: the artefact.
+        cases: what was searched.
+        found: what the file for ids gave, of every case.
+        parity: where differences are counted.
+    """
+    path = directory / manifest["formats"][parity.format]["text_file"]
+    reader: Any
+    if parity.format == "tflite":
+        custom, known = set(structure.tflite_operators(path)["custom"]), litert_text.OPERATORS
+        if custom - known:
+            parity.failures.append(f"tflite text: operators. Expected: {sorted(known)}. Received: {sorted(custom)}")
+            return
+        reader = litert_text.TextInterpreter(path)
+    else:
+        onnx_text.require_extensions()
+        reader = onnx_text.TextSession(path)
+    source, target = (
+        runtime.Tokenizer(directory / manifest["tokenizers"][side]["file"], manifest["special_ids"])
+        for side in ("source", "target")
+    )
+    start = 0
+    for case, outputs in cases.searched(found):
+        sentences = cases.sentences[start : start + len(case.inputs["source_ids"])]
+        start += len(sentences)
+        if not sentences or not outputs or parity.texts >= READ_SENTENCES:
+            return
+        try:
+            texts = reader.run(sentences)
+        except Exception as error:  # as in `check_case`
+            parity.failures.append(f"{parity.format} text: it does not run: {str(error)[:300]}")
+            return
+        for row, sentence in enumerate(sentences):
+            wanted = [target.decode(ids) for ids in outputs["ids"][row]]
+            parity.texts += 1
+            parity.texts_identical += texts[row] == wanted
+            near = case.margins is not None and case.margins[row] < NEAR_TIE
+            if texts[row] != wanted and not near and not has_two_segmentations(source, sentence):
+                parity.failures.append(f"{parity.format} text {sentence!r}. Expected: {wanted}. Received: {texts[row]}")
+
+
+def has_two_segmentations(tokenizer: runtime.Tokenizer, sentence: str) -> bool:
+    """Whether the likeliest segmentation into subwords is no likelier than the next."""
+    found = tokenizer.processor.nbest_encode(sentence, nbest_size=2)
+    scores = [sum(tokenizer.processor.get_score(i) for i in ids) for ids in found]
+    return len(scores) > 1 and abs(scores[0] - scores[1]) < SAME_SCORE
+
+
+def check_text(
+    backend: Any, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity
+) -> None:
+    """`translate_text` gives the text of the hypotheses that Keras found, but in a near-tie."""
+    target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
+    start = 0
+    for case in cases.of("translate"):
+        count = len(case.inputs["source_ids"])
+        sentences: Sequence[str] = cases.sentences[start : start + count]
+        start += count
+        if len(sentences) < count:
+            return
+        outputs = backend.run("translate_text", {"text": np.array([s.encode() for s in sentences], object)})
+        for row, sentence in enumerate(sentences):
+            expected = target.decode(case.outputs["ids"][row, 0, : case.outputs["lengths"][row, 0]])
+            received = outputs["text"][row, 0].decode()
+            parity.texts += 1
+            parity.texts_identical += expected == received
+            if expected != received and case.margins is not None and case.margins[row] >= NEAR_TIE:
+                parity.failures.append(
+                    f"{parity.format} translate_text {sentence!r}. Expected: {expected!r}. Received: {received!r}"
+                )

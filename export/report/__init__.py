@@ -1,0 +1,1 @@
+"""The report of an export, its timings, and estimates before training."""

@@ -1,0 +1,1 @@
+"""The runtimes that are copied into an artefact."""

@@ -1,0 +1,1 @@
+"""Attention layers: scores, alignments, windows, masks, one head and several."""

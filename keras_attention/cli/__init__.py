@@ -1,0 +1,1 @@
+"""The command line. Nothing here loads Keras before a command begins."""

@@ -1,0 +1,1 @@
+"""Scores of outputs and alignments, and pictures of them."""

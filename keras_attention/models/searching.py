@@ -1,0 +1,181 @@
+"""The searches over anything that encodes a source and steps through a target: one model, or an ensemble."""
+
+from typing import Any
+
+from keras import ops
+
+from keras_attention.models.id_checks import check_features, check_ids
+from keras_attention.search import (
+    Constraints,
+    SearchResult,
+    agreement_search,
+    beam_search,
+    contrastive_search,
+    greedy_search,
+    length_limits,
+    sample_search,
+)
+from keras_attention.search.contract import penalises_coverage
+from keras_attention.types import PAD_ID, Tensor
+
+
+class Searching:
+    """Searches, for a class with `encode`, `stepper`, `log_probs`, `source_mask`, `representation`, `covers_source`,
+    `source_dtype`, `source_features` and `config`.
+
+    All raise `ValueError` for a source that `check_ids` or `check_features` refuses, where its values are known.
+
+    Limits of length, the same in all: `max_length`, most words of a hypothesis, EOS counted; where `max_length_factor`
+    is given, also at most that many words per word of the row's own source plus `max_length_offset`. `capacity` is the
+    static length L of the buffers; `max_length` if that is an int.
+    """
+
+    encode: Any
+    stepper: Any
+    log_probs: Any
+    source_mask: Any
+    representation: Any
+    covers_source: Any
+    source_dtype: Any
+    source_features: Any
+    config: Any
+
+    def search(
+        self,
+        source: Tensor,
+        beam_size: int = 5,
+        max_length: Tensor | int = 100,
+        max_length_factor: Tensor | float | None = None,
+        max_length_offset: Tensor | int = 10,
+        length_penalty: Tensor | float = 1.0,
+        coverage_penalty: Tensor | float = 0.0,
+        capacity: int | None = None,
+        recurrence: str = "layer",
+        constraints: Constraints | None = None,
+        **options: Any,
+    ) -> SearchResult:
+        """Translates source ids `(B, S)`: `encode`, then greedy search for a beam of 1, beam search for a wider one.
+
+        Args:
+            source: int32, words and EOS, padded on the right with 0; or features, float32 `(B, S, F)`.
+            beam_size: K, the number of hypotheses kept for each row.
+            max_length, max_length_factor, max_length_offset, capacity: limits, see above.
+            length_penalty: alpha of the length penalty; 0 for plain log-probabilities.
+            coverage_penalty: beta of the GNMT coverage penalty, against words of the source left untranslated; 0 for
+                none. It needs attention.
+            recurrence: how the encoder runs, `"layer"` or `"loop"`.
+            constraints: what hypotheses may not hold, or must.
+            **options: more of `beam_search`: `length_penalty_kind`, `groups`, `diversity`, `stop`, `finished_first`,
+                `bos_id`.
+
+        Returns:
+            What `beam_search` returns.
+        """
+        if not self.covers_source and penalises_coverage(coverage_penalty):
+            raise ValueError(
+                "The plain encoder-decoder covers no source. Expected: coverage_penalty=0 with attention='none'. "
+                f"Received: {coverage_penalty=}"
+            )
+        if constraints is not None:
+            self._check_constraints(constraints, max_length, capacity)
+        source, state, memory, limits = self._begin(
+            source, recurrence, max_length, max_length_factor, max_length_offset, capacity
+        )
+        arguments: dict[str, Any] = {
+            **limits,
+            "source_length": ops.shape(source)[1],
+            "length_penalty": length_penalty,
+            "coverage_penalty": coverage_penalty,
+            "source_mask": self.source_mask(memory),
+            "constraints": constraints,
+        }
+        if beam_size == 1 and (constraints is None or constraints.phrases is None):
+            kind = {name: options[name] for name in ("length_penalty_kind", "bos_id") if name in options}
+            return greedy_search(self.stepper(memory), state, memory, **arguments, **kind)
+        return beam_search(self.stepper(memory), state, memory, beam_size=beam_size, **arguments, **options)
+
+    def sample(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
+        """Draws outputs for source ids `(B, S)`: `sample_search` with its `options`, and the limits above."""
+        source, state, memory, options = self._begin_with(source, recurrence, options)
+        return sample_search(self.stepper(memory), state, memory, source_length=ops.shape(source)[1], **options)
+
+    def contrast(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
+        """Searches source ids `(B, S)` with `contrastive_search`: its `options`, and the limits above.
+
+        What it compares are the decoder's states.
+        """
+        _, state, memory, options = self._begin_with(source, recurrence, options)
+        return contrastive_search(self.stepper(memory), state, memory, self.representation, **options)
+
+    def agree(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
+        """Searches source ids `(B, S)` in both directions with `agreement_search`: its `options`, and the limits above.
+
+        The model is one that learnt to write in both (`train --backward`).
+        """
+        source, state, memory, options = self._begin_with(source, recurrence, options)
+        return agreement_search(self.stepper(memory), state, memory, source_length=ops.shape(source)[1], **options)
+
+    def score(self, source: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probability of given outputs.
+
+        Args:
+            source: int32 `(B, S)`, words and EOS, padded on the right with 0.
+            target: int32 `(B, T)`, BOS and words.
+            labels: int32 `(B, T)`, the words and EOS.
+
+        Returns:
+            The log-probability of each label, float32 `(B, T)`, 0 at padding, and the alignments `(B, T, S)`.
+        """
+        self.check_source(source)
+        check_ids("target", target, self.config.output_vocabulary)
+        check_ids("labels", labels, self.config.output_vocabulary, ends=True)
+        log_probs, alignments = self.log_probs(source, target)
+        labels = ops.convert_to_tensor(labels, dtype="int32")
+        picked = ops.take_along_axis(log_probs, ops.expand_dims(labels, 2), axis=2)[:, :, 0]
+        return ops.where(ops.not_equal(labels, PAD_ID), picked, 0.0), alignments
+
+    def check_source(self, source: Tensor) -> None:
+        """Raise `ValueError` for a source that this model would read wrongly, see `check_ids`, `check_features`."""
+        if self.source_features is not None:
+            check_features("source", source, self.source_features)
+        else:
+            known = self.config.source_vocabulary + (self.config.copy_words or 0)
+            check_ids("source", source, known, ends=True)
+
+    def _check_constraints(self, constraints: Constraints, max_length: Any, capacity: int | None) -> None:
+        """Raise `ValueError` for ids that the target vocabulary lacks; of the rest, each search knows more."""
+        length = max_length if capacity is None else capacity
+        if isinstance(length, int):
+            constraints.check(max_length, length, self.config.output_vocabulary)
+
+    def _begin_with(self, source: Tensor, recurrence: str, options: dict[str, Any]) -> Any:
+        """`_begin` with the limits among the options; the others come back with what became of the limits."""
+        names = ("max_length", "max_length_factor", "max_length_offset", "capacity")
+        given = {name: options[name] for name in names if name in options}
+        if options.get("constraints") is not None:
+            self._check_constraints(options["constraints"], given.get("max_length", 100), given.get("capacity"))
+        source, state, memory, limits = self._begin(source, recurrence, **given)
+        return source, state, memory, {**{n: v for n, v in options.items() if n not in names}, **limits}
+
+    def _begin(
+        self,
+        source: Tensor,
+        recurrence: str,
+        max_length: Any = 100,
+        max_length_factor: Any = None,
+        max_length_offset: Any = 10,
+        capacity: int | None = None,
+    ) -> tuple[Tensor, Any, Any, dict[str, Any]]:
+        """The source as a tensor, the first state, the memory, and the limits as arguments of a search."""
+        self.check_source(source)
+        source = ops.convert_to_tensor(source, dtype=self.source_dtype)
+        if capacity is None:
+            if not isinstance(max_length, int):
+                raise ValueError(f"Expected: capacity, an int, where max_length is a tensor. Received: {capacity=}")
+            capacity = max_length
+        state, memory = self.encode(source, recurrence, capacity)
+        limits: Any = max_length
+        if max_length_factor is not None:
+            lengths = ops.sum(ops.cast(self.source_mask(memory), "int32"), axis=1)
+            limits = length_limits(lengths, max_length, max_length_factor, max_length_offset)
+        return source, state, memory, {"max_length": limits, "capacity": capacity}

@@ -1,0 +1,1 @@
+"""Recurrent stacks and cells, with attention and without."""

@@ -1,0 +1,27 @@
+"""Text and token ids: tokenizers, and one reader of lines."""
+
+from keras_attention.text.tokenizers import (
+    KINDS,
+    SPECIAL_TOKENS,
+    UNKNOWN_ID,
+    CharacterTokenizer,
+    SubwordTokenizer,
+    Tokenizer,
+    VocabularyTokenizer,
+    WordTokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
+
+__all__ = [
+    "KINDS",
+    "SPECIAL_TOKENS",
+    "UNKNOWN_ID",
+    "CharacterTokenizer",
+    "SubwordTokenizer",
+    "Tokenizer",
+    "VocabularyTokenizer",
+    "WordTokenizer",
+    "load_tokenizer",
+    "train_tokenizer",
+]

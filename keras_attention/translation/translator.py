@@ -1,0 +1,349 @@
+"""Text in, ranked hypotheses out: a run directory as a translator."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_attention.errors import UserError
+from keras_attention.models.encoder_decoder import EncoderDecoder
+from keras_attention.models.pointer_generator import CopiedWords, TextIds, of_text
+from keras_attention.ranges import check_ranges
+from keras_attention.run_directory import RunDirectory, require_same_words
+from keras_attention.search.contract import length_penalty_factor
+from keras_attention.search.ensemble_step import COMBINATIONS
+from keras_attention.text.tokenizers import Tokenizer
+from keras_attention.translation.compiled import (
+    Agreement,
+    Method,
+    Sampling,
+    ScoreModel,
+    SearchModel,
+    Wishes,
+    check_beam,
+    check_process,
+    check_room,
+    length_batches,
+    pad_phrases,
+    pad_rows,
+    why_empty,
+    why_nothing,
+)
+from keras_attention.translation.hypothesis import Hypothesis, Score, read_hypotheses, turn
+from keras_attention.types import BACKWARD_ID, BOS_ID, EOS_ID
+
+LENGTH_FACTOR = 2.0
+LENGTH_OFFSET = 10
+PADDING_MULTIPLE = 8
+KEPT_SEARCHES = 8
+"""Compiled searches that a translator keeps: those used last."""
+
+
+class Translator:
+    """Translates texts with a model, or several that answer as one, and their tokenizers.
+
+    Example: `Translator.load("runs/dates").translate(["Sunday, 22 Nov. 2026"])[0][0].text`.
+
+    Args:
+        model: of `build_seq2seq`, or loaded from a file; or a list of such models, of the same vocabularies.
+        source_tokenizer, target_tokenizer: see `keras_attention.text`.
+        max_source_length: most tokens of a source (EOS aside); the limit of training.
+        combination: how several models answer, the mean of `"probabilities"` or of `"logits"`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model | Sequence[keras.Model],
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        max_source_length: int | None = None,
+        combination: str = "probabilities",
+    ) -> None:
+        if combination not in COMBINATIONS:
+            raise UserError(f"Unknown combination. Expected one of {', '.join(COMBINATIONS)}. Received: {combination}")
+        self.models = [model] if isinstance(model, keras.Model) else list(model)
+        self.model = self.models[0]
+        self.source_tokenizer = source_tokenizer
+        self.target_tokenizer = target_tokenizer
+        self.max_source_length = max_source_length
+        self.combination = combination
+        self.copy_words: int | None = EncoderDecoder(self.model).config.copy_words
+        self.writes_backward: bool | None = None
+        self._searches: dict[tuple[Any, ...], SearchModel] = {}
+        self._process = os.getpid()
+        self._scores: ScoreModel | None = None
+
+    @classmethod
+    def load(
+        cls,
+        path: str | pathlib.Path | RunDirectory,
+        *more: str | pathlib.Path | RunDirectory,
+        combination: str = "probabilities",
+    ) -> Translator:
+        """The translator of a run directory, or of several that answer as one.
+
+        Raises UserError for one that is missing or damaged, and for runs whose vocabularies differ.
+        """
+        runs = [one if isinstance(one, RunDirectory) else RunDirectory.open(one) for one in (path, *more)]
+        first = runs[0]
+        require_same_words(runs)
+        limits = [run.max_source_length for run in runs if run.max_source_length is not None]
+        models, limit = [run.load_model() for run in runs], min(limits, default=None)
+        translator = cls(models, first.source_tokenizer, first.target_tokenizer, limit, combination)
+        translator.writes_backward = all(run.writes_backward for run in runs)
+        return translator
+
+    @property
+    def has_attention(self) -> bool:
+        """False where a plain encoder-decoder, whose alignments are zero, is among the models."""
+        return all(EncoderDecoder(model).config.attention != "none" for model in self.models)
+
+    def is_empty(self, text: str) -> bool:
+        """Whether nothing of a text is left to translate: blanks, or what the tokenizer drops, as a lone U+200B."""
+        return why_empty(text, self.source_tokenizer) is not None
+
+    def problem(self, text: str, unknown_is_one: bool = True) -> str | None:
+        """Why `text` cannot be translated faithfully, and what to do; None where it can."""
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            return "a lone surrogate, which is no text. Expected UTF-8"
+        if empty := why_empty(text, self.source_tokenizer):
+            return empty
+        if self.copy_words is not None and len(words := CopiedWords(self.source_tokenizer, text, 0).found) > (
+            self.copy_words
+        ):
+            return (
+                f"{len(words)} words are outside the vocabulary. Expected at most {self.copy_words}, as many as this "
+                "model can copy"
+            )
+        unknown = self.source_tokenizer.unknown(text) if unknown_is_one and self.copy_words is None else []
+        if unknown:
+            part = unknown[0]
+            name = f"character {part!r} (U+{ord(part):04X})" if len(part) == 1 else f"word {part!r}"
+            return f"{name} was never seen in training. Expected only what the training text holds"
+        length = len(self.source_tokenizer.encode(text))
+        if self.max_source_length is not None and length > self.max_source_length:
+            return (
+                f"{length} tokens. Expected at most {self.max_source_length}, the limit of training. Split the sentence"
+            )
+        return None
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        beam_size: int = 5,
+        n_best: int = 1,
+        *,
+        max_length: int = 200,
+        max_length_factor: float | None = LENGTH_FACTOR,
+        max_length_offset: int = LENGTH_OFFSET,
+        length_penalty: float = 1.0,
+        length_penalty_kind: str = "gnmt",
+        coverage_penalty: float = 0.0,
+        finished_first: bool = False,
+        groups: int = 1,
+        diversity: float = 0.5,
+        method: Method | None = None,
+        backward: bool = False,
+        wishes: Wishes | None = None,
+        replace_unknown: bool | Mapping[str, str] = False,
+        batch_size: int = 32,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The `n_best` hypotheses of each text, best first; batches are made of texts of like length.
+
+        Args:
+            texts: not empty strings; one longer than `max_source_length` is cut to it, unknown characters become
+                `<unk>`.
+            beam_size: K; 1 is greedy search.
+            n_best: at most K; with `Sampling` the number of outputs drawn, in the order of the draws.
+            max_length: most tokens of an output, EOS counted; and at most
+                `max_length_factor * source tokens + max_length_offset` of them.
+            length_penalty, length_penalty_kind: alpha of the length penalty, `"gnmt"` or `"average"`.
+            coverage_penalty: beta of the GNMT coverage penalty; 0 for none.
+            finished_first: whether outputs that ended are ranked before those that the maximum length cut.
+            groups, diversity: above 1 group, diverse beam search, see `beam_search`.
+            method: `Sampling` or `Contrast` in place of a beam; or `Agreement` of two beams, one in each direction.
+            backward: write from the last word to the first, which a model trained with a share of such targets can.
+            wishes: constraints on the outputs.
+            replace_unknown: whether a `<unk>` in the output gives way to the source word that it attends to most; a
+                dictionary translates that word.
+            batch_size: texts at a time.
+            on_batch: called with the number of texts just done, for a progress bar.
+
+        Raises:
+            UserError: for an empty text, numbers out of range, wishes that cannot be met, and a model whose
+                probabilities are no numbers.
+        """
+        check_process(self._process)
+        penalties = {"length_penalty": length_penalty, "coverage_penalty": coverage_penalty, "diversity": diversity}
+        limits = {"max_length_factor": max_length_factor, "max_length_offset": max_length_offset}
+        check_ranges(max_length=max_length, batch_size=batch_size, **penalties, **limits)
+        check_beam(beam_size, n_best, groups, method, length_penalty_kind)
+        if not self.has_attention and (coverage_penalty or replace_unknown is not False):
+            raise UserError(
+                "This model has no attention, so that nothing tells which words of the source are translated. Expected "
+                "no coverage penalty, and unknown words left as they are"
+            )
+        wishes = wishes or Wishes()
+        if backward or isinstance(method, Agreement):
+            self._check_backward()
+            if wishes.phrases or any(wishes.prefixes):
+                raise UserError(
+                    "What an output begins with, or must hold, is for the forward direction alone. Expected neither a "
+                    "prefix nor phrases with another one"
+                )
+        if backward and isinstance(method, Agreement):
+            raise UserError("Agreement writes in both directions. Expected no single direction with it")
+        if method is not None and (wishes.phrases or groups > 1 or coverage_penalty or finished_first):
+            raise UserError(
+                "Phrases that must be in the output, groups, a coverage penalty and finished_first are beam search's. "
+                "Expected no other method with them"
+            )
+        options: dict[str, Any] = {
+            "max_length": max_length,
+            "max_length_factor": max_length_factor,
+            "max_length_offset": max_length_offset,
+            "length_penalty": length_penalty,
+            "length_penalty_kind": length_penalty_kind,
+        }
+        readers, rows = self._encode(texts)
+        writers = [writer for _, writer in readers]
+        prefixes, phrases = wishes.prefix_ids(writers), wishes.phrase_ids(writers)
+        fixed = wishes.fixed(self.target_tokenizer)
+        if banned := {*fixed["banned"]} & {index for row in phrases for phrase in row for index in phrase}:
+            [token] = self.target_tokenizer.tokens([min(banned)])
+            raise UserError(f"{token!r} is banned, and part of a phrase that must be there. Expected one or the other")
+        check_room(texts, rows, prefixes, phrases, wishes.min_length, max_length, max_length_factor, max_length_offset)
+        if backward:
+            options["bos_id"] = BACKWARD_ID
+        wanted = pad_phrases(phrases) if any(phrases) else None
+        if wanted is not None:
+            options["phrase_shape"] = wanted.shape[1:]
+        if method is None:
+            options |= {
+                "beam_size": beam_size,
+                "coverage_penalty": coverage_penalty,
+                "finished_first": finished_first,
+                "groups": groups,
+                "diversity": diversity,
+            }
+        elif isinstance(method, Agreement):
+            options["beam_size"] = beam_size
+        elif isinstance(method, Sampling):
+            options["num_samples"] = n_best
+        search = self._search(method=method, **fixed, **options)
+        random = np.random.default_rng(method.seed) if isinstance(method, Sampling) else None
+        uniforms = None if random is None else random.random((len(rows), n_best, max_length), np.float32)
+        results: list[list[Hypothesis]] = [[] for _ in rows]
+        for indices in length_batches(rows, batch_size):
+            inputs: dict[str, Any] = {"source": pad_rows([rows[i] for i in indices], PADDING_MULTIPLE)}
+            if any(prefixes[i] for i in indices):
+                inputs["prefix"] = pad_rows([prefixes[i] for i in indices])
+            if wanted is not None:
+                inputs["phrases"] = wanted[indices]
+            if uniforms is not None:
+                inputs["uniforms"] = uniforms[indices]
+            found = search.predict_on_batch(inputs)
+            for position, index in enumerate(indices):
+                results[index] = read_hypotheses(
+                    found,
+                    position,
+                    n_best,
+                    readers[index],
+                    texts[index],
+                    rows[index],
+                    replace_unknown,
+                    backward,
+                )
+                if not results[index]:
+                    raise UserError(why_nothing(search, inputs["source"], texts[index]))
+            if on_batch is not None:
+                on_batch(len(indices))
+        return results
+
+    def score(
+        self,
+        texts: Sequence[str],
+        outputs: Sequence[str],
+        length_penalty: float = 0.0,
+        batch_size: int = 32,
+        *,
+        length_penalty_kind: str = "gnmt",
+        backward: bool = False,
+    ) -> list[Score]:
+        """How likely each output is for its text: what a search that found it would say, without a search.
+
+        Args:
+            texts: not empty strings.
+            outputs: as many; an empty one is the end at once.
+            length_penalty, length_penalty_kind: alpha of the length penalty, `"gnmt"` or `"average"`.
+            batch_size: texts at a time.
+            backward: score the output as it is written from its last word to its first.
+
+        Raises:
+            UserError: for an empty text, and another number of outputs than texts.
+        """
+        check_process(self._process)
+        check_ranges(length_penalty=length_penalty, batch_size=batch_size)
+        if len(texts) != len(outputs):
+            raise UserError(f"Expected an output for each of {len(texts)} texts. Received: {len(outputs)}")
+        readers, rows = self._encode(texts)
+        targets = [writer.encode(output) for (_, writer), output in zip(readers, outputs, strict=True)]
+        if backward:
+            self._check_backward()
+            targets = [row[::-1] for row in targets]
+        first = BACKWARD_ID if backward else BOS_ID
+        if self._scores is None:
+            self._scores = ScoreModel(self.models, self.combination)
+        results: list[Any] = [None] * len(rows)
+        for indices in length_batches(targets, batch_size):
+            inputs = {
+                "source": pad_rows([rows[i] for i in indices], PADDING_MULTIPLE),
+                "target": pad_rows([[first, *targets[i]] for i in indices], PADDING_MULTIPLE),
+                "labels": pad_rows([[*targets[i], EOS_ID] for i in indices], PADDING_MULTIPLE),
+            }
+            found, alignments = self._scores.predict_on_batch(inputs)
+            for position, index in enumerate(indices):
+                ids = [*targets[index], EOS_ID]
+                log_probs = np.asarray(found[position, : len(ids)], np.float32)
+                alignment = np.asarray(alignments[position, : len(ids), : len(rows[index])], np.float32)
+                if backward:
+                    ids, log_probs, alignment = turn(ids), turn(log_probs), turn(alignment)
+                total = float(log_probs.sum(dtype=np.float64))
+                penalty = float(length_penalty_factor(len(ids), length_penalty, length_penalty_kind))
+                results[index] = Score(total / penalty, total, readers[index][1].tokens(ids), log_probs, alignment)
+        return results
+
+    def _check_backward(self) -> None:
+        """Raises UserError where this model knows no backward direction."""
+        if self.writes_backward is False:
+            raise UserError(
+                "This model was trained to write in one direction. Expected one that learnt some targets backwards: "
+                "train --backward 0.5"
+            )
+
+    def _encode(self, texts: Sequence[str]) -> tuple[list[tuple[TextIds, TextIds]], list[list[int]]]:
+        """What reads and writes the ids of each text, and those ids with EOS. Raises UserError for an empty text."""
+        tokenizers = self.source_tokenizer, self.target_tokenizer
+        readers = [of_text(tokenizers, text, self.copy_words) for text in texts]
+        rows = [
+            [*words.encode(text)[: self.max_source_length], EOS_ID]
+            for (words, _), text in zip(readers, texts, strict=True)
+        ]
+        for number, row in enumerate(rows, 1):
+            if len(row) == 1:
+                raise UserError(f"Text {number} is empty. Expected a sentence. Received: {texts[number - 1]!r}")
+        return readers, rows
+
+    def _search(self, **options: Any) -> SearchModel:
+        key = tuple(sorted(options.items()))
+        search = self._searches.pop(key, None) or SearchModel(self.models, self.combination, **options)
+        self._searches[key] = search  # the last one is the one that was used last
+        for oldest in list(self._searches)[:-KEPT_SEARCHES]:  # a copy: other threads may add theirs
+            self._searches.pop(oldest, None)
+        return search

@@ -1,0 +1,1 @@
+"""Training text: reading, splits, batches, shards, downloads."""
