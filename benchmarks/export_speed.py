@@ -1,6 +1,6 @@
 """Speed of exported searches at one size, of random weights and lengths that never vary, beside the stock route.
 
-    python benchmarks/export_speed.py --output docs/images/export-speed --into docs/results.md
+    python benchmarks/export_speed.py --output docs/images/export-speed --into docs/results/exports.md
 
 One sentence at a time, as many steps as the source has tokens, EOS suppressed until then. Each contender of
 `contenders.py` is timed in a process of its own, in turn, round by round; medians over the rounds.

@@ -1,6 +1,6 @@
 """Training throughput on a GPU, under the backends of Keras that have one, beside PyTorch's own layers.
 
-    python benchmarks/gpu.py --output docs/images/gpu
+    python benchmarks/gpu.py --output docs/images/gpu --into docs/results/gpu.md
 
 The network, its sizes and the random ids are those of `throughput.py`. Each contender is a process of its own with
 another `KERAS_BACKEND`, one after the other: each has the whole card. The share of the roofline is the time that the

@@ -1,6 +1,6 @@
 """Peak memory of one training step: the loss built into the model (`fuse_loss`) against the loss on full logits.
 
-    python benchmarks/memory.py --output docs/images/memory
+    python benchmarks/memory.py --output docs/images/memory --into docs/results/training-memory.md
 
 Each is measured in a process of its own: resident memory after the model and its optimiser were made and one step on a
 tiny batch was taken, then its peak during one step on the real batch. The rise is the difference.

@@ -1,8 +1,8 @@
-"""Scores of finished runs on a test set, with what they took and with published figures: the table of docs/results.md.
+"""Scores of finished runs on a test set, with what they took and with published figures: the tables of docs/results/.
 
-    python benchmarks/quality.py --task translation --source test.en --target test.de --into docs/results.md \
+    python benchmarks/quality.py --task translation --source test.en --target test.de --into docs/results/multi30k.md \
         "recipe multi30k=runs/multi30k" "no attention=runs/multi30k-none"
-    python benchmarks/quality.py --task g2p --tsv dev.tsv --into docs/results.md "recipe g2p=runs/g2p"
+    python benchmarks/quality.py --task g2p --tsv dev.tsv --into docs/results/g2p.md "recipe g2p=runs/g2p"
 
 Several runs with the same label are seeds of one recipe: their scores become a mean and a spread.
 """

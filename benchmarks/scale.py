@@ -1,6 +1,6 @@
 """Time and memory of a training step against the size of a streamed corpus: generated pairs in shards on the disk.
 
-    python benchmarks/scale.py --output docs/images/scale
+    python benchmarks/scale.py --output docs/images/scale --into docs/results/corpus-size.md
 
 All sizes take turns, in processes of their own. The time of a step is that of `fit` with everything around it: reading
 shards, shuffling, batching. Random ids of real lengths (5 to 20 words): speed does not depend on what they mean.

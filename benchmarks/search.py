@@ -1,6 +1,6 @@
 """What a search costs beside the steps that it must make: `1 - L * time(step) / time(search)`.
 
-    python benchmarks/search.py --output docs/images/search
+    python benchmarks/search.py --output docs/images/search --into docs/results/search-cost.md
 
 The steps are timed by themselves, in a graph that makes L of them and chooses nothing, on the same rows. The end of
 sentence is made impossible, so that every search makes all L steps. All contenders in turn, medians of the rounds.

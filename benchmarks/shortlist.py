@@ -1,6 +1,6 @@
 """What a vocabulary shortlist gains: exported searches with it and without it, in turn, on random weights.
 
-    python benchmarks/shortlist.py --output docs/images/shortlist --into docs/results.md
+    python benchmarks/shortlist.py --output docs/images/shortlist --into docs/results/shortlist.md
 
 A speed needs no training: tables are drawn at random, so that a sentence of 16 tokens has some 700 candidates.
 """

@@ -1,6 +1,6 @@
 """Averaged weights against plain ones on little text, with default settings: BLEU on held-out text.
 
-    python benchmarks/small_text.py --runs runs/small-text --into docs/results.md --output docs/images/small-text
+    python benchmarks/small_text.py --runs runs/small-text --output docs/images/small-text
 
 The text is of two invented languages: a lexicon of made-up words, of which some are frequent and most are not; in the
 target adjectives follow their nouns, the verb comes last, and noun and verb agree in an ending. Each size is

@@ -20,13 +20,17 @@ from tests.support.parts import fast
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Training to the end is the recipes' business: here the commands must work, not learn.
 SHORTENED = {
     "keras-attention train --source": "--epochs 2 --vocabulary 60",
     "keras-attention export runs/en-de --precision": "--loss-limit 100",  # so short a training translates at random
 }
+
+
+def name_of(page: pathlib.Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def blocks(page: pathlib.Path, language: str) -> list[str]:
@@ -38,6 +42,7 @@ def commands(page: pathlib.Path) -> list[str]:
     return [line.partition(" # ")[0].rstrip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+SNIPPETS = [page for page in PAGES if blocks(page, "python")]
 RUNNABLE = [line for line in commands(README) if not line.startswith(("make ", "pip "))]
 
 
@@ -106,7 +111,7 @@ def test_the_commands_that_install() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", fast(PAGES, ROOT / "docs" / "training.md", ROOT / "docs" / "search.md"), ids=lambda page: page.name
+    "page", fast(SNIPPETS, ROOT / "docs" / "training.md", ROOT / "docs" / "scores.md"), ids=name_of
 )
 def test_snippets(page: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -129,12 +134,43 @@ def check_readme(found: dict[str, Any], folder: pathlib.Path) -> None:
         assert (folder / "stock" / name).stat().st_size > 0
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def anchors(page: pathlib.Path) -> set[str]:
+    """Anchors of a page's titles, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_of)
 def test_links_lead_somewhere(page: pathlib.Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)#]+)", text):
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
         if not link.startswith("http"):
-            assert (page.parent / link).exists(), link
+            target = page.parent / link if link else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), (link, anchor)
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    seen, waiting = set(), [README]
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        links = re.findall(r"\]\(([^)#\s]+\.md)", page.read_text(encoding="utf-8"))
+        found = {(page.parent / link).resolve() for link in links if not link.startswith("http")}
+        waiting += found - seen
+    assert set(PAGES) <= seen
+
+
+def test_tables_are_put_where_their_page_has_marks() -> None:
+    """Every `--into PAGE` of pages and of docstrings names a page with a pair of marks."""
+    texts = [page.read_text(encoding="utf-8") for page in [*PAGES, *(ROOT / "benchmarks").glob("*.py")]]
+    named = {name for text in texts for name in re.findall(r"--into (docs/[\w/.-]+)", text)}
+    assert len(named) > 5
+    for name in named:
+        page = (ROOT / name).read_text(encoding="utf-8")
+        starts = re.findall(r"^<!-- (?!end of )(.*) -->$", page, re.MULTILINE)
+        assert starts, name
+        assert re.findall(r"^<!-- end of (.*) -->$", page, re.MULTILINE) == starts, name
 
 
 def test_troubleshooting_quotes_messages_that_exist() -> None:
