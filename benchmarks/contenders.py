@@ -3,7 +3,7 @@
     python benchmarks/contenders.py < TASK
 
 times one contender in a process of its own and prints JSON: `export.py` and `export_speed.py` start it so. `keras` is
-the run in a `tf.function`; `saved_model`, `tflite`, `onnx` and `npu` are artefacts, but for the first by `runtime.py`,
+the run in a `tf.function`; `saved_model`, `tflite`, `onnx` and `npu` are artefacts, but for the first by its runtime,
 without TensorFlow; `stock` is a network of the same sizes made of `keras.layers.LSTM` and `keras.layers.Attention`,
 exported by `model.export` and searched by a loop in Python, the only way that Keras by itself offers. It has weights
 drawn at random, and makes as many steps as the source has tokens.
@@ -12,7 +12,7 @@ drawn at random, and makes as many steps as the source has tokens.
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
 import pathlib
 import subprocess
@@ -31,14 +31,14 @@ Translate = Callable[[np.ndarray], Any]
 
 
 def load_runtime(artefact: str) -> Any:
-    """The runtime that lies in an artefact."""
-    spec = importlib.util.spec_from_file_location("runtime", pathlib.Path(artefact) / "runtime.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["runtime"] = module
-    spec.loader.exec_module(module)
-    return module
+    """Import the runtime that lies in an artefact, in place of one that was imported from another."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "runtime"]:
+        del sys.modules[name]
+    sys.path.insert(0, str(artefact))
+    try:
+        return importlib.import_module("runtime")
+    finally:
+        sys.path.remove(str(artefact))
 
 
 def of_artefact(artefact: str, format_: str, threads: int) -> Translate:

@@ -45,10 +45,10 @@ COMMANDS: dict[str, tuple[list[str], bytes]] = {
     "plan": ([*RUN, "plan", "run"], b""),
     "verify": ([*RUN, "verify", "artefact"], b""),
     "verify npu": ([*RUN, "verify", "npu"], b""),
-    "LiteRT": (["artefact/runtime.py", "--backend", "litert", "--scores"], LINES),
-    "ONNX": (["artefact/runtime.py", "--backend", "onnx", "--scores"], LINES),
-    "host loop": (["artefact/runtime.py", "--backend", "onnx", "--host-loop", "--scores"], LINES),
-    "NPU": (["npu/runtime.py", "--scores"], LINES),
+    "LiteRT": (["artefact/runtime", "--backend", "litert", "--scores"], LINES),
+    "ONNX": (["artefact/runtime", "--backend", "onnx", "--scores"], LINES),
+    "host loop": (["artefact/runtime", "--backend", "onnx", "--host-loop", "--scores"], LINES),
+    "NPU": (["npu/runtime", "--scores"], LINES),
 }
 READERS = {
     "run": ("translate", "translate", "translate", "evaluate", "score", "plan", "resume"),
@@ -230,9 +230,9 @@ TEXT_COMMANDS: tuple[list[str], ...] = (
     [*RUN, "translate", "run", "<"],
     [*RUN, "translate", "run", "--lenient", "<"],
     [*RUN, "translate", "other", "--n-best=2", "<"],
-    ["artefact/runtime.py", "--backend=onnx", "<"],
-    ["artefact/runtime.py", "--backend=litert", "<"],
-    ["npu/runtime.py", "<"],
+    ["artefact/runtime", "--backend=onnx", "<"],
+    ["artefact/runtime", "--backend=litert", "<"],
+    ["npu/runtime", "<"],
     [*RUN, "evaluate", "run", "--source=bad", "--target=test.target"],
     [*RUN, "evaluate", "run", "--source=test.source", "--target=bad"],
     [*RUN, "evaluate", "run", "--tsv=bad"],
@@ -313,7 +313,7 @@ def bad_option(options: dict[str, list[tuple[str, str]]], draw: random.Random) -
     command = draw.choice([*options, "translate", "translate", "evaluate", "train", "runtime"])
     name, flag = draw.choice(options[command])
     value = draw.choice([number for number in NUMBERS if name not in ENDLESS or len(number) < 4])
-    base = ["artefact/runtime.py", "--backend=onnx"] if command == "runtime" else BASES[command]
+    base = ["artefact/runtime", "--backend=onnx"] if command == "runtime" else BASES[command]
     arguments = [*base, f"{flag}={value}"]
     return Case("option", f"{command} {flag}={value}", arguments, LINES)
 

@@ -152,7 +152,7 @@ def _works(output: pathlib.Path, folder: pathlib.Path) -> str:
     found = []
     for path in (folder / "artefact", output):
         done = subprocess.run(
-            [sys.executable, str(path / "runtime.py")], input="no robot\n", capture_output=True, text=True, check=False
+            [sys.executable, str(path / "runtime")], input="no robot\n", capture_output=True, text=True, check=False
         )
         if done.returncode:
             return f"the artefact is lost: {done.stderr.strip()}"

@@ -82,7 +82,7 @@ def prepare(folder: pathlib.Path) -> None:
 
 def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
     """Name and flag of each option that takes a number, for each command and the artefact's runtime."""
-    import runpy
+    from contenders import load_runtime
 
     from keras_attention.cli import app as cli
 
@@ -93,7 +93,7 @@ def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
         names = [name for name, hint in hints.items() if name != "return" and _is_number(hint)]
         found[info.callback.__name__] = [(name, f"--{name.replace('_', '-')}") for name in names]
     found = {name: options for name, options in found.items() if options and name in fault_inputs.BASES}
-    parse = runpy.run_path(str(artefact / "runtime.py"))["parse"]
+    parse = load_runtime(str(artefact)).main
     with contextlib.redirect_stdout(io.StringIO()) as written, contextlib.suppress(SystemExit):
         parse(["--help"])
     flags = re.findall(r"(--[a-z-]+) [A-Z_]+", written.getvalue())

@@ -18,7 +18,7 @@ from tables import add_outputs, report
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
 from keras_attention.export import export
-from keras_attention.export.runtime.runtime import Artefact
+from keras_attention.export.runtime import Artefact
 
 NAMES = {"litert": "LiteRT", "onnx": "ONNX Runtime"}
 

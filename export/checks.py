@@ -11,9 +11,9 @@ from keras_attention.errors import UserError
 from keras_attention.metrics.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
 
+from . import runtime
 from .graphs.knobs import SearchSettings
 from .parity.quality import Task
-from .runtime import runtime
 
 FORMATS = ("saved_model", "tflite", "onnx")
 HELD = {

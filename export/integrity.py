@@ -8,10 +8,10 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from . import runtime
 from .checks import HELD
 from .manifest import SPECIAL_IDS
 from .parity.cases import Reference
-from .runtime import runtime
 
 FORMATS = {**HELD, "npu": ("int8",)}
 """The formats of an artefact, each with its precisions."""

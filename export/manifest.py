@@ -11,9 +11,9 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import Tokenizer
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
+from . import runtime
 from .graphs.graph import Graph, state_updates
 from .graphs.knobs import Net, SearchSettings
-from .runtime import runtime
 
 SPECIAL_IDS = {"pad": PAD_ID, "bos": BOS_ID, "eos": EOS_ID, "unk": UNK_ID}
 PACKAGES = ("keras-luong", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "tensorflow-text")

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_attention.errors import UserError
 
-from . import integrity
+from . import integrity, runtime
 from .errors import NOT_VERIFIED, VerificationError
 from .formats.backends import SavedModel, open_backend
 from .formats.to_npu import verify_npu as npu_verification
@@ -28,7 +28,6 @@ from .parity.parity import Parity
 from .parity.quality import measure
 from .parity.text import check_text, check_text_file
 from .parity.tolerances import LARGEST_SHARE, NEAR_TIE, SMALL_OUTPUT, Tolerance, tolerance
-from .runtime import runtime
 
 HOST_LOOP_SENTENCES = 20
 """Sentences that the runtime also searches step by step on the host; more where knobs are turned."""
@@ -104,7 +103,7 @@ def compare(
 def check_npu(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity) -> None:
     """The int8 files of the NPU target: what is in them, and what their translations cost."""
     npu_verification.check_structure(directory, manifest, parity)
-    backend = runtime.Npu(directory, manifest, None)
+    backend = runtime.BACKENDS["npu"](directory, manifest, None)
     npu_verification.check_types(backend, parity)
     if parity.failures:
         return

@@ -148,7 +148,7 @@ class RunDirectory:
         if (path / "manifest.json").exists() and not file.exists():
             raise UserError(
                 f"{path}: an artefact, which `export` wrote from a run. Expected a folder that `keras-attention train` "
-                f"wrote. An artefact translates by itself: python {path / 'runtime.py'}"
+                f"wrote. An artefact translates by itself: python {path / 'runtime'}"
             )
         try:
             metadata = json.loads(file.read_text(encoding="utf-8"))

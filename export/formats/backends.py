@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime import runtime
+from .. import runtime
 from .plain_paths import plain_path
 
 
@@ -32,5 +32,5 @@ def open_backend(directory: pathlib.Path, manifest: Mapping[str, Any], format_: 
     """An interpreter of one format: `run(signature, inputs) -> outputs`."""
     if format_ == "saved_model":
         return SavedModel(directory / manifest["formats"]["saved_model"]["folder"])
-    backend = {"tflite": runtime.LiteRT, "onnx": runtime.Onnx, "npu": runtime.Npu}[format_]
-    return backend(directory, manifest, threads)
+    name = {"tflite": "litert"}.get(format_, format_)
+    return runtime.BACKENDS[name](directory, manifest, threads)

@@ -14,8 +14,9 @@ import tensorflow as tf
 from keras_attention.errors import UserError
 from keras_attention.models.encoder_decoder import EncoderDecoder
 
+from .. import runtime
 from ..graphs.graph import Graph
-from ..runtime import runtime
+from ..runtime.backends.npu import Npu
 from .saved_model import tensor_spec
 from .to_npu.graphs import decode_step_graph
 
@@ -56,7 +57,7 @@ def check_rows(rows: Sequence[Sequence[int]], most: int | None, remedy: str = "G
         )
 
 
-class Recorder(runtime.Npu):
+class Recorder(Npu):
     """The host part over float graphs; keeps what went into each."""
 
     def __init__(self, net: EncoderDecoder, graphs: Sequence[Graph], entry: Mapping[str, Any]):

@@ -2,16 +2,16 @@
 
 import contextlib
 import pathlib
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import manifest as artefact
+from .. import runtime
 from ..graphs import gru, loops, lstm_lengths
 from ..graphs.graph import Graph
 from ..plan import Plan, source_rows
-from ..runtime import runtime
 from . import converter as conversion
+from .runtime_copy import copy_runtime, copy_web
 from .saved_model import write_saved_model
 from .text_inside import text_graphs, write_litert_text, write_onnx_text
 from .to_npu import convert as npu
@@ -41,7 +41,7 @@ def begin_manifest(
         for side, tokenizer in zip(("source", "target"), plan.tokenizers or (), strict=False):
             files[side] = tokenizer.save(stage, side)
         manifest |= artefact.describe_translator(plan.net, graphs, plan.settings, plan.tokenizers, files)
-        shutil.copyfile(runtime.__file__, stage / "runtime.py")
+        copy_runtime(stage, formats)
     return manifest
 
 
@@ -91,8 +91,7 @@ def add_page(plan: Plan, stage: pathlib.Path) -> None:
     """Lay the runtime and the page in JavaScript beside ONNX files of a translator that they can run."""
     net = plan.net
     if net is not None and net.source_features is None and net.config.copy_words is None:
-        for name in ("runtime.mjs", "subwords.mjs", "page.mjs", "index.html"):
-            shutil.copyfile(pathlib.Path(runtime.__file__).with_name(name), stage / name)
+        copy_web(stage)
 
 
 def convert(

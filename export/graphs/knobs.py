@@ -20,7 +20,7 @@ from keras_attention.search.beam import STOPS
 from keras_attention.search.contract import LENGTH_PENALTIES
 from keras_attention.types import PAD_ID, Tensor
 
-from ..runtime import runtime
+from .. import runtime
 from .port import Axis, Port
 
 Net = EncoderDecoder | Ensemble

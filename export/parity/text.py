@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import runtime
 from ..formats.to_onnx import text as onnx_text
 from ..formats.to_tflite import text as litert_text
-from ..runtime import runtime
 from . import structure
 from .cases import Reference
 from .parity import Parity

@@ -13,12 +13,11 @@ import numpy as np
 
 from keras_attention.errors import UserError
 
-from .. import integrity
+from .. import integrity, runtime
 from ..formats import child_process
 from ..formats.backends import open_backend
 from ..parity import cases as reference
 from ..parity.cases import Reference
-from ..runtime import runtime
 from ..verifier import REFERENCE_FILE
 
 RUNTIMES = {
@@ -60,7 +59,7 @@ def measure(
         cases: where the inputs come from, one row at a time, and in one larger batch.
         seconds: time spent on each of the two measurements, for each format.
         threads: of LiteRT and ONNX Runtime; their own choice if `None`.
-        memory: whether the peak of a process of its own is measured too, for what `runtime.py` runs.
+        memory: whether the peak of a process of its own is measured too, for what the standalone runtime runs.
     """
     graph = "translate" if manifest["kind"] == "translator" else "call"
     chosen = list(cases.of(graph))
@@ -116,7 +115,7 @@ print(peak)
 def peak_memory(
     directory: pathlib.Path, manifest: Mapping[str, Any], format_: str, graph: str, inputs: Mapping[str, np.ndarray]
 ) -> int | None:
-    """Peak of resident memory, in bytes, of a process with `runtime.py` that runs one row."""
+    """Peak of resident memory, in bytes, of a process with the standalone runtime that runs one row."""
     names = [name for name, kind in runtime.BACKENDS.items() if kind.format == format_]
     if not names:
         return None

@@ -169,7 +169,7 @@ def test_a_bad_run_directory_names_the_file(change, parts, toy_run, tmp_path) ->
 def test_what_is_no_run_directory_is_told_by_its_kind(toy_run, tmp_path) -> None:
     fails(run_command("translate", toy_run.model_path), "model.keras: a file", f"Try {toy_run.path}")
     (tmp_path / "manifest.json").write_text("{}")
-    fails(run_command("translate", tmp_path), "an artefact", f"python {tmp_path / 'runtime.py'}")
+    fails(run_command("translate", tmp_path), "an artefact", f"python {tmp_path / 'runtime'}")
 
 
 @pytest.mark.once(reason="export runs on TensorFlow")

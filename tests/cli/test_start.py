@@ -199,7 +199,7 @@ def test_the_runtime_ends_with_a_line_too(monkeypatch: pytest.MonkeyPatch, capsy
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", interrupted)
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "export" / "runtime" / "runtime.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "export" / "runtime"), run_name="__main__")
     assert (end.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 

@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 
 from keras_attention import EncoderDecoder, UserError
-from keras_attention.export import benchmark, errors, export, exporter, verify
+from keras_attention.export import benchmark, errors, export, exporter, runtime, verify
 from keras_attention.export import console as commands
 from keras_attention.export.formats import converter as conversion
 from keras_attention.export.parity import cases as reference
 from keras_attention.export.parity.parity import Parity
 from keras_attention.export.report import benchmark as bench
-from keras_attention.export.runtime import runtime
 from keras_attention.export.verifier import REFERENCE_FILE, compare_tokens, compare_values
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import train_tokenizer
@@ -84,11 +83,8 @@ def test_what_an_artefact_holds(exported: pathlib.Path) -> None:
         *(
             "report.md",
             "report.json",
-            "runtime.mjs",
-            "subwords.mjs",
-            "page.mjs",
-            "index.html",
-            "runtime.py",
+            "runtime",
+            "web",
             "verification.npz",
         ),
     }
@@ -96,7 +92,10 @@ def test_what_an_artefact_holds(exported: pathlib.Path) -> None:
     assert step["inputs"]["memory_values"] == {"dtype": "float32", "axes": ["batch", "source_length", 14]}
     assert manifest["state_updates"] == {"state_c_0": "next_state_c_0", "state_h_0": "next_state_h_0"}
     assert manifest["knobs"]["max_length"] == {"default": 17, "minimum": 1, "maximum": 17}
-    texts = [path.read_text(encoding="utf-8") for path in exported.iterdir() if path.suffix in (".json", ".md", ".py")]
+    assert {path.name for path in (exported / "runtime" / "backends").iterdir()} == {
+        *("__init__.py", "litert.py", "onnx_runtime.py", "openvino.py")
+    }
+    texts = [path.read_text(encoding="utf-8") for path in exported.rglob("*") if path.suffix in (".json", ".md", ".py")]
     assert not [text for text in texts if str(exported.parent) in text]
     assert list(exported.parent.glob(".*")) == []
 
@@ -371,6 +370,6 @@ def test_the_command_from_and_into_such_folders(tmp_path: pathlib.Path) -> None:
         done = run_command(*command)
         assert done.status == 0, done.err
     done_ = subprocess.run(
-        [sys.executable, output / "runtime.py"], input="The cat\n", capture_output=True, text=True, check=False
+        [sys.executable, output / "runtime"], input="The cat\n", capture_output=True, text=True, check=False
     )
     assert done_.returncode == 0, done_.stderr

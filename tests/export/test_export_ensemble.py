@@ -9,8 +9,7 @@ import pytest
 
 from keras_attention import EncoderDecoder, Ensemble, UserError
 from keras_attention.export import console as commands
-from keras_attention.export import export
-from keras_attention.export.runtime import runtime
+from keras_attention.export import export, runtime
 from keras_attention.translation.translator import Translator
 from tests.export.test_export_artefact import make_run
 from tests.support.export_models import LINES, cheap, tiny_model

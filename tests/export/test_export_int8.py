@@ -10,12 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from keras_attention import UserError
-from keras_attention.export import export, verify
+from keras_attention.export import export, runtime, verify
 from keras_attention.export.formats.calibration import SEQUENCES, STEPS
 from keras_attention.export.formats.to_onnx import int8 as onnx_int8
 from keras_attention.export.formats.to_onnx import int8_plan as static_int8
 from keras_attention.export.formats.to_onnx import weights as onnx_weights
-from keras_attention.export.runtime import runtime
 from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.export.test_export_artefact import dense_model

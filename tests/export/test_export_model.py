@@ -36,7 +36,7 @@ def test_a_classifier_in_three_formats(tmp_path: pathlib.Path, cheap: None) -> N
     assert {parity.format: parity.cases for parity in report.parities} == {"saved_model": 2, "tflite": 2, "onnx": 2}
     onnx = next(parity for parity in report.parities if parity.format == "onnx").operators["call"]
     assert (onnx["LSTM"], onnx.get("Loop", 0)) == (1, 0)
-    assert not (tmp_path / "artefact" / "runtime.py").exists()
+    assert not (tmp_path / "artefact" / "runtime").exists()
 
 
 def test_masked_recurrent_layers(tmp_path: pathlib.Path, cheap: None) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from keras_attention import UserError
 from keras_attention.export import console as commands
-from keras_attention.export import export, verify
+from keras_attention.export import export, runtime, verify
 from keras_attention.export.errors import ConversionError
 from keras_attention.export.formats import converter as conversion
 from keras_attention.export.formats.calibration import SEQUENCES
@@ -20,7 +20,6 @@ from keras_attention.export.formats.to_npu.verify_npu import MICRO_STEPS, UNPLAC
 from keras_attention.export.formats.to_tflite import fused_lstm
 from keras_attention.export.parity import cases as reference
 from keras_attention.export.parity.parity import Parity
-from keras_attention.export.runtime import runtime
 from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.support.export_models import LINES, cheap, tiny_model

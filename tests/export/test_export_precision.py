@@ -11,11 +11,10 @@ import pytest
 
 from keras_attention import UserError
 from keras_attention.export import console as commands
-from keras_attention.export import errors, export, verify
+from keras_attention.export import errors, export, runtime, verify
 from keras_attention.export.formats.to_onnx import weights as onnx_weights
 from keras_attention.export.formats.to_tflite import convert as litert
 from keras_attention.export.parity import quality, structure
-from keras_attention.export.runtime import runtime
 from keras_attention.metrics.output_scores import score_outputs
 from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.run_directory import RunDirectory

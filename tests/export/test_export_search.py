@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from keras_attention.errors import UserError
-from keras_attention.export import export
+from keras_attention.export import export, runtime
 from keras_attention.export.graphs.knobs import SearchSettings
-from keras_attention.export.runtime import runtime
 from keras_attention.text.tokenizers import train_tokenizer
 from keras_attention.types import EOS_ID
 from tests.support.export_models import LINES, cheap, tiny_model

@@ -8,8 +8,7 @@ import onnx
 import pytest
 
 from keras_attention import UserError
-from keras_attention.export import export
-from keras_attention.export.runtime import runtime
+from keras_attention.export import export, runtime
 from tests.export.test_export_npu import rows
 from tests.support.export_models import cheap, tiny_model
 

@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies
 
+from keras_attention.export import runtime
 from keras_attention.export.formats import saved_model
 from keras_attention.export.graphs import tokenizers as text_graph
 from keras_attention.export.graphs.graph import Graph
 from keras_attention.export.graphs.port import Port
 from keras_attention.export.manifest import SPECIAL_IDS
-from keras_attention.export.runtime import runtime
 from keras_attention.text.tokenizers import Tokenizer, train_tokenizer
 from tests.support.export_models import LINES, UNUSUAL
 

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from keras_attention import UserError
-from keras_attention.export import errors, verify
+from keras_attention.export import errors, runtime, verify
 from keras_attention.export import manifest as artefact
 from keras_attention.export.integrity import differences
 from keras_attention.export.parity import cases as reference
 from keras_attention.export.report.benchmark import benchmark
-from keras_attention.export.runtime import runtime
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.support.export_models import LINES
 
@@ -116,7 +115,7 @@ def test_files_outside_are_never_opened(tmp_path: pathlib.Path, name: str) -> No
     manifest["files"][name] = manifest["files"]["model.tflite"]
     manifest["formats"]["tflite"]["file"] = name
     artefact.write_manifest(manifest, folder)
-    for use in (verify, lambda folder: runtime.LiteRT(folder, manifest, None)):
+    for use in (verify, lambda folder: runtime.BACKENDS["litert"](folder, manifest, None)):
         with pytest.raises((UserError, runtime.ArtefactError), match="names a file outside of itself"):
             use(folder)
 

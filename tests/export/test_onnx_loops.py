@@ -12,9 +12,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from keras_attention.export import export
+from keras_attention.export import export, runtime
 from keras_attention.export.formats.to_onnx import loops as onnx_loops
-from keras_attention.export.runtime import runtime
 from tests.support.export_models import cheap, tiny_model
 from tests.support.parts import fast
 

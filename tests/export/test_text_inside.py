@@ -12,12 +12,11 @@ import pytest
 import sentencepiece
 
 from keras_attention import UserError
-from keras_attention.export import errors, export, verify
+from keras_attention.export import errors, export, runtime, verify
 from keras_attention.export.formats.to_onnx import text as onnx_text
 from keras_attention.export.formats.to_tflite import convert as litert
 from keras_attention.export.formats.to_tflite import text as litert_text
 from keras_attention.export.parity import text as text_verification
-from keras_attention.export.runtime import runtime
 from keras_attention.text.tokenizers import SubwordTokenizer, train_tokenizer
 from tests.export.test_export_artefact import dense_model
 from tests.support.export_models import LINES, UNUSUAL, cheap, tiny_model

@@ -69,13 +69,30 @@ def test_search_knows_nothing_of_models_or_text(path: pathlib.Path) -> None:
     assert all(starts_with(name, "keras_attention.types", "keras_attention.search") for name in ours), ours
 
 
-def test_the_runtime_stands_alone() -> None:
-    """A device has numpy, one interpreter and perhaps sentencepiece; the file is copied there without this package."""
-    path = ROOT / "export" / "runtime" / "runtime.py"
-    at_import = {name.partition(".")[0] for name, at_once in imports(path) if at_once}
-    assert at_import - set(sys.stdlib_module_names) == {"numpy"}
-    later = {name.partition(".")[0] for name, _ in imports(path)} - set(sys.stdlib_module_names)
-    assert later <= {"numpy", "ai_edge_litert", "onnxruntime", "sentencepiece"}
+RUNTIME = ROOT / "export" / "runtime"
+
+
+@pytest.mark.parametrize("path", sorted(RUNTIME.rglob("*.py")), ids=relative)
+def test_the_runtime_stands_alone(path: pathlib.Path) -> None:
+    """A device has numpy, one interpreter and perhaps sentencepiece; the folder is copied there without this package.
+
+    `require` imports interpreters by name. No module has a name of the standard library, for the folder is on the path
+    when Python is started with it.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    levels = [node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert max(levels, default=0) <= len(path.relative_to(RUNTIME).parts)
+    assert {name.partition(".")[0] for name, _ in imports(path)} - set(sys.stdlib_module_names) <= {"numpy"}
+    assert path.parent != RUNTIME or path.stem not in sys.stdlib_module_names
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_every_interpreter_of_the_runtime_is_in_its_table() -> None:
+    """An artefact gets the modules of its formats, which the table names."""
+    tree = ast.parse((RUNTIME / "backends" / "__init__.py").read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Backend"]
+    named = {ast.literal_eval(call.args[1]) for call in calls}
+    assert named == {path.stem for path in (RUNTIME / "backends").glob("*.py")} - {"__init__"}
 
 
 def test_importing_the_command_line_loads_one_framework(tmp_path: pathlib.Path) -> None:
@@ -93,7 +110,6 @@ def test_importing_the_command_line_loads_one_framework(tmp_path: pathlib.Path) 
 
 
 def test_files_are_short() -> None:
-    """One idea a file. The standalone runtime is one file by its nature."""
+    """One idea a file."""
     lengths = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
-    lengths.pop("export/runtime/runtime.py")
     assert not {path: length for path, length in lengths.items() if length > 350}

@@ -90,7 +90,7 @@ def test_wheel_holds_one_package_and_the_start_of_the_command(wheel: pathlib.Pat
         f"keras_luong-{PROJECT['project']['version']}.dist-info",
     }
     pages = {
-        f"keras_attention/export/runtime/{name}" for name in ("runtime.mjs", "subwords.mjs", "page.mjs", "index.html")
+        f"keras_attention/export/runtime/web/{path.name}" for path in (ROOT / "export" / "runtime" / "web").iterdir()
     }
     expected = {"keras_attention/py.typed", *pages}
     for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items():

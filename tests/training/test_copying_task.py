@@ -84,7 +84,7 @@ def test_exported_it_copies_too(task, tmp_path):
     assert "translate_text" not in (tmp_path / "artefact" / "manifest.json").read_text()
     for options in (["--backend", "litert"], ["--backend", "onnx", "--host-loop"]):
         found = subprocess.run(
-            [sys.executable, tmp_path / "artefact" / "runtime.py", *options],
+            [sys.executable, tmp_path / "artefact" / "runtime", *options],
             input="".join(f"{note}\n" for note, _ in rows),
             capture_output=True,
             text=True,

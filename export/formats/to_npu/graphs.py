@@ -1,8 +1,9 @@
 """The static graphs of the NPU target: one row, a fixed source length, and only what an NPU can place.
 
 An NPU looks nothing up, gathers nothing, reverses nothing and normalises nothing: embedded words go in and logits come
-out, and a host does the rest (`runtime.Npu`). Each direction of an encoder layer is one fused LSTM operator, which
-reads no mask: a host zeroes what is behind a row's end, and hands the other direction a row reversed within its length.
+out, and a host does the rest (`backends/npu.py` of the runtime). Each direction of an encoder layer is one fused LSTM
+operator, which reads no mask: a host zeroes what is behind a row's end, and hands the other direction a row reversed
+within its length.
 """
 
 import uuid

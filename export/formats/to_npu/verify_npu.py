@@ -8,7 +8,7 @@ import numpy as np
 
 from ...parity.cases import Reference
 from ...parity.parity import Parity
-from ...runtime import runtime
+from ...runtime.backends.npu import Npu
 from ..to_tflite import convert as litert
 from ..to_tflite import fused_lstm
 from . import micro, vela
@@ -59,7 +59,7 @@ def check_reset(backend: Any, cases: Reference, parity: Parity) -> None:
             parity.failures.append(f"npu encode: {name} differs in a second call: the LSTM's state was not reset")
 
 
-class Watched(runtime.Npu):
+class Watched(Npu):
     """The runtime's host part; keeps what last went into each graph, and what came out, in int8."""
 
     def __init__(self, directory: pathlib.Path, manifest: Mapping[str, Any], threads: int | None = None):

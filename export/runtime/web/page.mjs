@@ -1,6 +1,6 @@
-// The page around runtime.mjs: a form that translates, and words that light up what they attend to.
+// The page around artefact.mjs: a form that translates, and words that light up what they attend to.
 //
-// Serve the artefact's folder, with ONNX Runtime Web in it, and open the address:
+// Serve the artefact's folder, with ONNX Runtime Web in it, and open /web/ at the address:
 //
 //   npm install onnxruntime-web && python -m http.server
 
@@ -20,7 +20,7 @@ export async function run(document, open) {
     artefact = await open();
   } catch (error) {
     say(
-      `The model cannot be loaded: ${error.message}. ONNX Runtime Web has to lie beside this page (npm install onnxruntime-web), ` +
+      `The model cannot be loaded: ${error.message}. ONNX Runtime Web has to lie in the artefact's folder (npm install onnxruntime-web), ` +
         "and the folder has to be served: python -m http.server",
       true,
     );

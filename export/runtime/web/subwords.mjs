@@ -104,7 +104,7 @@ export class SubwordTokenizer {
         }
       }
     }
-    if (refused) throw new Error(`the sentencepiece model has ${refused}, which only runtime.py knows`);
+    if (refused) throw new Error(`the sentencepiece model has ${refused}, which only the Python runtime knows`);
     this.unknownScore = Math.fround(lowest - UNKNOWN_PENALTY);
     this.map = readMap(map);
   }
