@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from keras_attention.export.formats.runtime_copy import SOURCE
+from keras_attention.export.manifest import complete, write_manifest
+from keras_attention.export.runtime import FORMAT_VERSION
 from tests.support import host_cases, host_tables
 from tests.support.host_cases import CASES, LENGTH, ROWS, SEARCHES
 from tests.support.host_tables import PAD, Tables
@@ -158,3 +160,38 @@ def test_padding_behind_a_source_changes_nothing(tmp_path: pathlib.Path) -> None
         for rows in (ROWS, [[*row, *[PAD] * count] for count, row in enumerate(ROWS)])
     ]
     assert found[0] == found[1]
+
+
+# A build of ONNX Runtime that says how it was asked for a session.
+PROVIDERS = """
+import { Artefact } from "%s";
+const [folder, ...lists] = process.argv.slice(2);
+const asked = [];
+class Tensor {}
+const create = async (bytes, { executionProviders }) => {
+  asked.push([bytes.length, executionProviders]);
+  return { run: async () => ({}) };
+};
+for (const list of lists) {
+  const artefact = await Artefact.open(folder, { Tensor, InferenceSession: { create } }, JSON.parse(list));
+  await artefact.run("encode", { source_ids: { data: new Tensor() } });
+}
+console.log(JSON.stringify(asked));
+"""
+
+
+def test_the_caller_chooses_the_execution_providers(tmp_path: pathlib.Path) -> None:
+    """And the build of ONNX Runtime: nothing of the module is imported by the artefact itself."""
+    folder = tmp_path / "artefact"
+    folder.mkdir()
+    (folder / "encode.onnx").write_bytes(b"seven b")
+    manifest = host_tables.manifest(2, LENGTH, format_version=FORMAT_VERSION)
+    manifest["formats"]["onnx"]["files"] = {"encode": "encode.onnx"}
+    manifest["signatures"]["encode"] = {"inputs": {"source_ids": {"dtype": "int32"}}}
+    write_manifest(complete(manifest, folder), folder)
+    (tmp_path / "driver.mjs").write_text(PROVIDERS % (WEB / "artefact.mjs").as_uri(), encoding="utf-8")
+    lists = ["{}", json.dumps({"executionProviders": ["webgpu", "wasm"]}), json.dumps({"executionProviders": ["cpu"]})]
+    command = [str(NODE), str(tmp_path / "driver.mjs"), str(folder), *lists]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[7, ["wasm"]], [7, ["webgpu", "wasm"]], [7, ["cpu"]]]

@@ -3,15 +3,17 @@
 //   node ARTEFACT/web/command.mjs ARTEFACT < sentences.txt
 //   node ARTEFACT/web/command.mjs ARTEFACT '{"max_length": 20, "prefix": "ein"}' < sentences.txt
 //
-// The second argument holds the options of `translate` and, for another build of ONNX Runtime, its package and its
-// execution providers: {"ort": "onnxruntime-node", "executionProviders": ["cpu"]}.
+// The second argument holds the options of `translate` and, for another build of ONNX Runtime than onnxruntime-web, its
+// package and its execution providers: {"ort": "onnxruntime-node", "executionProviders": ["cuda", "cpu"]}.
 
 import { Artefact } from "./artefact.mjs";
 import { ArtefactError } from "./errors.mjs";
 import { parsed } from "./manifest.mjs";
 
+const PROVIDERS = { "onnxruntime-node": ["cpu"] };
+
 async function main([folder = ".", options = "{}"]) {
-  const { ort: name = "onnxruntime-web", executionProviders, ...settings } = parsed(options, "the options");
+  const { ort: name = "onnxruntime-web", executionProviders = PROVIDERS[name], ...settings } = parsed(options, "the options");
   const { text } = await import("node:stream/consumers");
   const ort = await import(name).catch(() => {
     throw new ArtefactError(`${name} is needed. Run: npm install ${name}`);
