@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None, evaluate: Callable[..., dict[str, A
             beam_size=options.beam,
             length_penalty=options.length_penalty,
             coverage_penalty=options.coverage_penalty,
-            agreement=options.agreement,
+            **({} if options.agreement is None else {"method": "agreement", "backward_weight": options.agreement}),
         )
         rows.append({"label": label or folder, **describe(pathlib.Path(folder)), name: scores[name]})
     both = "" if options.agreement is None else ", both directions"

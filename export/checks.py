@@ -10,9 +10,10 @@ import numpy as np
 from keras_attention.errors import UserError
 from keras_attention.metrics.output_scores import TASK_METRIC
 from keras_attention.run_directory import RunDirectory
+from keras_attention.search_policy import SearchPolicy
 
 from . import runtime
-from .graphs.knobs import SearchSettings
+from .graphs.knobs import describe_search
 from .parity.quality import Task
 
 FORMATS = ("saved_model", "tflite", "onnx")
@@ -77,14 +78,14 @@ def check_references(
     return accepted
 
 
-def check_host_search(settings: SearchSettings) -> None:
+def check_host_search(settings: SearchPolicy) -> None:
     """Raises UserError unless the host loop of the artefact's runtime knows the search: int8 files hold no other."""
-    missing = runtime.only_in_graph({"search": settings.describe()})
+    missing = runtime.only_in_graph({"search": describe_search(settings)})
     if missing:
         raise UserError(f"int8 files are searched on the host, which knows no {missing}. Expected: a plain beam search")
 
 
-def check_both_ways(settings: SearchSettings, models: Sequence[Any]) -> None:
+def check_both_ways(settings: SearchPolicy, models: Sequence[Any]) -> None:
     """Raises UserError for a run that learnt to write in one direction alone, where both shall agree."""
     for run in models if settings.method == "agreement" else ():
         if isinstance(run, RunDirectory) and not run.writes_backward:

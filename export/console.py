@@ -15,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from keras_attention.cli.tables import output_console, print_table
 from keras_attention.errors import UserError
 from keras_attention.ranges import check_ranges
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.lines import read_lines
 
 from .errors import VerificationError, requirements
@@ -38,8 +39,8 @@ def export_run(
     overwrite: bool = False,
     ensemble: Sequence[str | pathlib.Path] = (),
     combination: str = "probabilities",
-    max_length: int = 200,
-    **search: Any,
+    policy: SearchPolicy | None = None,
+    **settings: Any,
 ) -> pathlib.Path:
     """Export a run, verify what was exported, and print the table; returns the artefact directory.
 
@@ -60,8 +61,7 @@ def export_run(
         overwrite: whether an artefact that is already there is replaced.
         ensemble: more run directories, which answer with it in one artefact.
         combination: of their answers: mean of `probabilities` or of `logits`.
-        max_length: longest translation, EOS counted.
-        **search: more fields of `SearchSettings`, as `beam_size`.
+        policy, **settings: of the search, see `export`.
 
     Raises:
         UserError: for anything the user can mend; a failed verification lists its differences first.
@@ -79,7 +79,6 @@ def export_run(
     with ended_by_signals(), stages(console) as progress, failures_shown(console), requirements():
         task = progress.add_task("loading", total=None)
         from keras_attention.run_directory import RunDirectory
-        from keras_attention.translation.translator import LENGTH_FACTOR, LENGTH_OFFSET
 
         from .checks import check_formats
         from .exporter import export
@@ -103,10 +102,8 @@ def export_run(
             source_length=source_length,
             calibration=ranges,
             combination=combination,
-            max_length=max_length,
-            max_length_factor=LENGTH_FACTOR,
-            max_length_offset=LENGTH_OFFSET,
-            **search,
+            policy=policy,
+            **settings,
             overwrite=overwrite,
             progress=lambda message: progress.update(task, description=message),
         )

@@ -10,6 +10,7 @@ import keras
 
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import Tokenizer
 from keras_attention.translation.translator import Translator
 
@@ -30,7 +31,6 @@ from .formats.files import Progress, convert, convert_for_npu, convert_to_int8
 from .formats.plain_paths import is_pattern
 from .formats.text_inside import check_text
 from .formats.to_npu import convert as npu
-from .graphs.knobs import SearchSettings
 from .parity import cases as reference
 from .parity.quality import LOSS_LIMIT
 from .plan import Members, plan_export
@@ -51,13 +51,7 @@ def export(
     *,
     samples: Sequence[Any] | None = None,
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
-    beam_size: int = 5,
-    max_length: int = 100,
-    max_length_factor: float | None = None,
-    max_length_offset: int = 10,
-    length_penalty: float = 1.0,
-    min_length: int = 0,
-    coverage_penalty: float = 0.0,
+    policy: SearchPolicy | None = None,
     precision: str | None = None,
     text: bool = False,
     references: Sequence[str | Sequence[str]] | None = None,
@@ -69,7 +63,7 @@ def export(
     combination: str = "probabilities",
     overwrite: bool = False,
     progress: Progress | None = None,
-    **search: Any,
+    **settings: Any,
 ) -> ExportResult:
     """Write an artefact directory with the model in the given formats, each proved equal to Keras.
 
@@ -85,12 +79,7 @@ def export(
         samples: what to verify on. Of a translator: sentences, or rows of source ids where there are no tokenizers; a
             run has its own. Of another model: inputs, each an array or a dict of arrays. Random ones if `None`.
         tokenizers: of the source and the target; a run has its own.
-        beam_size: hypotheses of `translate`, fixed in the artefact.
-        max_length: longest translation, EOS counted: the capacity of the artefact's buffers, and its default.
-        max_length_factor, max_length_offset: a translation is also cut at `factor * source tokens + offset` tokens.
-        length_penalty: default exponent of the GNMT length penalty.
-        min_length: default of the fewest tokens of a translation, EOS counted.
-        coverage_penalty: default of GNMT's coverage penalty, against words left untranslated.
+        policy: settings of the search, see `SearchPolicy`: what an export fixes, and defaults of the inputs.
         precision: `"float32"`, the default; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it,
             and faster products; `"int8"`, ONNX alone: activations of fixed ranges too, with the search on the host.
             SavedModel holds float32 alone; the NPU target is int8.
@@ -108,14 +97,14 @@ def export(
         combination: of several models: mean of `"probabilities"` or of `"logits"`.
         overwrite: whether an artefact that is already there is replaced, once the new one is verified.
         progress: called with a few words on each step as it begins, as `print` may be.
-        **search: more fields of `SearchSettings`: another method than a beam, repetition, phrases, groups.
+        **settings: fields of `SearchPolicy` that replace those of `policy`: `beam_size=1`.
 
     Returns:
         The path of the artefact, those of the files of each format, the comparison of each with Keras, and the report,
         which also lies in the artefact as `report.md` and `report.json`.
 
     Raises:
-        TypeError: for a field that `SearchSettings` has not.
+        TypeError: for a setting that `SearchPolicy` has not.
         UserError: for an unknown format, a number out of range, an output that exists, a model that cannot be
             exported, a full disk.
         ConversionError: if a converter refuses the model or crashes.
@@ -144,21 +133,12 @@ def export(
     scored = check_task(task, loss_limit)
     check_backend()
     output = check_output(pathlib.Path(output), overwrite)
-    settings = SearchSettings(
-        beam_size,
-        max_length,
-        max_length_factor,
-        max_length_offset,
-        length_penalty,
-        min_length,
-        coverage_penalty,
-        **search,
-    )
+    policy = SearchPolicy.of(policy, **settings)
     if isinstance(model, (str, os.PathLike)):
         model = RunDirectory.open(os.fspath(model))
     several = isinstance(model, (list, tuple)) and model
     opened, ensemble = open_members(model, combination) if several else ([model], None)
-    check_both_ways(settings, opened)
+    check_both_ways(policy, opened)
     model = opened[0]
     if isinstance(model, RunDirectory):
         tokenizers = (model.source_tokenizer, model.target_tokenizer)
@@ -172,18 +152,18 @@ def export(
     model = model if ensemble is None else ensemble
     accepted = check_references(references, samples)
     if on_npu:
-        npu.check(model, settings)
+        npu.check(model, policy)
     if precision == "int8":
-        check_host_search(settings)
+        check_host_search(policy)
         samples, kept, calibration = split_samples(samples, calibration)
         accepted = accepted[:kept]
     if text:
-        check_text(formats, tokenizers, model, settings)
+        check_text(formats, tokenizers, model, policy)
     if precision == "float16":
         check_float16(model, formats)
     with staging(output, overwrite) as (stage, work):
         say("computing with Keras")
-        plan = plan_export(model, settings, tokenizers, samples, accepted, scored, source_length if on_npu else None)
+        plan = plan_export(model, policy, tokenizers, samples, accepted, scored, source_length if on_npu else None)
         if on_npu:
             manifest = convert_for_npu(plan, calibration or (), source_length, stage, work, say)
         elif precision == "int8":

@@ -8,12 +8,13 @@ from typing import Any
 
 from keras_attention.models.ensemble import Ensemble
 from keras_attention.run_directory import RunDirectory
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import Tokenizer
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 from . import runtime
 from .graphs.graph import Graph, state_updates
-from .graphs.knobs import Net, SearchSettings
+from .graphs.knobs import Net, describe_search, knobs_of
 
 SPECIAL_IDS = {"pad": PAD_ID, "bos": BOS_ID, "eos": EOS_ID, "unk": UNK_ID}
 PACKAGES = ("keras-luong", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "tensorflow-text")
@@ -44,7 +45,7 @@ def describe_formats(formats: Sequence[str], graphs: Sequence[Graph], text: bool
 def describe_translator(
     net: Net,
     graphs: Sequence[Graph],
-    settings: SearchSettings,
+    settings: SearchPolicy,
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
     tokenizer_files: dict[str, list[str]],
 ) -> dict[str, Any]:
@@ -60,10 +61,10 @@ def describe_translator(
         "model": config.to_dict(),
         "members": [member.to_dict() for member in members],
         "beam_size": settings.hypotheses,
-        "search": settings.describe(),
+        "search": describe_search(settings),
         "max_length_factor": settings.max_length_factor,
         "max_length_offset": settings.max_length_offset,
-        "knobs": {knob.port.name: knob.to_dict() for knob in settings.knobs(net)},
+        "knobs": {knob.port.name: knob.to_dict() for knob in knobs_of(settings, net)},
         "state_updates": state_updates(tuple(graphs)),
         "special_ids": SPECIAL_IDS,
         "source_vocabulary": config.source_vocabulary,

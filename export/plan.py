@@ -11,11 +11,12 @@ from keras_attention.errors import UserError
 from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.models.ensemble import Ensemble
 from keras_attention.models.pointer_generator import of_text
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import Tokenizer
 
 from .graphs.functional import model_graph
 from .graphs.graph import Graph, translator_graphs
-from .graphs.knobs import Net, SearchSettings
+from .graphs.knobs import Net
 from .graphs.loops import all_layers
 from .manifest import SPECIAL_IDS
 from .parity import cases as reference
@@ -33,7 +34,7 @@ class Plan:
     """The same graphs in the form that TFLite's built-in operators can express."""
     cases: Reference
     net: Net | None = None
-    settings: SearchSettings = dataclasses.field(default_factory=SearchSettings)
+    settings: SearchPolicy = dataclasses.field(default_factory=SearchPolicy)
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None
     left_out: int = 0
     """Samples that are too long, or empty."""
@@ -41,7 +42,7 @@ class Plan:
 
 def plan_export(
     model: Any,
-    settings: SearchSettings,
+    settings: SearchPolicy,
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
     samples: Sequence[Any] | None,
     references: Sequence[Sequence[str]] = (),

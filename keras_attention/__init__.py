@@ -30,7 +30,10 @@ from keras_attention.search import (
     greedy_search,
     sample_search,
 )
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.tfa_weights import load_tfa_attention_layer, load_tfa_bahdanau, load_tfa_luong
+from keras_attention.translation.hypothesis import Hypothesis
+from keras_attention.translation.translator import Translator
 from keras_attention.version import VERSION
 
 __version__ = VERSION
@@ -48,12 +51,15 @@ __all__ = [
     "Encoder",
     "EncoderDecoder",
     "Ensemble",
+    "Hypothesis",
     "LuongAttention",
     "MultiHeadLuongAttention",
     "PointerGenerator",
     "RecurrentStack",
+    "SearchPolicy",
     "SearchResult",
     "Seq2SeqConfig",
+    "Translator",
     "UserError",
     "VocabularyShortlist",
     "agreement_search",

@@ -13,9 +13,10 @@ from keras_attention.errors import UserError
 from keras_attention.metrics.output_scores import score_outputs
 from keras_attention.models.pointer_generator import of_text
 from keras_attention.run_directory import RunDirectory, write_text
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.lines import read_parallel_lines
 from keras_attention.text.tokenizers import Tokenizer
-from keras_attention.translation.compiled import Agreement, why_empty
+from keras_attention.translation.compiled import why_empty
 from keras_attention.translation.translator import Translator
 
 from .data.pairs import Pairs, read_tsv
@@ -34,18 +35,14 @@ def evaluate(
     combination: str = "probabilities",
     task: str | None = None,
     tokenize: str | None = None,
-    beam_size: int = 5,
-    length_penalty: float = 1.0,
-    length_penalty_kind: str = "gnmt",
-    coverage_penalty: float = 0.0,
-    finished_first: bool = False,
-    agreement: float | None = None,
+    policy: SearchPolicy | None = None,
     batch_size: int = 32,
     by_length: bool = False,
     output: str | pathlib.Path | None = None,
     lenient: bool = False,
     on_start: Callable[[int], None] | None = None,
     on_batch: Callable[[int], None] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Scores of a run on parallel text.
 
@@ -54,9 +51,7 @@ def evaluate(
         source, target: parallel files; several targets are several references; or
         tsv: SOURCE<TAB>TARGET lines, equal sources being several references.
         ensemble, combination: more runs that answer with it, and how, see `Translator`.
-        beam_size, length_penalty, length_penalty_kind, coverage_penalty, finished_first, batch_size: of
-            `Translator.translate`.
-        agreement: weight of the backward direction, where both are searched, see `Agreement`.
+        policy, batch_size, settings: of `Translator.translate`.
         task: "translation" (BLEU, chrF, exact match), "g2p" (word and phoneme error rate), "exact"; the run's own if
             None.
         tokenize: sacrebleu's tokenisation, "none" or "13a"; as in training if None.
@@ -73,6 +68,7 @@ def evaluate(
         UserError: for files that are missing, not parallel, empty, not UTF-8; a source that is empty or too long; an
             unknown task.
     """
+    policy = SearchPolicy.of(policy, **settings)
     whole = read_references(source, target, tsv, lenient)
     directory = RunDirectory.open(run)
     task = task or directory.task
@@ -84,17 +80,7 @@ def evaluate(
     if on_start is not None:
         on_start(len(pairs))
     started = time.monotonic()
-    found = translator.translate(
-        pairs.sources,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        length_penalty_kind=length_penalty_kind,
-        coverage_penalty=coverage_penalty,
-        finished_first=finished_first,
-        method=None if agreement is None else Agreement(agreement),
-        batch_size=batch_size,
-        on_batch=on_batch,
-    )
+    found = translator.translate(pairs.sources, policy=policy, batch_size=batch_size, on_batch=on_batch)
     seconds = time.monotonic() - started
     outputs = [hypotheses[0].text for hypotheses in found]
     if output is not None:
@@ -106,9 +92,7 @@ def evaluate(
         "task": task,
         "sentences": len(pairs),
         **left_out(whole, pairs),
-        "beam_size": beam_size,
-        "penalties": {"length": length_penalty, "coverage": coverage_penalty},
-        **({} if agreement is None else {"agreement": agreement}),
+        "search": policy.to_dict(),
         **score_outputs(task, outputs, pairs.references, tokenize),
         "unfinished": sum(not hypotheses[0].finished for hypotheses in found),
         "sources_with_unseen": unseen,
@@ -218,7 +202,7 @@ def evaluate_and_print(run: str | pathlib.Path, **options: Any) -> dict[str, Any
             on_batch=lambda count: bar.update(row, advance=count),
         )
     scores = [[name.replace("_", " "), f"{value:.2f}"] for name, value in result.items() if isinstance(value, float)]
-    title = f"{run}: {result['sentences']} sentences, beam {result['beam_size']}"
+    title = f"{run}: {result['sentences']} sentences, beam {result['search']['beam_size']}"
     print_table(title, ["score", "value"], scores, right=["value"])
     for group in result.get("by_length", []):
         print(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from keras_attention.errors import UserError
 from keras_attention.folder_lock import locked_file
 from keras_attention.run_directory import RunDirectory, storage_message, write_text
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.lines import read_lines
 from keras_attention.translation.compiled import why_empty
 from keras_attention.translation.translator import Translator
@@ -75,13 +76,12 @@ def synthesize(
     reverse: bool = False,
     ensemble: Sequence[str | pathlib.Path] = (),
     combination: str = "probabilities",
-    beam_size: int = 5,
     n_best: int = 4,
-    length_penalty: float = 1.0,
-    finished_first: bool = False,
+    policy: SearchPolicy | None = None,
     batch_size: int = 64,
     on_start: Callable[[int, int], None] | None = None,
     on_batch: Callable[[int], None] | None = None,
+    **settings: Any,
 ) -> int:
     """Writes SOURCE<TAB>TARGET lines made by a trained run, for `train(synthetic=...)`.
 
@@ -95,7 +95,7 @@ def synthesize(
             the target, what it writes the source.
         ensemble, combination: more runs that answer with it, and how, see `Translator`: distillation of several models
             into one.
-        beam_size, length_penalty, finished_first, batch_size: of `Translator.translate`.
+        policy, batch_size, settings: of `Translator.translate`.
         n_best: how many different outputs of each sentence, at most; unfinished and empty ones are left out.
         on_start: called with the number of sentences, and that of those done before. on_batch: with those just done.
 
@@ -116,10 +116,10 @@ def synthesize(
         if problem := why_empty(text, directories[0].source_tokenizer):
             raise UserError(f"{source}:{number}: {problem}. Remove the line")
     translator = Translator.load(*directories, combination=combination)
-    options = {"beam_size": beam_size, "n_best": n_best, "length_penalty": length_penalty, "batch_size": batch_size}
-    options |= {"finished_first": True} if finished_first else {}
+    policy = SearchPolicy.of(policy, **settings)
+    options: dict[str, Any] = {"n_best": n_best, "batch_size": batch_size}
     models = [hashlib.sha256(directory.model_path.read_bytes()).hexdigest() for directory in directories]
-    what = [texts, reverse, options, combination, models]
+    what = [texts, reverse, options, policy.to_dict(), combination, models]
     key = hashlib.sha256(json.dumps(what, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
     partial = output.with_name(f"{output.name}.partial")
     with locked_file(partial):
@@ -133,7 +133,7 @@ def synthesize(
                 file.write(f"{key}\n" + "".join(f"{number}\t{pair}\n" for number, pair in rows))
                 for start in range(done, len(texts), CHUNK):
                     chunk = texts[start : start + CHUNK]
-                    found = translator.translate(chunk, on_batch=on_batch, **options)  # type: ignore[arg-type]
+                    found = translator.translate(chunk, policy=policy, on_batch=on_batch, **options)
                     new = []
                     for number, (text, hypotheses) in enumerate(zip(chunk, found, strict=True), start + 1):
                         outputs = [one.text.replace("\t", " ").strip() for one in hypotheses if one.finished]

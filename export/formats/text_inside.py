@@ -6,24 +6,25 @@ from typing import Any
 
 from keras_attention.errors import UserError
 from keras_attention.models.encoder_decoder import EncoderDecoder
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import Tokenizer
 
 from ..graphs import tokenizers as text_graph
 from ..graphs.graph import Graph
-from ..graphs.knobs import SearchSettings
+from ..graphs.knobs import knobs_of
 from ..plan import Members, Plan
 from .saved_model import write_saved_model
 from .to_onnx import text as onnx_text
 from .to_tflite import text as litert_text
 
-DEFAULTS = SearchSettings()
+DEFAULTS = SearchPolicy()
 
 
 def check_text(
     formats: Sequence[str],
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
     model: Any,
-    settings: SearchSettings = DEFAULTS,
+    settings: SearchPolicy = DEFAULTS,
 ) -> None:
     """Raises UserError where no file can read sentences: another format, other tokenizers, copied words, samples."""
     if settings.method == "sample":
@@ -50,7 +51,7 @@ def write_litert_text(plan: Plan, folder: pathlib.Path) -> None:
     """The SavedModel that becomes the file for text."""
     assert plan.net is not None
     assert plan.tokenizers is not None
-    knobs = plan.settings.knobs(plan.net)
+    knobs = knobs_of(plan.settings, plan.net)
     graph = litert_text.text_graph(plan.stepped_graphs[-1], plan.tokenizers, knobs, plan.net.max_source_length)
     write_saved_model(folder, [graph])
 
@@ -62,7 +63,9 @@ def write_onnx_text(plan: Plan, stage: pathlib.Path) -> None:
     assert plan.net is not None
     assert plan.tokenizers is not None
     model = onnx.load(str(stage / "onnx" / "translate.onnx"))
-    onnx.save(onnx_text.add_text(model, plan.tokenizers, plan.settings.knobs(plan.net)), str(stage / onnx_text.FILE))
+    onnx.save(
+        onnx_text.add_text(model, plan.tokenizers, knobs_of(plan.settings, plan.net)), str(stage / onnx_text.FILE)
+    )
 
 
 def text_graphs(plan: Plan) -> list[tuple[Graph, list[Any]]]:
@@ -73,6 +76,6 @@ def text_graphs(plan: Plan) -> list[tuple[Graph, list[Any]]]:
         return []
     source, target = (text_graph.graph_tokenizer(tokenizer) for tokenizer in plan.tokenizers)
     graph = text_graph.text_graph(
-        plan.graphs[-1], source, target, plan.settings.knobs(plan.net), plan.net.max_source_length
+        plan.graphs[-1], source, target, knobs_of(plan.settings, plan.net), plan.net.max_source_length
     )
     return [(graph, [*source.resources, *target.resources])]

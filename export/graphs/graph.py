@@ -11,9 +11,11 @@ import keras
 import numpy as np
 
 from keras_attention.models.ensemble import Ensemble
+from keras_attention.models.searching import run_search
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.types import Tensor, TensorDict
 
-from .knobs import Net, SearchSettings
+from .knobs import Net, knobs_of
 from .port import Axis, Port
 
 
@@ -40,13 +42,13 @@ def source_port(net: Net) -> Port:
     return Port("source_features", "float32", ("batch", "source_length", net.source_features))
 
 
-def translator_graphs(net: Net, settings: SearchSettings, recurrence: str = "layer") -> tuple[Graph, ...]:
+def translator_graphs(net: Net, settings: SearchPolicy, recurrence: str = "layer") -> tuple[Graph, ...]:
     """`encode`, `decode_step` and `translate` of an encoder-decoder, or of an ensemble of them.
 
     - `encode(source_ids) -> state_..., memory_...`: the decoder's first state, and what every step reads of the source.
     - `decode_step(token_ids, state_..., memory_...) -> log_probs, next_state_..., alignment`: one step, without a loop.
     - `translate(source_ids, knobs ...) -> ids, lengths, scores, log_probs, finished, alignments`: the whole search,
-      with the knobs of `SearchSettings.knobs`.
+      with the knobs of `knobs_of`.
 
     Where a source is features, it is `source_features` in place of `source_ids`.
 
@@ -70,11 +72,11 @@ def translator_graphs(net: Net, settings: SearchSettings, recurrence: str = "lay
         log_probs, state, alignment = net.step(token_ids, state, memory)
         return {"log_probs": log_probs, **_prefixed("next_state_", state), "alignment": alignment}
 
-    knobs = tuple(knob.port for knob in settings.knobs(net))
+    knobs = tuple(knob.port for knob in knobs_of(settings, net))
 
     def translate(source_tensor: Tensor, *values: Tensor) -> TensorDict:
         given = dict(zip((port.name for port in knobs), values, strict=True))
-        result: Mapping[str, Tensor] = settings.run(net, source_tensor, given, recurrence)
+        result: Mapping[str, Tensor] = run_search(settings, net, source_tensor, given, recurrence=recurrence)
         return {port.name: result[port.name] for port in TRANSLATE_OUTPUTS}
 
     state_ports = tuple(port for port in encoded if port.name.startswith("state_"))

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from keras_attention.errors import UserError
+from keras_attention.models.searching import run_search
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.types import BOS_ID, PAD_ID, UNK_ID
 
 from ..graphs.graph import Graph
-from ..graphs.knobs import Net, SearchSettings
+from ..graphs.knobs import Net, knobs_of
 from .quality import Task
 
 BATCH_SIZES = (1, 3, 16, 32)
@@ -85,7 +87,7 @@ def batches(rows: Sequence[Any]) -> Iterator[np.ndarray]:
         start, turn = start + size, turn + 1
 
 
-def translator_cases(net: Net, graphs: Sequence[Graph], rows: Sequence[Any], settings: SearchSettings) -> list[Case]:
+def translator_cases(net: Net, graphs: Sequence[Graph], rows: Sequence[Any], settings: SearchPolicy) -> list[Case]:
     """The cases of an encoder-decoder: every row searched, and single graphs at two batch sizes and two lengths.
 
     Args:
@@ -115,13 +117,13 @@ def translator_cases(net: Net, graphs: Sequence[Graph], rows: Sequence[Any], set
     return cases
 
 
-def policies(net: Net, settings: SearchSettings, source: np.ndarray, found: Case) -> Iterator[dict[str, Any]]:
+def policies(net: Net, settings: SearchPolicy, source: np.ndarray, found: Case) -> Iterator[dict[str, Any]]:
     """Other values of the knobs to verify with: short and unpenalised; and all of them turned at once.
 
     The second bans the first word of some translation that the defaults found, and begins with another one, so that
     what it finds differs.
     """
-    names = {knob.port.name for knob in settings.knobs(net)}
+    names = {knob.port.name for knob in knobs_of(settings, net)}
     short = max(settings.max_length // 2, 1)
     least = {"min_length": min(settings.min_length, short)} if "min_length" in names else {}
     yield {"max_length": short, "length_penalty": 0.0, **least}
@@ -155,18 +157,18 @@ def search_case(
     net: Net,
     translate: Graph,
     source: np.ndarray,
-    settings: SearchSettings,
+    settings: SearchPolicy,
     policy: Mapping[str, Any] | None = None,
 ) -> Case:
     """One search by Keras, with its margins; knobs that the policy does not name are at their defaults."""
-    knobs, given = settings.knobs(net), policy or {}
+    knobs, given = knobs_of(settings, net), policy or {}
     values = {
         knob.port.name: np.asarray(given.get(knob.port.name, knob.filled(len(source))), knob.port.dtype)
         for knob in knobs
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using a softmax over axis")  # as in `run`
-        result = settings.run(net, source, values)
+        result = run_search(settings, net, source, values)
     arrays = {name: np.asarray(value) for name, value in result.items()}
     outputs = {port.name: arrays[port.name] for port in translate.outputs}
     return Case("translate", {translate.inputs[0].name: source, **values}, outputs, arrays["margins"])

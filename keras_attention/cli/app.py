@@ -5,6 +5,7 @@ This file only reads options; every command is a function of the library with th
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import os
@@ -18,17 +19,11 @@ import typer
 from keras_attention.cli.export import export, plan
 from keras_attention.cli.help import Command, Group, ResumedCommand, option
 from keras_attention.cli.options import (
-    Agreed,
     Artefact,
     BatchSize,
-    Beam,
     Combination,
-    CoveragePenalty,
-    FinishedFirst,
-    LengthPenalty,
     Lenient,
     MoreRuns,
-    PenaltyKind,
     References,
     Run,
     Source,
@@ -36,10 +31,12 @@ from keras_attention.cli.options import (
     Tsv,
     result,
     text,
+    with_policy,
 )
 from keras_attention.cli.train import average, shortlist, synthesize, train
 from keras_attention.cli.translate import attention, score, translate
 from keras_attention.errors import UserError
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.version import VERSION
 
 app = typer.Typer(
@@ -87,13 +84,9 @@ def evaluate(
     output: Annotated[Path | None, result("Write the outputs, one per line.")] = None,
     ensemble: MoreRuns = None,
     combination: Combination = "probabilities",
-    beam: Beam = 5,
-    length_penalty: LengthPenalty = 1.0,
-    length_penalty_kind: PenaltyKind = "gnmt",
-    coverage_penalty: CoveragePenalty = 0.0,
-    finished_first: FinishedFirst = False,
-    agreement: Agreed = None,
     batch_size: BatchSize = 32,
+    *,
+    policy: SearchPolicy,
 ) -> None:
     """Score a run on parallel text: BLEU and chrF, error rates, exact match. The last line is one JSON object."""
     from keras_attention.training.evaluate import evaluate_and_print
@@ -107,12 +100,7 @@ def evaluate(
         combination=combination,
         task=task,
         tokenize=tokenize,
-        beam_size=beam,
-        length_penalty=length_penalty,
-        length_penalty_kind=length_penalty_kind,
-        coverage_penalty=coverage_penalty,
-        finished_first=finished_first,
-        agreement=agreement,
+        policy=policy,
         batch_size=batch_size,
         by_length=by_length,
         output=output,
@@ -132,10 +120,9 @@ def compare(
     tokenize: Tokenize = None,
     samples: Annotated[int, result("Draws of the test of significance.")] = 1000,
     most: Annotated[int, result("Sentences to show, whose outputs differ most.")] = 5,
-    beam: Beam = 5,
-    length_penalty: LengthPenalty = 1.0,
-    finished_first: FinishedFirst = False,
     batch_size: BatchSize = 32,
+    *,
+    policy: SearchPolicy,
 ) -> None:
     """Compare runs on the same text: scores, significance by paired bootstrap, the sentences that differ most."""
     from keras_attention.training.compare import compare_and_print
@@ -149,9 +136,7 @@ def compare(
         tokenize=tokenize,
         samples=samples,
         most=most,
-        beam_size=beam,
-        length_penalty=length_penalty,
-        finished_first=finished_first,
+        policy=policy,
         batch_size=batch_size,
         lenient=lenient,
     )
@@ -197,9 +182,14 @@ EXAMPLES: dict[Callable[..., None], str] = {
 }
 """Every command, in the order in which a user meets them, with the example that ends its help."""
 
+UNSET: dict[Callable[..., None], set[str]] = {export: {"seed"}}
+"""Settings of a search for which a command has no option, where they are not those of the others."""
+
 for command, example in EXAMPLES.items():
     resumed = command in (train, synthesize)
-    app.command(cls=ResumedCommand if resumed else Command, epilog=example)(command)
+    searching = "policy" in inspect.signature(command).parameters
+    made = with_policy(command, UNSET.get(command, {"phrases"})) if searching else command
+    app.command(cls=ResumedCommand if resumed else Command, epilog=example)(made)
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from keras_attention.cli.help import option, options_of
-from keras_attention.cli.options import Combination, MoreRuns, Run, constraint, search
+from keras_attention.cli.options import Combination, MoreRuns, Run
 from keras_attention.cli.train import parse_fields
-from keras_attention.errors import UserError
+from keras_attention.search_policy import SearchPolicy
 
 Path = pathlib.Path
 verification = options_of("Verification")
@@ -46,52 +46,18 @@ def export(
     ] = None,
     ensemble: MoreRuns = None,
     combination: Combination = "probabilities",
-    beam: Annotated[int, search("Hypotheses kept, fixed in the artefact.")] = 5,
-    max_length: Annotated[int, search("Longest translation in tokens, fixed in the artefact.")] = 200,
-    length_penalty: Annotated[float, search("Default exponent of the length penalty.")] = 1.0,
-    length_penalty_kind: Annotated[str, search("gnmt or average, fixed.")] = "gnmt",
-    coverage_penalty: Annotated[float, search("Default beta of the GNMT coverage penalty.")] = 0.0,
-    stop: Annotated[str, search("all; or best, as soon as the best translation is known, fixed.")] = "all",
-    finished_first: Annotated[
-        bool, search("Rank what ended before what the maximum length cut, fixed.", "--finished-first")
-    ] = False,
-    groups: Annotated[int, search("Diverse beam search: groups that divide the beam, fixed.")] = 1,
-    diversity: Annotated[float, search("Default of how much groups avoid each other's words.")] = 0.5,
-    contrastive: Annotated[float | None, search("Contrastive search over --beam candidates.", metavar="ALPHA")] = None,
-    agreement: Annotated[
-        float | None,
-        search("A beam in each direction, ranked by both: default weight of the second.", metavar="WEIGHT"),
-    ] = None,
-    sample: Annotated[bool, search("Draw --beam outputs in place of a beam search.", "--sample")] = False,
-    temperature: Annotated[float | None, search("Of --sample: its default.", default="1")] = None,
-    top_k: Annotated[int | None, search("Of --sample: draw from so many words, fixed.", default="all")] = None,
-    top_p: Annotated[float | None, search("Of --sample: its default.", default="1")] = None,
-    min_length: Annotated[int, constraint("Default of the fewest tokens of a translation.")] = 0,
-    no_repeat_ngram: Annotated[int, constraint("No so many tokens in a row twice, fixed; 0: no rule.")] = 0,
-    repetition_penalty: Annotated[float | None, constraint("Gives `translate` this input, with this default.")] = None,
-    phrases: Annotated[
-        tuple[int, int] | None,
-        constraint("Gives it room for so many required phrases of so many tokens.", metavar="COUNT TOKENS"),
-    ] = None,
     sentences: Annotated[Path | None, verification("Text to verify on.", default="the run's samples")] = None,
     references: Annotated[
         Path | None,
         verification("What its lines may become, separated by tabs: to measure a precision's cost."),
     ] = None,
     loss_limit: Annotated[float, verification("Points of BLEU, WER or exact match that it may cost.")] = 0.5,
+    *,
+    policy: SearchPolicy,
 ) -> None:
     """Export a run as SavedModel, TFLite and ONNX, and prove each equal to Keras: `export RUN --to tflite onnx`."""
     from keras_attention.export.console import export_run
 
-    ways = {"sample": sample or None, "contrastive": contrastive, "agreement": agreement}
-    chosen = [name for name, value in ways.items() if value is not None]
-    if len(chosen) > 1:
-        raise UserError(f"{' and '.join(f'--{name}' for name in chosen)} are ways to search. Expected one of them")
-    asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    drawing = {name: value for name, value in asked.items() if value is not None}
-    if drawing and not sample:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in drawing)
-        raise UserError(f"{names}: nothing is drawn. Expected --sample beside it")
     formats = [*(to or []), *(more or [])]  # `--to a b` hands over b as an argument
     export_run(
         run,
@@ -99,23 +65,7 @@ def export(
         output,
         ensemble=ensemble or (),
         combination=combination,
-        beam_size=beam,
-        max_length=max_length,
-        length_penalty=length_penalty,
-        length_penalty_kind=length_penalty_kind,
-        min_length=min_length,
-        coverage_penalty=coverage_penalty,
-        no_repeat_ngram=no_repeat_ngram,
-        repetition_penalty=repetition_penalty,
-        phrases=phrases,
-        stop=stop,
-        finished_first=finished_first,
-        groups=groups,
-        diversity=diversity,
-        method=chosen[0] if chosen else "beam",
-        **drawing,
-        **({} if contrastive is None else {"alpha": contrastive}),
-        **({} if agreement is None else {"backward_weight": agreement}),
+        policy=policy,
         target=target,
         source_length=source_length,
         calibration=calibration,

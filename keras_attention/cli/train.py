@@ -9,17 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from keras_attention.cli.help import option, options_of
-from keras_attention.cli.options import (
-    BatchSize,
-    Beam,
-    Combination,
-    FinishedFirst,
-    LengthPenalty,
-    MoreRuns,
-    Run,
-    search,
-)
+from keras_attention.cli.options import BatchSize, Combination, MoreRuns, Run, search
 from keras_attention.errors import UserError
+from keras_attention.search_policy import SearchPolicy
 
 Path = pathlib.Path
 text = options_of("Text")
@@ -177,7 +169,11 @@ def train(
     ] = None,
     backward: Annotated[
         float | None,
-        signals("Of the pairs whose target is learnt backwards, for --agreement.", metavar="SHARE", default="0.0"),
+        signals(
+            "Of the pairs whose target is learnt from right to left.",
+            metavar="SHARE",
+            default="0.0",
+        ),
     ] = None,
     consistency: Annotated[
         float | None,
@@ -277,11 +273,10 @@ def synthesize(
     reverse: Annotated[bool, option("Back-translation: what the run writes becomes the source.", "--reverse")] = False,
     ensemble: MoreRuns = None,
     combination: Combination = "probabilities",
-    beam: Beam = 5,
     n_best: Annotated[int, search("Most pairs for each sentence.")] = 4,
-    length_penalty: LengthPenalty = 1.0,
-    finished_first: FinishedFirst = False,
     batch_size: BatchSize = 64,
+    *,
+    policy: SearchPolicy,
 ) -> None:
     """Translate training text into more training text; a killed command goes on where it was."""
     from keras_attention.training.synthesize import synthesize_and_print
@@ -293,9 +288,7 @@ def synthesize(
         reverse=reverse,
         ensemble=ensemble or (),
         combination=combination,
-        beam_size=beam,
         n_best=n_best,
-        length_penalty=length_penalty,
-        finished_first=finished_first,
+        policy=policy,
         batch_size=batch_size,
     )

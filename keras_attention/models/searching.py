@@ -1,5 +1,6 @@
 """The searches over anything that encodes a source and steps through a target: one model, or an ensemble."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from keras import ops
@@ -16,6 +17,7 @@ from keras_attention.search import (
     sample_search,
 )
 from keras_attention.search.contract import penalises_coverage
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.types import PAD_ID, Tensor
 
 
@@ -179,3 +181,60 @@ class Searching:
             lengths = ops.sum(ops.cast(self.source_mask(memory), "int32"), axis=1)
             limits = length_limits(lengths, max_length, max_length_factor, max_length_offset)
         return source, state, memory, {"max_length": limits, "capacity": capacity}
+
+
+CONSTRAINTS = ("min_length", "allowed", "prefix", "phrases", "repetition_penalty")
+"""Values of a search that are rules of `Constraints`."""
+NUMBERS: dict[str, tuple[str, ...]] = {
+    "beam": ("coverage_penalty", "diversity"),
+    "sample": ("temperature", "top_p"),
+    "contrastive": ("alpha",),
+    "agreement": ("backward_weight",),
+}
+"""Settings of each method that may be tensors, beside those of all methods."""
+
+
+def run_search(
+    policy: SearchPolicy,
+    net: Searching,
+    source: Tensor,
+    values: Mapping[str, Any] | None = None,
+    *,
+    recurrence: str = "layer",
+    samples: int | None = None,
+    **more: Any,
+) -> SearchResult:
+    """Search source ids `(B, S)` by a policy.
+
+    Args:
+        policy: settings of the search.
+        net: one model or an ensemble.
+        source: int32, tokens and EOS, padded on the right with 0; or features.
+        values: tensors in place of the policy's own numbers, by name; `allowed`, `prefix`, `phrases` and `uniforms`.
+        recurrence: how the encoder runs, `"layer"` or `"loop"`.
+        samples: outputs drawn for each row; `policy.beam_size` if `None`.
+        **more: `bos_id`.
+    """
+    names = ("max_length", "length_penalty", "min_length", "repetition_penalty", *NUMBERS[policy.method])
+    numbers = {name: getattr(policy, name) for name in names} | dict(values or {})
+    if numbers["repetition_penalty"] is None:
+        numbers["repetition_penalty"] = 1.0
+    rules = {name: numbers.pop(name) for name in CONSTRAINTS if name in numbers}
+    options: dict[str, Any] = {
+        "capacity": policy.max_length,
+        "max_length_factor": policy.max_length_factor,
+        "max_length_offset": policy.max_length_offset,
+        "length_penalty_kind": policy.length_penalty_kind,
+        "constraints": Constraints(no_repeat_ngram=policy.no_repeat_ngram, **rules),
+        **numbers,
+        **more,
+    }
+    if policy.method == "sample":
+        drawn = {"num_samples": samples or policy.beam_size, "top_k_words": policy.top_k}
+        return net.sample(source, recurrence, **drawn, **options)
+    if policy.method == "contrastive":
+        return net.contrast(source, recurrence, candidates=policy.beam_size, **options)
+    if policy.method == "agreement":
+        return net.agree(source, recurrence, beam_size=policy.beam_size, **options)
+    beam: dict[str, Any] = {"groups": policy.groups, "stop": policy.stop, "finished_first": policy.finished_first}
+    return net.search(source, policy.beam_size, recurrence=recurrence, **beam, **options)

@@ -22,9 +22,8 @@ from keras_attention.search.contract import (
     take_rows,
     tile_rows,
 )
+from keras_attention.search_policy import STOPS
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
-
-STOPS = ("all", "best")
 
 
 def beam_search(

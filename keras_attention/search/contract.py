@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, TypedDict
 import keras
 from keras import ops
 
+from keras_attention.search_policy import LENGTH_PENALTIES
 from keras_attention.types import Tensor
 
 Step: TypeAlias = Callable[[Tensor, Any, Any], tuple[Tensor, Any, Tensor]]
@@ -15,7 +16,6 @@ Step: TypeAlias = Callable[[Tensor, Any, Any], tuple[Tensor, Any, Tensor]]
 `memory` are any nest of tensors whose first axis is N. Rows are independent of each other.
 """
 
-LENGTH_PENALTIES = ("gnmt", "average")
 BLOCK = 32
 """Positions that `top_k` looks at as one, where there are many."""
 NEVER = -1e30

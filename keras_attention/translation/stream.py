@@ -226,10 +226,12 @@ def draw_attention(
     run: str | pathlib.Path,
     text: str,
     output: str | pathlib.Path,
-    beam_size: int = 5,
     page: str | pathlib.Path | None = None,
+    **settings: Any,
 ) -> Hypothesis:
     """Translate one text and write the heat map of its attention to `output`, and where asked for an HTML page.
+
+    `settings` are arguments of `Translator.translate`.
 
     Raises UserError for a text that cannot be translated faithfully, and for a model without attention.
     """
@@ -239,7 +241,7 @@ def draw_attention(
     problem = translator.problem(text)
     if problem is not None:
         raise UserError(f"{text!r}: {problem}")
-    best = translator.translate([text], beam_size=beam_size)[0][0]
+    best = translator.translate([text], **settings)[0][0]
     attention_heat_map(output, best.alignment, best.source_tokens, best.tokens, title=f"{text}\n→ {best.text}")
     if page is not None:
         write_attention_page(page, [best], sources=[text])

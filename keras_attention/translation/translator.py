@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,17 +18,12 @@ from keras_attention.ranges import check_ranges
 from keras_attention.run_directory import RunDirectory, require_same_words
 from keras_attention.search.contract import length_penalty_factor
 from keras_attention.search.ensemble_step import COMBINATIONS
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import Tokenizer
 from keras_attention.translation.compiled import (
-    Agreement,
-    Method,
-    Sampling,
     ScoreModel,
     SearchModel,
-    Wishes,
-    check_beam,
     check_process,
-    check_room,
     length_batches,
     pad_phrases,
     pad_rows,
@@ -35,10 +31,9 @@ from keras_attention.translation.compiled import (
     why_nothing,
 )
 from keras_attention.translation.hypothesis import Hypothesis, Score, read_hypotheses, turn
+from keras_attention.translation.text_constraints import TextConstraints, check_room
 from keras_attention.types import BACKWARD_ID, BOS_ID, EOS_ID
 
-LENGTH_FACTOR = 2.0
-LENGTH_OFFSET = 10
 PADDING_MULTIPLE = 8
 KEPT_SEARCHES = 8
 """Compiled searches that a translator keeps: those used last."""
@@ -135,110 +130,61 @@ class Translator:
     def translate(
         self,
         texts: Sequence[str],
-        beam_size: int = 5,
-        n_best: int = 1,
         *,
-        max_length: int = 200,
-        max_length_factor: float | None = LENGTH_FACTOR,
-        max_length_offset: int = LENGTH_OFFSET,
-        length_penalty: float = 1.0,
-        length_penalty_kind: str = "gnmt",
-        coverage_penalty: float = 0.0,
-        finished_first: bool = False,
-        groups: int = 1,
-        diversity: float = 0.5,
-        method: Method | None = None,
+        n_best: int = 1,
+        policy: SearchPolicy | None = None,
+        constraints: TextConstraints | None = None,
         backward: bool = False,
-        wishes: Wishes | None = None,
         replace_unknown: bool | Mapping[str, str] = False,
         batch_size: int = 32,
         on_batch: Callable[[int], None] | None = None,
+        **settings: Any,
     ) -> list[list[Hypothesis]]:
         """The `n_best` hypotheses of each text, best first; batches are made of texts of like length.
 
         Args:
             texts: not empty strings; one longer than `max_source_length` is cut to it, unknown characters become
                 `<unk>`.
-            beam_size: K; 1 is greedy search.
-            n_best: at most K; with `Sampling` the number of outputs drawn, in the order of the draws.
-            max_length: most tokens of an output, EOS counted; and at most
-                `max_length_factor * source tokens + max_length_offset` of them.
-            length_penalty, length_penalty_kind: alpha of the length penalty, `"gnmt"` or `"average"`.
-            coverage_penalty: beta of the GNMT coverage penalty; 0 for none.
-            finished_first: whether outputs that ended are ranked before those that the maximum length cut.
-            groups, diversity: above 1 group, diverse beam search, see `beam_search`.
-            method: `Sampling` or `Contrast` in place of a beam; or `Agreement` of two beams, one in each direction.
-            backward: write from the last word to the first, which a model trained with a share of such targets can.
-            wishes: constraints on the outputs.
+            n_best: at most the beam; of method `"sample"` the number of outputs drawn, in the order of the draws.
+            policy: settings of the search; the default ones if `None`.
+            constraints: what outputs begin with, must hold, or may not hold.
+            backward: generate from right to left, which a model trained with a share of such targets can.
             replace_unknown: whether a `<unk>` in the output gives way to the source word that it attends to most; a
                 dictionary translates that word.
             batch_size: texts at a time.
             on_batch: called with the number of texts just done, for a progress bar.
+            **settings: fields of `SearchPolicy` that replace those of `policy`: `beam_size=1`.
 
         Raises:
-            UserError: for an empty text, numbers out of range, wishes that cannot be met, and a model whose
+            TypeError: for a setting that `SearchPolicy` has not.
+            UserError: for an empty text, numbers out of range, constraints that cannot be met, and a model whose
                 probabilities are no numbers.
         """
         check_process(self._process)
-        penalties = {"length_penalty": length_penalty, "coverage_penalty": coverage_penalty, "diversity": diversity}
-        limits = {"max_length_factor": max_length_factor, "max_length_offset": max_length_offset}
-        check_ranges(max_length=max_length, batch_size=batch_size, **penalties, **limits)
-        check_beam(beam_size, n_best, groups, method, length_penalty_kind)
-        if not self.has_attention and (coverage_penalty or replace_unknown is not False):
-            raise UserError(
-                "This model has no attention, so that nothing tells which words of the source are translated. Expected "
-                "no coverage penalty, and unknown words left as they are"
-            )
-        wishes = wishes or Wishes()
-        if backward or isinstance(method, Agreement):
-            self._check_backward()
-            if wishes.phrases or any(wishes.prefixes):
-                raise UserError(
-                    "What an output begins with, or must hold, is for the forward direction alone. Expected neither a "
-                    "prefix nor phrases with another one"
-                )
-        if backward and isinstance(method, Agreement):
-            raise UserError("Agreement writes in both directions. Expected no single direction with it")
-        if method is not None and (wishes.phrases or groups > 1 or coverage_penalty or finished_first):
-            raise UserError(
-                "Phrases that must be in the output, groups, a coverage penalty and finished_first are beam search's. "
-                "Expected no other method with them"
-            )
-        options: dict[str, Any] = {
-            "max_length": max_length,
-            "max_length_factor": max_length_factor,
-            "max_length_offset": max_length_offset,
-            "length_penalty": length_penalty,
-            "length_penalty_kind": length_penalty_kind,
-        }
+        policy = SearchPolicy.of(policy, **settings)
+        constraints = constraints or TextConstraints()
+        check_ranges(n_best=n_best, batch_size=batch_size)
+        self._check(policy, constraints, n_best, backward, replace_unknown is not False)
         readers, rows = self._encode(texts)
         writers = [writer for _, writer in readers]
-        prefixes, phrases = wishes.prefix_ids(writers), wishes.phrase_ids(writers)
-        fixed = wishes.fixed(self.target_tokenizer)
-        if banned := {*fixed["banned"]} & {index for row in phrases for phrase in row for index in phrase}:
-            [token] = self.target_tokenizer.tokens([min(banned)])
+        prefixes, phrases = constraints.prefix_ids(writers), constraints.phrase_ids(writers)
+        banned = constraints.banned_ids(self.target_tokenizer)
+        if both := {*banned} & {index for row in phrases for phrase in row for index in phrase}:
+            [token] = self.target_tokenizer.tokens([min(both)])
             raise UserError(f"{token!r} is banned, and part of a phrase that must be there. Expected one or the other")
-        check_room(texts, rows, prefixes, phrases, wishes.min_length, max_length, max_length_factor, max_length_offset)
-        if backward:
-            options["bos_id"] = BACKWARD_ID
+        check_room(texts, rows, prefixes, phrases, policy)
         wanted = pad_phrases(phrases) if any(phrases) else None
-        if wanted is not None:
-            options["phrase_shape"] = wanted.shape[1:]
-        if method is None:
-            options |= {
-                "beam_size": beam_size,
-                "coverage_penalty": coverage_penalty,
-                "finished_first": finished_first,
-                "groups": groups,
-                "diversity": diversity,
-            }
-        elif isinstance(method, Agreement):
-            options["beam_size"] = beam_size
-        elif isinstance(method, Sampling):
-            options["num_samples"] = n_best
-        search = self._search(method=method, **fixed, **options)
-        random = np.random.default_rng(method.seed) if isinstance(method, Sampling) else None
-        uniforms = None if random is None else random.random((len(rows), n_best, max_length), np.float32)
+        drawn = policy.method == "sample"
+        search = self._search(
+            policy=dataclasses.replace(policy, seed=None),
+            banned=banned,
+            phrase_shape=None if wanted is None else wanted.shape[1:],
+            samples=n_best if drawn else None,
+            bos_id=BACKWARD_ID if backward else None,
+        )
+        uniforms = None
+        if drawn:
+            uniforms = np.random.default_rng(policy.seed).random((len(rows), n_best, policy.max_length), np.float32)
         results: list[list[Hypothesis]] = [[] for _ in rows]
         for indices in length_batches(rows, batch_size):
             inputs: dict[str, Any] = {"source": pad_rows([rows[i] for i in indices], PADDING_MULTIPLE)}
@@ -318,6 +264,31 @@ class Translator:
                 penalty = float(length_penalty_factor(len(ids), length_penalty, length_penalty_kind))
                 results[index] = Score(total / penalty, total, readers[index][1].tokens(ids), log_probs, alignment)
         return results
+
+    def _check(
+        self, policy: SearchPolicy, constraints: TextConstraints, n_best: int, backward: bool, replacing: bool
+    ) -> None:
+        """Raises UserError where a policy, or what is asked beside it, does not fit this model."""
+        most = n_best if policy.method == "sample" else policy.hypotheses
+        if n_best > most:
+            raise UserError(f"n_best is out of range. Expected at most {most}, the beam. Received: {n_best}")
+        if not self.has_attention and (policy.coverage_penalty or replacing):
+            raise UserError(
+                "This model has no attention, so that nothing tells which words of the source are translated. Expected "
+                "no coverage penalty, and unknown words left as they are"
+            )
+        agreement = policy.method == "agreement"
+        if backward or agreement:
+            self._check_backward()
+            if constraints.phrases or any(constraints.prefixes):
+                raise UserError(
+                    "What an output begins with, or must hold, is for the forward direction alone. Expected neither a "
+                    "prefix nor phrases with another one"
+                )
+        if backward and agreement:
+            raise UserError("Agreement generates in both directions. Expected no single direction with it")
+        if constraints.phrases and policy.method != "beam":
+            raise UserError(f"Phrases that must be in the output need a beam. Received: method {policy.method!r}")
 
     def _check_backward(self) -> None:
         """Raises UserError where this model knows no backward direction."""

@@ -229,4 +229,8 @@ def test_a_coverage_penalty_by_the_command_line(toy_run, toy_folder):
     files = [f"--{side}={toy_folder / f'{side}.txt'}" for side in ("source", "target")]
     done = run_command("evaluate", toy_run.path, *files, "--coverage-penalty=0.2", "--length-penalty=0.5")
     assert done.status == 0, done.err
-    assert json.loads(done.out.splitlines()[-1])["penalties"] == {"length": 0.5, "coverage": 0.2}
+    assert json.loads(done.out.splitlines()[-1])["search"] == {
+        "beam_size": 5,
+        "length_penalty": 0.5,
+        "coverage_penalty": 0.2,
+    }

@@ -26,9 +26,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         (["--target", "npu", "--calibration", "FILE"], ("100",)),
         (["--target", "npu", "--calibration", "nowhere"], ("nowhere",)),
         (["--precision", "int8", "--to", "onnx", "--calibration", "FILE"], ("100",)),
-        (["--agreement", "0.5"], ("one direction", "train --backward 0.5")),
-        (["--agreement", "1.5"], ("backward_weight is out of range", "Received: 1.5")),
-        (["--agreement", "0.5", "--sample"], ("--sample and --agreement are ways to search",)),
+        (["--method", "agreement"], ("one direction", "train --backward 0.5")),
+        (["--method", "agreement", "--backward-weight", "1.5"], ("backward_weight is out of range", "Received: 1.5")),
+        (["--backward-weight", "0.4"], ("backward_weight is a setting of method 'agreement'",)),
     ],
 )
 def test_a_mistake_on_the_command_line(run: pathlib.Path, tmp_path: pathlib.Path, options: Any, parts: Any) -> None:
@@ -47,7 +47,7 @@ def test_agreement_wants_both_directions_of_every_run(tmp_path: pathlib.Path) ->
     config = json.loads((runs[0].path / "config.json").read_text(encoding="utf-8"))
     config["training"] = {"settings": {"backward": 0.5}}
     edit_config(runs[0].path, config)
-    options = ["--with", str(runs[1].path), "--agreement", "0.5"]
+    options = ["--with", str(runs[1].path), "--method", "agreement"]
     done = run_command("export", runs[0].path, *options, "--output", tmp_path / "artefact")
     (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert f"{runs[1].path} was trained to write in one direction" in line

@@ -14,10 +14,12 @@ from keras_attention.export.formats.int8_rows import quantised_rows
 from keras_attention.export.formats.to_npu.graphs import decode_step_graph
 from keras_attention.export.formats.to_onnx import weights as onnx_weights
 from keras_attention.export.formats.to_tflite.int8_embeddings import int8_lookups
-from keras_attention.export.graphs.knobs import SearchSettings
+from keras_attention.export.graphs.knobs import knobs_of
 from keras_attention.export.plan import plan_export
 from keras_attention.export.report import cost as estimates
 from keras_attention.models.encoder_decoder import EncoderDecoder
+from keras_attention.models.searching import run_search
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.support.export_models import LINES, tiny_model
 
@@ -26,7 +28,7 @@ def test_references_stay_with_their_samples() -> None:
     """The second and the fourth are too long for the target, and are left out with what they may become."""
     rows = [[4, 5, 2], [6, 7, 8, 9, 10, 2], [4, 2], [5, 6, 7, 8, 2], [7, 8, 9, 2]]
     references = [["a"], ["b"], ["c", "cc"], ["d"], ["e"]]
-    settings = SearchSettings(beam_size=1, max_length=2)
+    settings = SearchPolicy(beam_size=1, max_length=2)
     plan = plan_export(tiny_model(), settings, None, rows, references, source_length=4)
     assert plan.cases.references == [["a"], ["c", "cc"], ["e"]]
     assert plan.left_out == 2
@@ -39,9 +41,9 @@ def test_an_ngram_that_is_fixed_to_come_once() -> None:
     source = np.array([[4, 5, 2]], np.int32)
 
     def ngrams(count: int, n: int) -> list[tuple[int, ...]]:
-        settings = SearchSettings(beam_size=1, max_length=9, no_repeat_ngram=n)
-        knobs = {knob.port.name: knob.filled(1) for knob in settings.knobs(net)}
-        ids = np.asarray(settings.run(net, source, knobs)["ids"])[0, 0].tolist()
+        settings = SearchPolicy(beam_size=1, max_length=9, no_repeat_ngram=n)
+        knobs = {knob.port.name: knob.filled(1) for knob in knobs_of(settings, net)}
+        ids = np.asarray(run_search(settings, net, source, knobs)["ids"])[0, 0].tolist()
         return [tuple(ids[start : start + count]) for start in range(9 - count + 1)]
 
     assert len(set(ngrams(2, 0))) < 8

@@ -11,9 +11,10 @@ import pytest
 
 from keras_attention.errors import UserError
 from keras_attention.export import export, runtime
-from keras_attention.export.graphs.knobs import SearchSettings
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import train_tokenizer
 from keras_attention.types import EOS_ID
+from tests.support.command import run_command
 from tests.support.export_models import LINES, cheap, tiny_model
 from tests.support.parts import Made, fast
 
@@ -234,29 +235,29 @@ def test_mistakes_with_knobs(
         ({"no_repeat_ngram": -1}, "no_repeat_ngram is out of range"),
         ({"repetition_penalty": -2.0}, "repetition_penalty is out of range"),
         ({"phrases": (0, 3)}, "phrases is out of range"),
-        ({"beam_size": 5, "groups": 2}, "Expected: a divisor of 5"),
+        ({"beam_size": 5, "groups": 2}, "Expected a divisor of the beam of 5"),
         ({"method": "dream"}, "one of beam, sample, contrastive, agreement"),
         ({"method": "sample", "top_k": 0}, "top_k is out of range"),
-        ({"method": "sample", "groups": 5}, "groups is of beam search"),
-        ({"method": "contrastive", "phrases": (1, 1)}, "phrases is of beam search"),
-        ({"method": "sample", "coverage_penalty": 0.2}, "coverage_penalty is of beam search"),
+        ({"method": "sample", "groups": 5}, "groups is a setting of method 'beam'"),
+        ({"method": "contrastive", "phrases": (1, 1)}, "phrases is a setting of method 'beam'"),
+        ({"method": "sample", "coverage_penalty": 0.2}, "coverage_penalty is a setting of method 'beam'"),
         ({"method": "contrastive", "alpha": 1.5}, "alpha is out of range"),
         ({"method": "agreement", "backward_weight": -0.1}, "backward_weight is out of range"),
-        ({"method": "agreement", "coverage_penalty": 0.2}, "coverage_penalty is of beam search"),
-        ({"length_penalty_kind": "none"}, "gnmt or average"),
-        ({"stop": "never"}, "all or best"),
-        ({"method": "sample", "stop": "best"}, "stop is of beam search"),
+        ({"method": "agreement", "coverage_penalty": 0.2}, "coverage_penalty is a setting of method 'beam'"),
+        ({"length_penalty_kind": "none"}, "Expected one of gnmt, average"),
+        ({"stop": "never"}, "Expected one of all, best"),
+        ({"method": "sample", "stop": "best"}, "stop is a setting of method 'beam'"),
     ],
 )
 def test_mistakes_with_settings(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        SearchSettings(**fields)
+        SearchPolicy(**fields)
 
 
 def test_what_cannot_go_together(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match="no input for numbers to draw by"):
         export(tiny_model(), tmp_path / "artefact", "tflite", text=True, method="sample")
-    with pytest.raises(TypeError, match="unexpected keyword argument 'beams'"):
+    with pytest.raises(TypeError, match="'beam_size', the nearest name"):
         export(tiny_model(), tmp_path / "artefact", "tflite", beams=3)
     assert not list(tmp_path.iterdir())
 
@@ -283,3 +284,13 @@ def test_the_command_of_the_runtime(
     assert run("sample", "--seed", "4", "--temperature", "1.5") == run("sample", "--seed", "4", "--temperature", "1.5")
     assert run("contrastive", "--alpha", "0.0") != run("contrastive", "--alpha", "0.9")
     assert run("agreement", "--backward-weight", "0.0") != run("agreement", "--backward-weight", "1.0")
+
+
+@pytest.mark.slow
+def test_an_export_has_the_same_settings_from_python_and_from_the_command_line(toy_run, tmp_path: pathlib.Path) -> None:
+    export(toy_run.path, tmp_path / "python", "tflite", policy=SearchPolicy(beam_size=2, no_repeat_ngram=3))
+    asked = ["--to", "tflite", "--beam", 2, "--no-repeat-ngram", 3, "--output", tmp_path / "command"]
+    assert run_command("export", toy_run.path, *asked).status == 0
+    one, other = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("python", "command"))
+    for name in ("search", "knobs", "beam_size", "signatures"):
+        assert one[name] == other[name], name

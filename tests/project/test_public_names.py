@@ -7,12 +7,15 @@ import pytest
 import keras_attention
 
 LIBRARY = (
-    *("AttentionCell", "AttentionDecoder", "AttentionEncoder", "AttentionRNN", "BahdanauAttention", "Bridge"),
-    *("Constraints", "CopiedWords", "Decoder", "Encoder", "EncoderDecoder", "Ensemble", "LuongAttention"),
-    *("MultiHeadLuongAttention", "PointerGenerator", "RecurrentStack", "SearchResult", "Seq2SeqConfig", "UserError"),
-    *("VocabularyShortlist", "agreement_search", "allow_words", "beam_search", "build_seq2seq", "contrastive_search"),
-    *("ensemble_step", "greedy_search", "length_mask", "load_tfa_attention_layer", "load_tfa_bahdanau"),
-    *("load_tfa_luong", "masked_softmax", "sample_search"),
+    *("AttentionCell", "AttentionDecoder", "AttentionEncoder", "AttentionRNN"),
+    *("BahdanauAttention", "Bridge", "Constraints", "CopiedWords"),
+    *("Decoder", "Encoder", "EncoderDecoder", "Ensemble"),
+    *("Hypothesis", "LuongAttention", "MultiHeadLuongAttention", "PointerGenerator"),
+    *("RecurrentStack", "SearchPolicy", "SearchResult", "Seq2SeqConfig"),
+    *("Translator", "UserError", "VocabularyShortlist", "agreement_search"),
+    *("allow_words", "beam_search", "build_seq2seq", "contrastive_search"),
+    *("ensemble_step", "greedy_search", "length_mask", "load_tfa_attention_layer"),
+    *("load_tfa_bahdanau", "load_tfa_luong", "masked_softmax", "sample_search"),
 )
 PUBLIC = {
     "keras_attention": LIBRARY,

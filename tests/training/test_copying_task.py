@@ -13,7 +13,7 @@ from tensorflow.python.framework import config as tf_config
 from keras_attention.errors import UserError
 from keras_attention.export import export
 from keras_attention.training import evaluate, train
-from keras_attention.translation.compiled import Wishes
+from keras_attention.translation.text_constraints import TextConstraints
 from keras_attention.translation.translator import Translator
 from tests.support.toy_run import edit_config
 
@@ -51,12 +51,12 @@ def test_names_that_training_never_saw_are_copied(task):
     assert right.log_prob == pytest.approx(best.log_prob, abs=1e-4)  # float32, in another order of sums
     assert right.log_prob > wrong.log_prob + 1
     assert translator.problem(note) is None
-    wishes = Wishes(prefixes="3 pm : visit of quux", phrases=["xylofon"])
-    assert translator.translate([note], wishes=wishes)[0][0].text == best.text
+    constraints = TextConstraints(prefixes="3 pm : visit of quux", phrases=["xylofon"])
+    assert translator.translate([note], constraints=constraints)[0][0].text == best.text
     with pytest.raises(UserError, match="The phrase 'ada' holds what the model cannot write: 'ada'"):
-        translator.translate([note], wishes=Wishes(phrases=["ada"]))
+        translator.translate([note], constraints=TextConstraints(phrases=["ada"]))
     with pytest.raises(UserError, match="The banned word 'quux' is not in the target vocabulary"):
-        translator.translate([note], wishes=Wishes(banned=["quux"]))
+        translator.translate([note], constraints=TextConstraints(banned=["quux"]))
     assert "5 words are outside the vocabulary. Expected at most 4" in translator.problem("at aa ba ca da ea")
 
 

@@ -10,11 +10,13 @@ import pytest
 
 from keras_attention import EncoderDecoder, Seq2SeqConfig, UserError, build_seq2seq
 from keras_attention.run_directory import RunDirectory
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import CharacterTokenizer
 from keras_attention.training.config import Settings
 from keras_attention.training.data.pairs import BatchDataset, Encoded, make_batch
 from keras_attention.training.loop.history import read_history
-from keras_attention.translation.compiled import Agreement, Sampling, ScoreModel, SearchModel, Wishes
+from keras_attention.translation.compiled import ScoreModel, SearchModel
+from keras_attention.translation.text_constraints import TextConstraints
 from keras_attention.translation.translator import Translator
 from tests.support.command import run_command
 from tests.support.parts import fast
@@ -86,7 +88,9 @@ def test_the_share_is_drawn_anew_for_each_epoch_and_by_the_seed_alone() -> None:
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_a_backward_search_finds_what_the_model_says_of_the_turned_output(translator, beam_size) -> None:
     tokenizer = translator.target_tokenizer
-    found = translator.translate(TEXTS, beam_size, beam_size, backward=True, max_length=6, length_penalty=0.0)
+    found = translator.translate(
+        TEXTS, beam_size=beam_size, n_best=beam_size, backward=True, max_length=6, length_penalty=0.0
+    )
     for text, hypotheses in zip(TEXTS, found, strict=True):
         for one in hypotheses:
             written = tokenizer.encode(one.text)[::-1] + ([EOS] if one.finished else [])
@@ -106,7 +110,7 @@ def test_a_backward_search_finds_what_the_model_says_of_the_turned_output(transl
 
 
 def test_given_outputs_get_the_score_of_the_backward_search_that_found_them(translator) -> None:
-    found = translator.translate(TEXTS, 4, 4, backward=True, max_length=8)
+    found = translator.translate(TEXTS, beam_size=4, n_best=4, backward=True, max_length=8)
     pairs = [(text, one) for text, row in zip(TEXTS, found, strict=True) for one in row if one.finished]
     assert 6 <= len(pairs) < 24
     assert any(len(one.text) > 1 for _, one in pairs)
@@ -123,8 +127,8 @@ def test_given_outputs_get_the_score_of_the_backward_search_that_found_them(tran
 @pytest.mark.parametrize("kind", ["gnmt", "average"])
 def test_agreement_ranks_the_outputs_of_both_beams_by_both_directions(translator, weight, kind) -> None:
     options = {"max_length": 6, "length_penalty": 0.8, "length_penalty_kind": kind}
-    found = translator.translate(TEXTS, 3, 3, method=Agreement(weight), **options)
-    ways = [translator.translate(TEXTS, 3, 3, backward=way, **options) for way in (False, True)]
+    found = translator.translate(TEXTS, beam_size=3, n_best=3, method="agreement", backward_weight=weight, **options)
+    ways = [translator.translate(TEXTS, beam_size=3, n_best=3, backward=way, **options) for way in (False, True)]
     for text, hypotheses, ours, theirs in zip(TEXTS, found, *ways, strict=True):
         candidates = {one.text for one in [*ours, *theirs] if one.finished}
         if not candidates:
@@ -162,15 +166,17 @@ def test_both_directions_are_learnt(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_agrees(both_ways, tmp_path) -> None:
-    done = run_command("translate", both_ways.path, "--agreement", 0.5, "--scores", stdin=b"abc\nfed\n")
-    found = Translator.load(both_ways.path).translate(["abc", "fed"], method=Agreement())
+    done = run_command("translate", both_ways.path, "--method", "agreement", "--scores", stdin=b"abc\nfed\n")
+    found = Translator.load(both_ways.path).translate(["abc", "fed"], method="agreement")
     lines = [line.split("\t") for line in done.out.splitlines()]
     assert [line[1] for line in lines] == [row[0].text for row in found]
     # Six decimals of float32 are written.
     assert [float(line[0]) for line in lines] == pytest.approx([row[0].score for row in found], abs=1e-5)
     tsv = tmp_path / "held-out.tsv"
     tsv.write_text("abc\tcba\nfed\tdef\n", encoding="utf-8")
-    scores = json.loads(run_command("evaluate", both_ways.path, "--tsv", tsv, "--agreement", 0.5).out.splitlines()[-1])
+    scores = json.loads(
+        run_command("evaluate", both_ways.path, "--tsv", tsv, "--method", "agreement").out.splitlines()[-1]
+    )
     assert scores["agreement"] == 0.5
     right = sum(row[0].text == text[::-1] for row, text in zip(found, ["abc", "fed"], strict=True))
     assert scores["exact_match"] == pytest.approx(50.0 * right)
@@ -199,10 +205,10 @@ def test_each_epoch_tells_the_perplexity_of_either_direction(both_ways) -> None:
 
 def test_texts_go_through_in_parts_that_a_progress_bar_is_told_of(translator) -> None:
     told: list[int] = []
-    options = {"method": Agreement(), "max_length": 6}
-    found = translator.translate(TEXTS * 2, 2, batch_size=1, on_batch=told.append, **options)
+    options = {"method": "agreement", "max_length": 6}
+    found = translator.translate(TEXTS * 2, beam_size=2, batch_size=1, on_batch=told.append, **options)
     assert told == [1] * 12
-    whole = translator.translate(TEXTS, 2, **options) * 2
+    whole = translator.translate(TEXTS, beam_size=2, **options) * 2
     assert [row[0].text for row in found] == [row[0].text for row in whole]
     # Float32 sums in another order.
     assert [row[0].score for row in found] == pytest.approx([row[0].score for row in whole], abs=1e-4)
@@ -210,12 +216,12 @@ def test_texts_go_through_in_parts_that_a_progress_bar_is_told_of(translator) ->
 
 def test_a_run_of_one_direction_says_so(toy_run) -> None:
     translator = Translator.load(toy_run.path)
-    for options in ({"backward": True}, {"method": Agreement()}):
+    for options in ({"backward": True}, {"method": "agreement"}):
         with pytest.raises(UserError, match=r"one direction\. Expected one that learnt some targets backwards"):
             translator.translate(["abc"], **options)
     with pytest.raises(UserError, match="one direction"):
         translator.score(["abc"], ["cba"], backward=True)
-    done = run_command("translate", toy_run.path, "--agreement", 0.5, stdin=b"abc\n")
+    done = run_command("translate", toy_run.path, "--method", "agreement", stdin=b"abc\n")
     assert done.status == 1
     assert "train --backward 0.5" in done.err
     assert "Traceback" not in done.err
@@ -224,10 +230,10 @@ def test_a_run_of_one_direction_says_so(toy_run) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": Agreement(), "wishes": Wishes(prefixes="a")}, "forward direction alone"),
-        ({"backward": True, "wishes": Wishes(phrases=["a"])}, "forward direction alone"),
-        ({"method": Agreement(), "backward": True}, "Expected no single direction"),
-        ({"method": Agreement(), "groups": 5}, "other method"),
+        ({"method": "agreement", "constraints": TextConstraints(prefixes="a")}, "forward direction alone"),
+        ({"backward": True, "constraints": TextConstraints(phrases=["a"])}, "forward direction alone"),
+        ({"method": "agreement", "backward": True}, "Expected no single direction"),
+        ({"method": "agreement", "groups": 5}, "groups is a setting of method 'beam'"),
     ],
 )
 def test_what_agreement_cannot_do(translator, options, message) -> None:
@@ -236,8 +242,8 @@ def test_what_agreement_cannot_do(translator, options, message) -> None:
 
 
 def test_numbers_out_of_range() -> None:
-    with pytest.raises(UserError, match="weight of agreement is out of range"):
-        Agreement(1.5)
+    with pytest.raises(UserError, match="backward_weight is out of range"):
+        SearchPolicy(method="agreement", backward_weight=1.5)
     with pytest.raises(UserError, match=r"backward is out of range\. Expected 0 or more, below 1"):
         Settings(backward=1.0)
     with pytest.raises(UserError, match="guided_alignment"):
@@ -245,8 +251,7 @@ def test_numbers_out_of_range() -> None:
 
 
 def test_samples_can_be_drawn_backwards(translator) -> None:
-    method = Sampling(seed=3)
-    found = translator.translate(["abc"], n_best=4, method=method, backward=True, max_length=5)[0]
+    found = translator.translate(["abc"], n_best=4, method="sample", seed=3, backward=True, max_length=5)[0]
     for one in found:
         written = translator.target_tokenizer.encode(one.text)[::-1] + ([EOS] if one.finished else [])
         # Float32 sums.
@@ -276,8 +281,8 @@ def test_the_search_says_what_a_pass_over_its_outputs_says(name) -> None:
             words = np.arange(np.prod(variable.shape)).reshape(variable.shape) % 11 + 2
             variable.assign(words.astype("int32"))
     source = np.array([[4, 5, 6, 7, EOS], [8, 9, EOS, 0, 0]], np.int32)
-    options = {"beam_size": 3, "max_length": 7, "length_penalty": 0.0}
-    found = SearchModel(model, method=Agreement(0.3), **options).predict_on_batch({"source": source})
+    policy = SearchPolicy("agreement", 3, 0.0, max_length=7, backward_weight=0.3)
+    found = SearchModel(model, policy=policy).predict_on_batch({"source": source})
     rows, slots = np.nonzero(found["finished"])
     assert len(rows) > 1
     ids, lengths = found["ids"][rows, slots], found["lengths"][rows, slots]
@@ -301,8 +306,8 @@ def test_unknown_words_give_way_to_the_source_words_that_they_attend_to(translat
     bias = translator.model.get_layer("output").bias
     before = keras.ops.convert_to_numpy(bias)
     bias.assign(np.where(np.arange(len(before)) == 3, 4.0, before))
-    plain = translator.translate(["abc"], 3, method=Agreement(), max_length=4)[0][0]
-    replaced = translator.translate(["abc"], 3, method=Agreement(), max_length=4, replace_unknown=True)[0][0]
+    plain = translator.translate(["abc"], beam_size=3, method="agreement", max_length=4)[0][0]
+    replaced = translator.translate(["abc"], beam_size=3, method="agreement", max_length=4, replace_unknown=True)[0][0]
     bias.assign(before)
     assert "<unk>" in plain.tokens
     assert "<unk>" not in replaced.tokens
@@ -313,8 +318,8 @@ def test_unknown_words_give_way_to_the_source_words_that_they_attend_to(translat
 def test_an_ensemble_agrees(both_ways, toy_folder, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(both_ways.path, copy)
-    one = Translator.load(both_ways.path).translate(TEXTS, 3, method=Agreement())
-    two = Translator.load(both_ways.path, RunDirectory.open(copy)).translate(TEXTS, 3, method=Agreement())
+    one = Translator.load(both_ways.path).translate(TEXTS, beam_size=3, method="agreement")
+    two = Translator.load(both_ways.path, RunDirectory.open(copy)).translate(TEXTS, beam_size=3, method="agreement")
     assert [row[0].text for row in one] == [row[0].text for row in two]
     # Float32 sums in another order.
     assert [row[0].score for row in one] == pytest.approx([row[0].score for row in two], abs=1e-4)

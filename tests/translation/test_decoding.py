@@ -5,7 +5,7 @@ import pytest
 
 from keras_attention import EncoderDecoder, Seq2SeqConfig, build_seq2seq
 from keras_attention.text.tokenizers import CharacterTokenizer, WordTokenizer
-from keras_attention.translation.compiled import Sampling, pad_rows
+from keras_attention.translation.compiled import pad_rows
 from keras_attention.translation.stream import translate_lines
 from keras_attention.translation.translator import Translator
 from tests.support.mechanisms import numpy
@@ -61,8 +61,8 @@ def test_limits_count_the_words_of_a_source_alone(method) -> None:
 
 @pytest.mark.parametrize("method", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 0.01}])
 def test_samples_with_the_least_freedom_are_greedy(translator, method) -> None:
-    greedy = translator.translate(TEXTS, 1, max_length=6)
-    drawn = translator.translate(TEXTS, n_best=2, max_length=6, method=Sampling(seed=3, **method))
+    greedy = translator.translate(TEXTS, beam_size=1, max_length=6)
+    drawn = translator.translate(TEXTS, n_best=2, max_length=6, method="sample", seed=3, **method)
     for row, (best,) in zip(drawn, greedy, strict=True):
         assert [one.text for one in row] == [best.text] * 2
         assert [one.score for one in row] == pytest.approx([best.score] * 2, abs=1e-5)  # float32
@@ -71,7 +71,7 @@ def test_samples_with_the_least_freedom_are_greedy(translator, method) -> None:
 @pytest.mark.parametrize("combination", ["probabilities", "logits"])
 def test_an_ensemble_finds_what_the_mean_of_its_members_says(pair, combination) -> None:
     both = Translator(pair, TOKENIZER, TOKENIZER, combination=combination)
-    found = both.translate(TEXTS, 3, 3, max_length=6)
+    found = both.translate(TEXTS, beam_size=3, n_best=3, max_length=6)
     pairs = [(text, one) for text, row in zip(TEXTS, found, strict=True) for one in row]
     written = [TOKENIZER.encode(one.text) + ([EOS] if one.finished else []) for _, one in pairs]
     source = pad_rows([[*TOKENIZER.encode(text), EOS] for text, _ in pairs])
@@ -104,7 +104,7 @@ def test_words_are_copied_from_the_text_that_they_stand_in() -> None:
     gate = model.get_layer("pointer").gate
     gate.set_weights([np.zeros(gate.kernel.shape), np.full(1, -40.0)])  # all words are copied
     texts = ["Ada", "Bo Cy", "call Dee now", "Eve at Flo now"]  # batches begin with the longest
-    found = Translator(model, tokenizer, tokenizer).translate(texts, 3, 3, max_length=5)
+    found = Translator(model, tokenizer, tokenizer).translate(texts, beam_size=3, n_best=3, max_length=5)
     for text, row in zip(texts, found, strict=True):
         assert any(one.text for one in row)
         assert all(set(one.text.split()) <= set(text.split()) for one in row)
@@ -125,6 +125,6 @@ def test_a_stream_is_read_to_its_end_in_chunks(translator, count) -> None:
     assert translate_lines(translator, lines, write, chunk=100, **options) == count
     assert whole == written
     texts = [text for number, text in enumerate(TEXTS[:count]) if number != 2]
-    expected = [[one.text for one in row] for row in translator.translate(texts, 2, 2, max_length=6)]
+    expected = [[one.text for one in row] for row in translator.translate(texts, beam_size=2, n_best=2, max_length=6)]
     expected.insert(2, [])
     assert written == list(enumerate(expected, 1))

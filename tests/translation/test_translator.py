@@ -10,11 +10,12 @@ import pytest
 from keras_attention import EncoderDecoder, Ensemble, Seq2SeqConfig, UserError, build_seq2seq
 from keras_attention.metrics.alignment import parse_pharaoh
 from keras_attention.run_directory import RunDirectory
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import CharacterTokenizer, SubwordTokenizer, WordTokenizer
 from keras_attention.translation import compiled as decoding
 from keras_attention.translation import translator as translators
-from keras_attention.translation.compiled import Contrast, Sampling, Wishes
 from keras_attention.translation.hypothesis import read_hypotheses
+from keras_attention.translation.text_constraints import TextConstraints
 from keras_attention.translation.translator import Translator
 from tests.support.command import run_command
 from tests.support.toy_run import another_run, edit_config
@@ -36,9 +37,10 @@ def first(found):
     return [hypotheses[0] for hypotheses in found]
 
 
-def test_wishes_are_met(translator):
-    wishes = Wishes(min_length=6, prefixes="ab", phrases=["fe", "d"], banned=["c"], no_repeat_ngram=3)
-    for hypothesis in first(translator.translate(TEXTS, wishes=wishes)):
+def test_constraints_are_met(translator):
+    constraints = TextConstraints(prefixes="ab", phrases=["fe", "d"], banned=["c"])
+    found = translator.translate(TEXTS, constraints=constraints, min_length=6, no_repeat_ngram=3)
+    for hypothesis in first(found):
         assert len(hypothesis.tokens) >= 6
         assert hypothesis.text.startswith("ab")
         assert "fe" in hypothesis.text
@@ -48,9 +50,11 @@ def test_wishes_are_met(translator):
         assert len(triples) == len(set(triples))
 
 
-def test_each_text_has_its_own_wishes(translator):
+def test_each_text_has_its_own_constraints(translator):
     prefixes, phrases = ["a", "", "fe", "b", "c"], [["b"], [], ["a", "d"], [], ["e"]]
-    found = first(translator.translate(TEXTS, wishes=Wishes(prefixes=prefixes, phrases=phrases), batch_size=2))
+    found = first(
+        translator.translate(TEXTS, constraints=TextConstraints(prefixes=prefixes, phrases=phrases), batch_size=2)
+    )
     for hypothesis, prefix, wanted in zip(found, prefixes, phrases, strict=True):
         assert hypothesis.text.startswith(prefix)
         assert all(phrase in hypothesis.text for phrase in wanted)
@@ -59,33 +63,39 @@ def test_each_text_has_its_own_wishes(translator):
 
 
 def test_a_greedy_search_meets_them_too(translator):
-    for hypothesis in first(translator.translate(TEXTS, 1, wishes=Wishes(prefixes="ab", phrases=["f"]))):
+    for hypothesis in first(
+        translator.translate(TEXTS, beam_size=1, constraints=TextConstraints(prefixes="ab", phrases=["f"]))
+    ):
         assert hypothesis.text.startswith("ab")
         assert "f" in hypothesis.text
 
 
 def test_samples_depend_on_the_seed_alone(translator):
     runs = [
-        translator.translate(TEXTS, n_best=4, method=Sampling(temperature=2.0, seed=seed), batch_size=size)
+        translator.translate(TEXTS, n_best=4, method="sample", temperature=2.0, seed=seed, batch_size=size)
         for seed, size in ((1, 32), (1, 2), (2, 32))
     ]
     texts = [[[hypothesis.text for hypothesis in row] for row in run] for run in runs]
     assert texts[0] == texts[1]  # however they are batched
     assert texts[0] != texts[2]
-    greedy = [hypothesis.text for hypothesis in first(translator.translate(TEXTS, 1))]
-    assert [h.text for h in first(translator.translate(TEXTS, method=Sampling(top_k=1)))] == greedy
-    assert [h.text for h in first(translator.translate(TEXTS, method=Contrast(3, 0.0)))] == greedy
+    greedy = [hypothesis.text for hypothesis in first(translator.translate(TEXTS, beam_size=1))]
+    assert [h.text for h in first(translator.translate(TEXTS, method="sample", top_k=1))] == greedy
+    assert [h.text for h in first(translator.translate(TEXTS, method="contrastive", beam_size=3, alpha=0.0))] == greedy
 
 
 def test_groups_give_other_outputs_than_one_beam(translator):
-    apart = translator.translate(TEXTS, 6, 6, groups=6, diversity=50.0)
+    apart = translator.translate(TEXTS, beam_size=6, n_best=6, groups=6, diversity=50.0)
     for row in apart:
         assert len({hypothesis.tokens[0] for hypothesis in row}) == 6
 
 
 def test_given_outputs_get_the_score_of_a_search_that_found_them(translator):
-    found = [row for row in translator.translate(TEXTS, 4, 3) if row[0].finished]
-    texts = [text for text, row in zip(TEXTS, translator.translate(TEXTS, 4, 3), strict=True) if row[0].finished]
+    found = [row for row in translator.translate(TEXTS, beam_size=4, n_best=3) if row[0].finished]
+    texts = [
+        text
+        for text, row in zip(TEXTS, translator.translate(TEXTS, beam_size=4, n_best=3), strict=True)
+        if row[0].finished
+    ]
     outputs = [row[0] for row in found]
     for hypothesis, score in zip(outputs, translator.score(texts, [h.text for h in outputs], 1.0), strict=True):
         assert score.tokens == hypothesis.tokens
@@ -120,9 +130,9 @@ def test_several_models_answer_as_their_mean(toy_run, other_run):
 @pytest.mark.slow
 def test_an_ensemble_samples_and_contrasts(toy_run, other_run):
     both = Translator.load(toy_run.path, other_run.path)
-    greedy = [h.text for h in first(both.translate(TEXTS, 1))]
-    assert [h.text for h in first(both.translate(TEXTS, method=Sampling(top_k=1)))] == greedy
-    assert [h.text for h in first(both.translate(TEXTS, method=Contrast(4, 0.0)))] == greedy
+    greedy = [h.text for h in first(both.translate(TEXTS, beam_size=1))]
+    assert [h.text for h in first(both.translate(TEXTS, method="sample", top_k=1))] == greedy
+    assert [h.text for h in first(both.translate(TEXTS, method="contrastive", beam_size=4, alpha=0.0))] == greedy
 
 
 def test_runs_of_other_vocabularies_are_no_ensemble(toy_run, toy_folder, tmp_path):
@@ -143,24 +153,24 @@ def test_runs_of_other_vocabularies_are_no_ensemble(toy_run, toy_folder, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"wishes": Wishes(min_length=40)}, "may have outputs of 18 tokens, and what is asked for needs 40"),
-        ({"wishes": Wishes(prefixes="a" * 30)}, "needs 30"),
-        ({"wishes": Wishes(prefixes="aXb")}, "The prefix 'aXb' holds what the model cannot write: 'X'"),
-        ({"wishes": Wishes(prefixes=["a"])}, "Expected a prefix for each of 5 texts. Received: 1"),
-        ({"wishes": Wishes(phrases=["é"])}, "The phrase 'é' holds"),
-        ({"wishes": Wishes(phrases=[""])}, "is empty"),
-        ({"wishes": Wishes(phrases=[["a"]])}, "Expected phrases for each of 5 texts. Received: 1"),
-        ({"wishes": Wishes(banned=["ab"])}, "'ab' is several tokens, a b"),
-        ({"wishes": Wishes(banned=["a"], phrases=["ba"])}, "'a' is banned, and part of a phrase"),
+        ({"min_length": 40}, "may have outputs of 18 tokens, and what is asked for needs 40"),
+        ({"constraints": TextConstraints(prefixes="a" * 30)}, "needs 30"),
+        ({"constraints": TextConstraints(prefixes="aXb")}, "The prefix 'aXb' holds what the model cannot write: 'X'"),
+        ({"constraints": TextConstraints(prefixes=["a"])}, "Expected a prefix for each of 5 texts. Received: 1"),
+        ({"constraints": TextConstraints(phrases=["é"])}, "The phrase 'é' holds"),
+        ({"constraints": TextConstraints(phrases=[""])}, "is empty"),
+        ({"constraints": TextConstraints(phrases=[["a"]])}, "Expected phrases for each of 5 texts. Received: 1"),
+        ({"constraints": TextConstraints(banned=["ab"])}, "'ab' is several tokens, a b"),
+        ({"constraints": TextConstraints(banned=["a"], phrases=["ba"])}, "'a' is banned, and part of a phrase"),
         (
-            {"wishes": Wishes(no_repeat_ngram=1, min_length=15)},
+            {"no_repeat_ngram": 1, "min_length": 15},
             "no output is",
         ),
-        ({"wishes": Wishes(phrases=["a"]), "method": Sampling()}, "are beam search's"),
-        ({"groups": 5, "method": Sampling()}, "are beam search's"),
-        ({"coverage_penalty": 1.0, "method": Contrast()}, "are beam search's"),
-        ({"groups": 2}, "Expected groups that divide the beam of 5. Received: 2"),
-        ({"n_best": 2, "method": Contrast()}, "Expected at most 1"),
+        ({"constraints": TextConstraints(phrases=["a"]), "method": "sample"}, "need a beam"),
+        ({"groups": 5, "method": "sample"}, "groups is a setting of method 'beam'"),
+        ({"coverage_penalty": 1.0, "method": "contrastive"}, "coverage_penalty is a setting of method 'beam'"),
+        ({"groups": 2}, "Expected a divisor of the beam of 5. Received: 2"),
+        ({"n_best": 2, "method": "contrastive"}, "Expected at most 1"),
     ],
 )
 def test_what_cannot_be_met_is_said(translator, options, message):
@@ -171,13 +181,12 @@ def test_what_cannot_be_met_is_said(translator, options, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Wishes(min_length=-1), "min_length is out of range"),
-        (lambda: Wishes(repetition_penalty=0), "repetition_penalty is out of range"),
-        (lambda: Sampling(temperature=0), "temperature is out of range"),
-        (lambda: Sampling(top_k=0), "top_k is out of range"),
-        (lambda: Sampling(top_p=1.5), "top_p is out of range"),
-        (lambda: Contrast(alpha=2), "alpha is out of range"),
-        (lambda: Contrast(candidates=0), "candidates is out of range"),
+        (lambda: SearchPolicy(min_length=-1), "min_length is out of range"),
+        (lambda: SearchPolicy(repetition_penalty=0), "repetition_penalty is out of range"),
+        (lambda: SearchPolicy("sample", temperature=0), "temperature is out of range"),
+        (lambda: SearchPolicy("sample", top_k=0), "top_k is out of range"),
+        (lambda: SearchPolicy("sample", top_p=1.5), "top_p is out of range"),
+        (lambda: SearchPolicy("contrastive", alpha=2), "alpha is out of range"),
     ],
 )
 def test_numbers_out_of_range(make, message):
@@ -191,7 +200,7 @@ def test_probabilities_that_are_no_numbers(toy_run, beam_size):
     output = EncoderDecoder(translator.model).output
     output.bias.assign(np.full(output.bias.shape, np.nan, "float32"))
     with pytest.raises(UserError, match=r"probabilities are no numbers \(NaN\)"):
-        translator.translate(["abc"], beam_size)
+        translator.translate(["abc"], beam_size=beam_size)
 
 
 def test_an_unknown_word_gives_way_to_the_one_it_attends_to():
@@ -240,12 +249,16 @@ def test_the_command_line_translates_as_asked(toy_run, other_run, tmp_path):
         assert "fe" in text
         assert "c" not in text
     drawn = [
-        run_command("translate", toy_run.path, "--sample", "--seed", 3, "--temperature", 2, "--n-best", 2, stdin=lines)
+        run_command(
+            "translate", toy_run.path, "--method", "sample", "--seed", 3, "--temperature", 2, "--n-best", 2, stdin=lines
+        )
         for _ in range(2)
     ]
     assert drawn[0].out == drawn[1].out
     assert len(drawn[0].out.splitlines()) == 2 * len(TEXTS)
-    contrast = run_command("translate", toy_run.path, "--contrastive", 0.5, "--beam", 3, stdin=lines)
+    contrast = run_command(
+        "translate", toy_run.path, "--method", "contrastive", "--alpha", 0.5, "--beam", 3, stdin=lines
+    )
     assert len(contrast.out.splitlines()) == len(TEXTS)
     dictionary = tmp_path / "words.tsv"
     dictionary.write_text("X\tx\n", encoding="utf-8")
@@ -286,8 +299,8 @@ def test_the_command_line_scores_given_outputs(toy_run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--sample", "--contrastive", 0.5], "Expected one of them"),
-        (["--temperature", 2, "--top-k", 3], "--temperature, --top-k: nothing is drawn. Expected --sample"),
+        (["--method", "votes"], "Unknown method"),
+        (["--temperature", 2, "--top-k", 3], "temperature is a setting of method 'sample'"),
         (["--require", "é"], "holds what the model cannot write"),
         (["--min-length", 90], "needs 90"),
         (["--length-penalty-kind", "mean"], "length_penalty_kind"),
@@ -302,7 +315,7 @@ def test_mistakes_on_the_command_line(toy_run, options, message):
 
 
 def test_models_are_seen_by_keras(toy_run, other_run):
-    search = Translator.load(toy_run.path, other_run.path)._search(beam_size=2, max_length=5)
+    search = Translator.load(toy_run.path, other_run.path)._search(policy=SearchPolicy(beam_size=2, max_length=5))
     assert len(search.weights) == 2 * len(keras.models.load_model(toy_run.path / "model.keras").weights)
 
 

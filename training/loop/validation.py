@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.translation.compiled import SearchModel, length_batches, pad_rows
-from keras_attention.translation.translator import LENGTH_FACTOR, LENGTH_OFFSET
 from keras_attention.types import EOS_ID, PAD_ID, Tensor
 
 from ..data.pairs import Encoded, Ids, make_batch
@@ -61,10 +61,7 @@ class Evaluator:
         self._loss = LossModel(model, label_smoothing)
         self._search = SearchModel(
             model,
-            beam_size=1,
-            max_length=max_length,
-            max_length_factor=LENGTH_FACTOR,
-            max_length_offset=LENGTH_OFFSET,
+            policy=SearchPolicy(beam_size=1, max_length=max_length),
         )
 
     def loss(self, data: Encoded, backward: bool = False) -> float:

@@ -9,9 +9,11 @@ import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.models.encoder_decoder import EncoderDecoder
+from keras_attention.models.searching import run_search
+from keras_attention.search_policy import SearchPolicy
 
 from ...errors import VerificationError
-from ...graphs.knobs import SearchSettings
+from ...graphs.knobs import knobs_of
 from ...parity import cases as reference
 from ...parity.tolerances import NEAR_TIE
 from ...plan import Plan
@@ -48,7 +50,7 @@ PROTOCOL = (
 """What a host does around the graphs, for whom nothing but the manifest is at hand."""
 
 
-def check(model: Any, settings: SearchSettings) -> None:
+def check(model: Any, settings: SearchPolicy) -> None:
     """Raises UserError unless the target can hold the model and the search."""
     try:
         net = EncoderDecoder(model)
@@ -142,8 +144,8 @@ def check_host_part(plan: Plan, rows: Sequence[Sequence[int]], found: Sequence[S
     assert isinstance(plan.net, EncoderDecoder)
     greedy = dataclasses.replace(plan.settings, beam_size=1)
     source = reference.padded(rows)
-    knobs = {knob.port.name: knob.filled(len(rows)) for knob in greedy.knobs(plan.net)}
-    result = {name: np.asarray(value) for name, value in greedy.run(plan.net, source, knobs).items()}
+    knobs = {knob.port.name: knob.filled(len(rows)) for knob in knobs_of(greedy, plan.net)}
+    result = {name: np.asarray(value) for name, value in run_search(greedy, plan.net, source, knobs).items()}
     failures = []
     for row, ids in enumerate(found):
         expected = best(result, row)

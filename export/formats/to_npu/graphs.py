@@ -18,17 +18,17 @@ from keras_attention.attention.choices import ADDITIVE_SCORES
 from keras_attention.attention.scores import unit_vectors
 from keras_attention.errors import UserError
 from keras_attention.models.encoder_decoder import EncoderDecoder
+from keras_attention.search_policy import SearchPolicy
 from keras_attention.types import Tensor, TensorDict
 
 from ...checks import check_host_search
 from ...graphs.graph import Graph
-from ...graphs.knobs import SearchSettings
 from ...graphs.port import Axis, Port
 
 SCORES = ("none", "dot", "scaled_dot", "general", *ADDITIVE_SCORES)
 
 
-def check_model(net: EncoderDecoder, settings: SearchSettings) -> None:
+def check_model(net: EncoderDecoder, settings: SearchPolicy) -> None:
     """Raises UserError for the first thing about a model or a search that the target cannot hold."""
     config = net.config
     for name, good, expected in (

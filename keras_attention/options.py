@@ -1,0 +1,67 @@
+"""Options: fields of dataclasses that know their choices, help and place on the command line.
+
+One declaration serves Python, the command line, its help and the documentation. Ranges of numbers are those of
+`keras_attention.ranges`, by the names of the fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from keras_attention.errors import UserError
+from keras_attention.ranges import RANGES, described, is_within
+
+KEY = "option"
+"""Of a field's metadata."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option's help, and how the command line writes it.
+
+    Args:
+        help: one line, with the unit and what 0 or `None` means.
+        choices: values of a text, where there are only so many.
+        panel: heading of its group in the help.
+        flag: its name on the command line; that of the field if empty.
+        metavar: placeholder of its value.
+        shown: its default in words, where the value does not say.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    panel: str = "Options"
+    flag: str = ""
+    metavar: str | None = None
+    shown: str | None = None
+
+
+def option(default: Any, help: str, **more: Any) -> Any:
+    """A field of a dataclass that is an option; `more` are arguments of `Option`."""
+    return dataclasses.field(default=default, metadata={KEY: Option(help, **more)})
+
+
+def options_of(kind: type) -> Iterator[tuple[dataclasses.Field[Any], Option, Any]]:
+    """Each option of a dataclass: its field, its declaration, and its type."""
+    types = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if KEY in field.metadata:
+            yield field, field.metadata[KEY], types[field.name]
+
+
+def check_options(instance: Any) -> None:
+    """Check every value against the choices and the range of its option.
+
+    Raises:
+        UserError: for the first value that is neither a choice nor in range.
+    """
+    for field, declared, _ in options_of(type(instance)):
+        value = getattr(instance, field.name)
+        if declared.choices and value not in declared.choices:
+            raise UserError(f"Unknown {field.name}. Expected one of {', '.join(declared.choices)}. Received: {value!r}")
+        if field.name in RANGES and value is not None and not is_within(value, *RANGES[field.name]):
+            expected = described(*RANGES[field.name])
+            raise UserError(f"{field.name} is out of range. Expected {expected}. Received: {value}")
