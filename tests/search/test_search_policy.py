@@ -1,6 +1,7 @@
 """`SearchPolicy`: one declaration of every setting, from which options, artefacts and searches follow."""
 
 import dataclasses
+import pathlib
 
 import pytest
 import typer.main
@@ -107,3 +108,21 @@ def test_the_command_line_searches_as_python_does(toy_run, settings: dict, optio
     done = run_command("translate", toy_run.path, "--scores", *options, stdin="\n".join(texts).encode() + b"\n")
     assert done.status == 0, done.err
     assert done.out.splitlines() == [f"{best.score:.6f}\t{best.text}" for best, *_ in found]
+
+
+def settings_table() -> str:
+    """The table of docs/search.md, made of the declarations."""
+    rows = ["| setting | default | what it does |", "|---|---|---|"]
+    for field, declared in SETTINGS.values():
+        flag = declared.flag or f"--{field.name.replace('_', '-')}"
+        default = declared.shown or (
+            "none" if field.default is None else "off" if field.default is False else field.default
+        )
+        own = f" Method `{OWN[field.name]}` alone." if field.name in OWN else ""
+        rows.append(f"| `{field.name}`, `{flag}` | {default} | {declared.help}{own} |")
+    return "\n".join(rows)
+
+
+def test_the_documentation_lists_every_setting() -> None:
+    page = pathlib.Path(__file__).resolve().parents[2] / "docs" / "search.md"
+    assert settings_table() in page.read_text(encoding="utf-8"), f"Expected in docs/search.md:\n{settings_table()}"
