@@ -23,7 +23,7 @@ from .artefact import Artefact, Hypothesis
 from .backends import BACKENDS
 from .beam_search import beam_search
 from .command import main
-from .errors import MOST_THREADS, WIDEST, ArtefactError
+from .errors import MOST_THREADS, WIDEST, ArtefactError, MissingPackageError
 from .host_loop import has_translate, only_in_graph, run_translate, search_on_host
 from .inputs import source_lengths
 from .knobs import filled, knob_values
@@ -34,6 +34,7 @@ __all__ = [
     "Artefact",
     "Hypothesis",
     "ArtefactError",
+    "MissingPackageError",
     "Tokenizer",
     "BACKENDS",
     "beam_search",

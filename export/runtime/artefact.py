@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .backends import BACKENDS
-from .errors import MOST_THREADS, WIDEST, ArtefactError, check_number
+from .errors import MOST_THREADS, WIDEST, ArtefactError, MissingPackageError, check_number
 from .host_loop import has_translate, search_on_host
 from .inputs import Arrays, check_ids, checked_source, padded, source_name
 from .knobs import allowed_tokens, knob_values, phrase_ids, prefix_ids
@@ -19,10 +19,10 @@ from .tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Hypothesis:
-    """One translation: its text, its ids without EOS and their pieces, scores, and attention weights.
+    """One translation: text, ids without EOS and their pieces, scores, and attention weights.
 
-    `log_prob` is the sum of the tokens' log-probabilities, `score` is that sum over the length penalty, `finished` is
-    False where the maximum length cut the hypothesis. `alignment` is `(target tokens, source tokens)`, each with EOS.
+    `log_prob` is the sum of the tokens' log-probabilities, `score` that sum over the length penalty. `finished` is
+    False if the maximum length cut the hypothesis. `alignment` is `(target tokens, source tokens)`, each with EOS.
     """
 
     text: str
@@ -39,12 +39,12 @@ class Artefact:
     """A translator read from an artefact directory.
 
     Args:
-        directory: what `export` wrote.
+        directory: the artefact.
         backend: `litert`, `onnx`, `openvino`, `npu`, or `auto`: the first whose file is here and whose interpreter can
             be imported.
         threads: interpreter threads; None leaves the interpreter's own choice.
 
-    One artefact may be shared by threads: each call gives what it gives alone. A forked process opens its own: an
+    Threads may share one artefact: each call gives the same result as alone. A forked process opens its own, because an
     interpreter's threads stay behind.
 
     Raises:
@@ -81,8 +81,8 @@ class Artefact:
         for name in wanted:
             try:
                 return BACKENDS[name](self.directory, self.manifest, threads)
-            except ArtefactError as error:
-                if "pip install" not in str(error) or len(wanted) == 1:
+            except MissingPackageError as error:
+                if len(wanted) == 1:
                     raise
                 problems.append(str(error))
         raise ArtefactError(" Or: ".join(problems))
@@ -96,11 +96,11 @@ class Artefact:
         return Tokenizer(self.directory / entry["file"], self.special)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Checked source ids of each sentence, with EOS.
+        """Return the checked source ids of each sentence, with EOS.
 
         Raises:
-            ArtefactError: for what is no text, an empty sentence, one that is longer than those of training, and what
-                `check_ids` raises.
+            ArtefactError: for a lone surrogate, an empty sentence, one longer than those of training, and as
+                `check_ids` does.
         """
         if self.source is None:
             raise ArtefactError(f"{self.directory} was exported without tokenizers: use `search` with ids.")
@@ -147,13 +147,13 @@ class Artefact:
         seed: int | np.random.Generator | None = None,
         **knobs: Any,
     ) -> dict[str, np.ndarray]:
-        """Searches padded ids `(B, S)`, or features `(B, S, F)`, with the result that `beam_search` describes.
+        """Search padded ids `(B, S)` or features `(B, S, F)`, with the result that `beam_search` describes.
 
         Args:
             source_ids: the source.
             beam_size: another than the exported one takes the host loop; None is the exported one.
             host_loop: search on the host in any case.
-            seed: of the numbers that samples are drawn by, or what draws them; None for other ones each time.
+            seed: seed or generator of the samples; None draws other ones each time.
             **knobs: of `knob_values`; None is the default of the manifest.
 
         Raises:
@@ -189,7 +189,7 @@ class Artefact:
         seed: int | None = None,
         **knobs: Any,
     ) -> Iterator[list[Hypothesis]]:
-        """The `n_best` hypotheses of each sentence, best first, in the order of the sentences.
+        """Yield the `n_best` hypotheses of each sentence, best first, in the order of the sentences.
 
         Args:
             sentences: text.

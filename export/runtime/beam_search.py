@@ -11,9 +11,9 @@ from .inputs import Arrays
 
 
 def refusals(knobs: Arrays, t: int, special_ids: Mapping[str, int]) -> np.ndarray | None:
-    """bool `(1 or B, V)`: the words that may not follow at position t; None if all may.
+    """Return the tokens that may not follow at position t, bool `(1 or B, V)`; `None` if all may.
 
-    Where a prefix stands, all but its word.
+    At a position of a prefix these are all tokens but its own.
     """
     refused = ~knobs["allowed"][None]
     if t + 1 < knobs["min_length"]:
@@ -26,7 +26,7 @@ def refusals(knobs: Arrays, t: int, special_ids: Mapping[str, int]) -> np.ndarra
 
 
 def repetition_penalised(log_probs: np.ndarray, ids: np.ndarray, penalty: float, eos: int) -> np.ndarray:
-    """Log-probabilities `(B*K, V)` of what is among the ids `(B*K, t)` already, times the penalty; EOS aside."""
+    """Multiply the log-probabilities `(B*K, V)` of tokens that are among the ids `(B*K, t)`, except EOS."""
     rows = np.arange(len(ids))[:, None]
     changed = log_probs.copy()
     changed[rows, ids] = np.where(ids == eos, log_probs[rows, ids], log_probs[rows, ids] * np.float32(penalty))
@@ -34,7 +34,7 @@ def repetition_penalised(log_probs: np.ndarray, ids: np.ndarray, penalty: float,
 
 
 def repeated_ngrams(ids: np.ndarray, vocabulary: int, n: int) -> np.ndarray:
-    """bool `(B*K, V)`: the words that would make n tokens in a row that are among the ids `(B*K, t)` already."""
+    """Return the tokens that would repeat an n-gram of the ids `(B*K, t)`, bool `(B*K, V)`."""
     t = ids.shape[1]
     repeated = np.zeros((len(ids), vocabulary), bool)
     for start in range(t - n + 1):
@@ -56,7 +56,7 @@ def length_penalty_factor(length: int, alpha: float, kind: str = "gnmt") -> np.f
 
 
 def top_indices(values: np.ndarray, count: int) -> np.ndarray:
-    """Columns of the `count` largest values of each row, best first; of equal values the lower column comes first."""
+    """Return the columns of the `count` largest values of each row, best first; ties go to the lower column."""
     thresholds = np.partition(values, -count, axis=1)[:, -count]
     rows = []
     for row, threshold in zip(values, thresholds, strict=True):
@@ -93,8 +93,8 @@ def beam_search(
         source_mask: bool `(B, S)`, true at the source positions that should be covered.
         special_ids: ids of `pad`, `bos`, `eos`.
         length_penalty_kind: `"gnmt"` or `"average"`.
-        no_repeat_ngram: no so many tokens in a row come twice; 0 for no such rule.
-        finished_first: whether hypotheses that ended come before those that their limit cut, whatever their scores.
+        no_repeat_ngram: block repeated n-grams of this size; 0 disables.
+        finished_first: rank hypotheses that ended before those that their limit cut, whatever their scores.
 
     Returns:
         `ids (B, K, L)`, `lengths` with EOS, `log_probs`, `scores`, `finished`, all `(B, K)`, and `alignments

@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_lines(content: bytes) -> list[str]:
-    """The lines of a UTF-8 text, without line ends (\\n or \\r\\n) and without a byte order mark.
+    """Return the lines of a UTF-8 text, without line ends (\\n or \\r\\n) and without a byte order mark.
 
     Raises:
         ArtefactError: that names the line with other bytes.
@@ -86,7 +86,7 @@ def read_lines(content: bytes) -> list[str]:
 
 
 def warn_of_unknown(artefact: Artefact, sentences: Sequence[str]) -> None:
-    """Say on standard error which lines hold what the vocabulary does not."""
+    """Say on standard error which lines hold tokens outside of the vocabulary."""
     for number, row in enumerate(artefact.encode(sentences), start=1):
         count = row.count(artefact.special["unk"])
         if count:
@@ -94,27 +94,27 @@ def warn_of_unknown(artefact: Artefact, sentences: Sequence[str]) -> None:
 
 
 def check_streams() -> None:
-    """Raise where a standard stream is closed, as by `<&-`."""
+    """Raise if a standard stream is closed, as by `<&-`."""
     for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
         if stream is None:
             raise ArtefactError(f"Standard {name} is closed. Expected: an open one, or /dev/null")
 
 
 def say(message: str) -> None:
-    """One line on standard error, where it is open: `print` would take the standard output in its place."""
+    """Write one line to standard error if it is open: `print` would take standard output in its place."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(message, file=sys.stderr)
 
 
 def no_more_output() -> None:
-    """Let go what nobody reads any more: the interpreter would complain of it when it ends."""
+    """Discard further output, since the interpreter would complain of a closed pipe when it ends."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; a mistake is one line on standard error and status 1.
+    """Run the command; a mistake is one line on standard error and status 1.
 
     A reader that goes away (`| head -1`) ends it in silence, with status 1 too.
     """

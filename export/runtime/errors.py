@@ -1,4 +1,4 @@
-"""The error of the runtime, and the two checks that several modules share."""
+"""The errors of the runtime, and the two checks that several modules share."""
 
 import importlib
 from typing import Any
@@ -10,7 +10,11 @@ WIDEST, MOST_THREADS = 1000, 256
 
 
 class ArtefactError(Exception):
-    """The artefact, or what was asked of it, is not right; the message says what, where and what to do."""
+    """A mistake in the artefact or in a call; the message says what, where and what to do."""
+
+
+class MissingPackageError(ArtefactError):
+    """A package, or a module of this folder, that is not installed."""
 
 
 def check_number(value: Any, what: str, low: int, high: int | None = None) -> None:
@@ -26,10 +30,14 @@ def check_number(value: Any, what: str, low: int, high: int | None = None) -> No
 
 
 def require(module: str, package: str) -> Any:
-    """Import `module`, or say which package to install."""
+    """Import a module of a package that a device may lack.
+
+    Raises:
+        MissingPackageError: that says which package to install.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ArtefactError(
+        raise MissingPackageError(
             f"{package} is needed and cannot be imported ({error}). Run: pip install {package}"
         ) from None

@@ -11,7 +11,7 @@ from .inputs import Arrays, source_lengths, source_name
 
 
 def only_in_graph(manifest: Mapping[str, Any]) -> str:
-    """What `translate` does that the host loop cannot; empty if nothing."""
+    """Name the part of the search that only the graph `translate` can do; empty if there is none."""
     search = manifest["search"]
     if search["method"] != "beam":
         return f"method {search['method']}"
@@ -25,10 +25,10 @@ def only_in_graph(manifest: Mapping[str, Any]) -> str:
 def search_on_host(
     backend: Any, manifest: Mapping[str, Any], source_ids: np.ndarray, beam_size: int, knobs: Arrays
 ) -> dict[str, np.ndarray]:
-    """`beam_search` over the graphs `encode`, once, and `decode_step`, once for each position.
+    """Run `beam_search` over the graphs: `encode` once, `decode_step` once for each position.
 
     Raises:
-        ArtefactError: where `translate` does what `beam_search` cannot.
+        ArtefactError: for a search that only the graph `translate` can do.
     """
     missing, fixed = only_in_graph(manifest), manifest["search"]
     if missing:
@@ -63,7 +63,7 @@ def has_translate(backend: Any, manifest: Mapping[str, Any]) -> bool:
 
 
 def run_translate(backend: Any, manifest: Mapping[str, Any], inputs: Arrays) -> dict[str, np.ndarray]:
-    """`translate` with all of its inputs, by the host loop where the format holds no such graph: the same outputs."""
+    """Run `translate` with all of its inputs; the host loop gives the same outputs where there is no such graph."""
     if has_translate(backend, manifest):
         found: dict[str, np.ndarray] = backend.run("translate", inputs)
         return found

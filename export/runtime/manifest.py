@@ -12,7 +12,7 @@ FORMAT_VERSION = 4
 
 
 def sha256(path: pathlib.Path) -> str:
-    """Hexadecimal SHA-256 of one file, read in blocks."""
+    """Return the hexadecimal SHA-256 of one file, read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -21,12 +21,12 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def manifest_checksum(text: str, checksum: str) -> str:
-    """SHA-256 of a manifest's text with zeros in place of the checksum that stands in it."""
+    """Return the SHA-256 of a manifest's text, with zeros in place of the checksum inside it."""
     return hashlib.sha256(text.replace(checksum, "0" * 64).encode()).hexdigest()
 
 
 def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
-    """The manifest of an artefact directory.
+    """Return the manifest of an artefact directory.
 
     Raises:
         ArtefactError: if there is none, it is damaged or edited, or it is of another format version.
@@ -59,7 +59,7 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def check_inside(directory: pathlib.Path, name: str) -> None:
-    """Raise ArtefactError for the name of a file that does not lie in the artefact."""
+    """Raise ArtefactError for the name of a file outside of the artefact."""
     if name.startswith("/") or "\\" in name or ".." in name.split("/") or pathlib.PureWindowsPath(name).drive:
         raise ArtefactError(
             f"{directory} names a file outside of itself. Expected: names below it. Received: {name!r}. Export again."
@@ -67,7 +67,7 @@ def check_inside(directory: pathlib.Path, name: str) -> None:
 
 
 def check_file(directory: pathlib.Path, manifest: Mapping[str, Any], name: str) -> pathlib.Path:
-    """The path of one file of the artefact, after its size and SHA-256 were compared with the manifest.
+    """Return the path of one file of the artefact, once its size and SHA-256 match the manifest.
 
     Raises:
         ArtefactError: if the file is missing, cut short or edited, or lies elsewhere.

@@ -10,7 +10,7 @@ from .manifest import check_inside
 
 
 class Tokenizer:
-    """Text to ids and back, from the tokenizer file of an artefact: subwords, characters or words."""
+    """The tokenizer of one side of an artefact: subwords, characters or words."""
 
     def __init__(self, path: pathlib.Path, special_ids: Mapping[str, int]):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -25,24 +25,24 @@ class Tokenizer:
             self.ids = {piece: i for i, piece in enumerate(self.vocabulary) if i not in self.special}
 
     def encode(self, text: str) -> list[int]:
-        """Ids without BOS and EOS."""
+        """Return ids without BOS and EOS."""
         if self.kind == "subword":
             return list(self.processor.encode(text))
         return [self.ids.get(piece, self.unknown) for piece in self.pieces(text)]
 
     def pieces(self, text: str) -> list[str]:
-        """What is written at each id of `encode`."""
+        """Return the piece of each id of `encode`."""
         if self.kind == "subword":
             return [str(piece) for piece in self.processor.encode(text, out_type=str)]
         return list(text) if self.kind == "char" else [word for word in re.split("[ \t\n\r\f\v]+", text) if word]
 
     def copied(self, text: str, most: int) -> list[str]:
-        """Words of a source that the vocabulary lacks and a model can copy: V, V + 1, ... are their ids."""
+        """Return the unknown words of a source that a model can copy: V, V + 1, ... are their ids."""
         read = zip(self.pieces(text), self.encode(text), strict=True) if most else ()
         return list(dict.fromkeys(piece for piece, i in read if i == self.unknown))[:most]
 
     def encode_source(self, text: str, copied: Sequence[str]) -> list[int]:
-        """Ids of a source, with those of the words that can be copied."""
+        """Return the ids of a source, with those of the words that can be copied."""
         ids = self.encode(text)
         if not copied:
             return ids
@@ -55,7 +55,7 @@ class Tokenizer:
         return int(self.processor.get_piece_size()) if self.kind == "subword" else len(self.vocabulary)
 
     def tokens(self, ids: Iterable[int], copied: Sequence[str] = ()) -> list[str]:
-        """The written form of each id."""
+        """Return the piece of each id."""
         return [self._token(int(i), copied) for i in ids]
 
     def _token(self, i: int, copied: Sequence[str]) -> str:
@@ -66,7 +66,7 @@ class Tokenizer:
         return str(self.processor.id_to_piece(i)) if self.kind == "subword" else self.vocabulary[i]
 
     def written(self, text: str, what: str) -> list[int]:
-        """Ids of what a translation is to begin with, or must not hold.
+        """Return the ids of a prefix, a phrase or a banned token.
 
         Raises:
             ArtefactError: if the vocabulary lacks a part of it.
@@ -77,7 +77,7 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int], copied: Sequence[str] = ()) -> str:
-        """Text of ids; special ids are dropped, and ids that stand for no word."""
+        """Return the text of ids, without special ids and ids that have no piece."""
         kept = [int(i) for i in ids if int(i) not in self.special and int(i) < self.size + len(copied)]
         if self.kind == "subword":
             if all(i < self.size for i in kept):

@@ -17,6 +17,7 @@ import pytest
 from keras_attention import EncoderDecoder, UserError
 from keras_attention.export import export, runtime
 from keras_attention.export import manifest as artefact
+from keras_attention.export.formats.runtime_copy import copy_runtime
 from keras_attention.search import Constraints, beam_search
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.support.export_models import LINES, cheap, tiny_model
@@ -402,6 +403,23 @@ def test_a_missing_interpreter_names_its_package(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(runtime.ArtefactError, match=r"ai-edge-litert.*Or: .*onnxruntime.*Or: .*openvino"):
         runtime.Artefact(exported[0], "auto")
+
+
+def test_another_artefact_of_other_formats(exported: tuple[pathlib.Path, Any], tmp_path: pathlib.Path) -> None:
+    """A runtime copied with ONNX files alone reads the ONNX files of an artefact that has others, too."""
+    copy_runtime(tmp_path, ["onnx"])
+    assert {path.stem for path in (tmp_path / "runtime" / "backends").iterdir()} == {
+        *("__init__", "onnx_runtime", "openvino")
+    }
+    options = ["--artefact", str(exported[0])]
+    plain = command(tmp_path, *options)
+    assert (plain.returncode, plain.stdout) == (0, command(exported[0]).stdout)
+    failed = command(tmp_path, *options, "--backend", "litert")
+    assert (failed.returncode, failed.stdout) == (1, b"")
+    assert failed.stderr.decode() == (
+        "error: This runtime has no LiteRT: the artefact that holds it has no such files. "
+        f"Run: python {exported[0] / 'runtime'}\n"
+    )
 
 
 @pytest.mark.slow

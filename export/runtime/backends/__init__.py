@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import MissingPackageError
+
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
@@ -25,7 +27,15 @@ class Backend:
         Raises:
             ArtefactError: if a file is missing or changed, or the interpreter is not installed.
         """
-        module = importlib.import_module(f".{self.module}", __package__)
+        try:
+            module = importlib.import_module(f".{self.module}", __package__)
+        except ModuleNotFoundError as error:
+            if error.name != f"{__package__}.{self.module}":
+                raise
+            raise MissingPackageError(
+                f"This runtime has no {self.kind}: the artefact that holds it has no such files. "
+                f"Run: python {directory / 'runtime'}"
+            ) from None
         return getattr(module, self.kind)(directory, manifest, threads)
 
 

@@ -15,7 +15,7 @@ from ..manifest import check_file
 class LiteRT:
     """The TFLite file: one interpreter, one runner per signature.
 
-    An interpreter has one set of inputs and outputs, so that threads take turns.
+    An interpreter has one set of inputs and outputs, so threads take turns.
     """
 
     name, format = "litert", "tflite"

@@ -1,4 +1,4 @@
-"""The host part of the NPU target: its static int8 graphs as `encode` and `decode_step`."""
+"""NPU target: its static int8 graphs as `encode` and `decode_step`, in LiteRT."""
 
 import pathlib
 import threading
@@ -13,11 +13,11 @@ from ..manifest import check_file
 
 
 class Npu:
-    """The static int8 graphs of the NPU target as `encode` and `decode_step`, in LiteRT: the host part of that target.
+    """The host part of the NPU target: all that a device does around its graphs.
 
-    What a device does around its graphs is all here: looking words up, handing the backward direction a row reversed
-    within its length, zeroing padding, the mean or the final state that the bridge reads, log-softmax, and a row at a
-    time in place of a batch. `call` is the one method to replace where other graphs run.
+    It looks tokens up, reverses a row within its length for the backward direction, and zeroes padding. It computes the
+    mean or the final state that the bridge reads, and the log-softmax. It takes one row of a batch at a time. `call` is
+    the one method to replace where other graphs run.
     """
 
     name, format = "npu", "npu"
@@ -37,7 +37,7 @@ class Npu:
         self.tables = {side: tables[side] * tables[f"{side}_scale"][:, None] for side in ("source", "target")}
 
     def call(self, graph: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        """One graph on float arrays: numbers become int8 by each input's scale and zero point, and back."""
+        """Run one graph on float arrays, quantised to int8 by each input's scale and zero point, and back."""
         runner, given = self.runners[graph], self.quantised(graph, inputs)
         with self.turn:  # as in `LiteRT`
             if graph.startswith("encode"):  # the fused LSTM keeps its last state: each row starts from zeros
@@ -50,7 +50,7 @@ class Npu:
         }
 
     def quantised(self, graph: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        """What of float arrays goes into a graph, as int8: `round(x / scale) + zero point`, within -128 .. 127."""
+        """Return float arrays as a graph's int8 inputs: `round(x / scale) + zero point`, within -128 .. 127."""
         given = {}
         for name, detail in self.runners[graph].get_input_details().items():
             scale, zero = detail["quantization"]
@@ -113,5 +113,5 @@ class Npu:
 
 
 def reversed_within(row: np.ndarray, length: int) -> np.ndarray:
-    """A row `(S, D)` with its first `length` positions in reverse."""
+    """Return a row `(S, D)` with its first `length` positions in reverse."""
     return np.concatenate([row[:length][::-1], row[length:]])
