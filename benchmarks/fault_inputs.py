@@ -253,7 +253,7 @@ TEXT_COMMANDS: tuple[list[str], ...] = (
     [*TRAIN, *SOURCES, "--also-validate=news=bad"],
     [*TRAIN, "--shards=shards"],
     [*RUN, "export", "run", "--sentences=bad", "--output=new", "--to=nowhere"],
-    [*RUN, "export", "other", "--target=npu", "--calibration=bad", "--output=new"],
+    [*RUN, "export", "other", "--to=npu", "--calibration=bad", "--output=new"],
 )
 
 

@@ -77,7 +77,7 @@ def prepare(folder: pathlib.Path) -> None:
     command(folder, "train", *fault_inputs.LEARN, "--output=run")
     command(folder, "train", *fault_inputs.LEARN, "--tokenizer=char", "--output=other")
     command(folder, "export", "run", "--to=tflite", "--to=onnx", "--output=artefact")
-    command(folder, "export", "other", "--target=npu", "--calibration=train.source", "--output=npu")
+    command(folder, "export", "other", "--to=npu", "--calibration=train.source", "--output=npu")
 
 
 def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:

@@ -33,7 +33,6 @@ def export_run(
     sentences: str | pathlib.Path | None = None,
     references: str | pathlib.Path | None = None,
     loss_limit: float = LOSS_LIMIT,
-    target: str = "mobile",
     source_length: int = 40,
     calibration: str | pathlib.Path | None = None,
     overwrite: bool = False,
@@ -46,17 +45,16 @@ def export_run(
 
     Args:
         run: the run directory.
-        to: `saved_model`, `tflite` (or `litert`), `onnx`; all that can hold the precision if `None`.
+        to: `saved_model`, `tflite` (or `litert`), `onnx`, `npu`; all but `npu` that can hold the precision if `None`.
         output: the artefact directory to write; `RUN/export` if `None`.
-        precision: `float32`, the default; `float16`, `dynamic_int8`, or `int8` (ONNX, and always on the NPU target).
+        precision: `float32`, the default; `float16`, `dynamic_int8`, or `int8` (ONNX, and always of `npu`).
         text: whether TFLite and ONNX get another file that reads sentences.
         sentences: a text file to verify on, one sentence per line; the run's own samples if `None`.
         references: a text file of what each of these may become, several separated by tabs; the run's own beside its
             own samples if `None`.
         loss_limit: points of the task's score that a lower precision may cost.
-        target: `mobile` or `npu`.
-        source_length: of the NPU target: most source tokens, EOS counted.
-        calibration: of the NPU target: a text file of sentences to take ranges from, one per line; if `None`, the last
+        source_length: of `npu`: most source tokens, EOS counted.
+        calibration: of int8: a text file of sentences to take ranges from, one per line; if `None`, the last
             128 of the run's own samples, which are not verified with.
         overwrite: whether an artefact that is already there is replaced.
         ensemble: more run directories, which answer with it in one artefact.
@@ -67,26 +65,18 @@ def export_run(
         UserError: for anything the user can mend; a failed verification lists its differences first.
     """
     console = output_console()
-    samples, accepted = None, None
-    if references is not None and sentences is None:
-        raise UserError("References of the run's own samples are known. Expected: --sentences beside --references")
-    if references is not None and sentences is not None:
-        samples, accepted = read_pairs(pathlib.Path(sentences), pathlib.Path(references))
-    elif sentences is not None:
-        samples = read_sentences(pathlib.Path(sentences))
+    samples, accepted = read_samples(sentences, references)
     ranges = None if calibration is None else read_sentences(pathlib.Path(calibration))
     output = pathlib.Path(run) / "export" if output is None else pathlib.Path(output)
     with ended_by_signals(), stages(console) as progress, failures_shown(console), requirements():
         task = progress.add_task("loading", total=None)
         from keras_attention.run_directory import RunDirectory
 
-        from .checks import check_formats
         from .exporter import export
-        from .report import report
+        from .formats.table import choose
         from .staging import check_output
 
-        if target != "npu":
-            check_formats(to, precision or "float32")
+        choose(to, precision)
         check_output(output, overwrite)
         opened = [RunDirectory.open(one) for one in (run, *ensemble)]
         written = export(
@@ -98,7 +88,6 @@ def export_run(
             text=text,
             references=accepted,
             loss_limit=loss_limit,
-            target=target,
             source_length=source_length,
             calibration=ranges,
             combination=combination,
@@ -107,6 +96,14 @@ def export_run(
             overwrite=overwrite,
             progress=lambda message: progress.update(task, description=message),
         )
+    print_export(console, output, written)
+    return output
+
+
+def print_export(console: Console, output: pathlib.Path, written: Any) -> None:
+    """Print the table of an export, and below it operators, losses, placements and warnings."""
+    from .report import report
+
     # Eighty columns are enough for the figures; the operators of each format follow as lines.
     columns, rows = report.header(written.report), report.table(written.report)
     shown = [number for number, column in enumerate(columns) if column not in ("p90 ms", "operators")]
@@ -124,7 +121,23 @@ def export_run(
             console.print(line, markup=False, highlight=False)
     for warning in written.warnings:
         console.print(f"warning: {warning}", markup=False)
-    return output
+
+
+def read_samples(
+    sentences: str | pathlib.Path | None, references: str | pathlib.Path | None
+) -> tuple[list[str] | None, list[list[str]] | None]:
+    """Read the text to verify on and its references, where they are given.
+
+    Raises:
+        UserError: for references alone, and files that cannot be read or do not fit each other.
+    """
+    if sentences is None:
+        if references is not None:
+            raise UserError("References of the run's own samples are known. Expected: --sentences beside --references")
+        return None, None
+    if references is None:
+        return read_sentences(pathlib.Path(sentences)), None
+    return read_pairs(pathlib.Path(sentences), pathlib.Path(references))
 
 
 def verify_directory(directory: str | pathlib.Path) -> None:

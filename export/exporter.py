@@ -1,41 +1,27 @@
 """Export a model: convert, verify, time, and only then give the artefact its name."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-
-from keras_attention.errors import UserError
-from keras_attention.run_directory import RunDirectory
 from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import Tokenizer
-from keras_attention.translation.translator import Translator
 
 from . import manifest as artefact
-from .checks import (
-    TARGETS,
-    check_backend,
-    check_both_ways,
-    check_calibration,
-    check_float16,
-    check_formats,
-    check_host_search,
-    check_references,
-    check_task,
-)
-from .formats.calibration import split_samples
-from .formats.files import Progress, convert, convert_for_npu, convert_to_int8
-from .formats.plain_paths import is_pattern
+from .checks import check_backend, check_calibration, check_task
+from .formats.base import Format, Progress
+from .formats.calibration import set_apart
+from .formats.files import convert
+from .formats.table import choose
 from .formats.text_inside import check_text
-from .formats.to_npu import convert as npu
 from .parity import cases as reference
+from .parity.parity import Parity
 from .parity.quality import LOSS_LIMIT
-from .plan import Members, plan_export
+from .plan import Plan, plan_export
 from .report import benchmark as bench
 from .report import report
+from .request import Request, open_request
 from .result import ExportResult, result
 from .staging import check_output, publish, staging
 from .verifier import REFERENCE_FILE, compare
@@ -57,7 +43,6 @@ def export(
     references: Sequence[str | Sequence[str]] | None = None,
     task: str = "translation",
     loss_limit: float = LOSS_LIMIT,
-    target: str = "mobile",
     source_length: int = 40,
     calibration: Sequence[Any] | None = None,
     combination: str = "probabilities",
@@ -75,25 +60,24 @@ def export(
         model: an encoder-decoder, any functional Keras model, a run directory, or the path of one; several of the same
             vocabularies, in a list, become one artefact that answers as their `Ensemble`.
         output: directory to write.
-        to: `saved_model`, `tflite` (or `litert`), `onnx`: one or several; all that can hold the precision if `None`.
+        to: `saved_model`, `tflite` (or `litert`), `onnx`, `npu` (int8 files of static graphs, see `npu_graphs`, with
+            the search on the host): one or several; all but `npu` that can hold the precision if `None`.
         samples: what to verify on. Of a translator: sentences, or rows of source ids where there are no tokenizers; a
             run has its own. Of another model: inputs, each an array or a dict of arrays. Random ones if `None`.
         tokenizers: of the source and the target; a run has its own.
         policy: settings of the search, see `SearchPolicy`: what an export fixes, and defaults of the inputs.
         precision: `"float32"`, the default; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it,
-            and faster products; `"int8"`, ONNX alone: activations of fixed ranges too, with the search on the host.
-            SavedModel holds float32 alone; the NPU target is int8.
+            and faster products; `"int8"`, ONNX and the default of `npu`: activations of fixed ranges too, with the
+            search on the host. SavedModel holds float32 alone.
         text: whether TFLite and ONNX get another file that reads sentences, see `litert_text` and `onnx_text`. These
             need subword tokenizers, and operators of tensorflow-text or onnxruntime-extensions where they run.
         references: what each sample may become, one text or several each: what a lower precision costs is measured with
             them, and fails the export above `loss_limit`. A run has its own.
         task: `"translation"` (BLEU), `"g2p"` (word error rate) or `"exact"` (exact match); a run has its own.
         loss_limit: points of that score that a lower precision may cost.
-        target: `"mobile"`, or `"npu"`: int8 files of static graphs in place of the formats, see `npu_graphs`, with the
-            search on the host; `to` and `precision` are of no meaning there.
-        source_length: of the NPU target: most source tokens, EOS counted.
-        calibration: of int8 and the NPU target: at least 100 sentences (or rows of ids) that ranges are taken from; the
-            last 128 of a run's samples if `None`, which are then not verified with.
+        source_length: of `npu`: most source tokens, EOS counted.
+        calibration: of int8: at least 100 sentences (or rows of ids) that ranges are taken from; the last 128 of a
+            run's samples if `None`, which are then not verified with.
         combination: of several models: mean of `"probabilities"` or of `"logits"`.
         overwrite: whether an artefact that is already there is replaced, once the new one is verified.
         progress: called with a few words on each step as it begins, as `print` may be.
@@ -120,66 +104,21 @@ def export(
     (PosixPath('/tmp/artefact/model.tflite'),)
     """
     say = progress or (lambda message: None)
-    if target not in TARGETS:
-        raise UserError(f"Unknown target. Expected: one of {', '.join(TARGETS)}. Received: {target!r}")
-    on_npu = target == "npu"
-    if text and precision == "int8":
-        raise UserError("A file that reads sentences holds `translate`, which int8 files do not. Expected: no --text")
-    if on_npu and (to is not None or text or precision not in (None, "int8")):
-        raise UserError("The npu target is int8 TFLite files for ids. Expected: no --to, --text or --precision with it")
-    precision = precision or ("int8" if on_npu else "float32")
-    formats = ["npu"] if on_npu else check_formats(to, precision)
+    formats, precision = choose(to, precision)
     check_calibration(precision, calibration, source_length)
     scored = check_task(task, loss_limit)
     check_backend()
     output = check_output(pathlib.Path(output), overwrite)
     policy = SearchPolicy.of(policy, **settings)
-    if isinstance(model, (str, os.PathLike)):
-        model = RunDirectory.open(os.fspath(model))
-    several = isinstance(model, (list, tuple)) and model
-    opened, ensemble = open_members(model, combination) if several else ([model], None)
-    check_both_ways(policy, opened)
-    model = opened[0]
-    if isinstance(model, RunDirectory):
-        tokenizers = (model.source_tokenizer, model.target_tokenizer)
-        if samples is None:
-            samples = model.samples()
-            if references is None and precision != "float32":
-                references = model.references()
-        scored = dataclasses.replace(scored, name=model.task, tokenize=model.tokenization)
-        if ensemble is None:
-            model = model.load_model()
-    model = model if ensemble is None else ensemble
-    accepted = check_references(references, samples)
-    if on_npu:
-        npu.check(model, policy)
-    if precision == "int8":
-        check_host_search(policy)
-        samples, kept, calibration = split_samples(samples, calibration)
-        accepted = accepted[:kept]
-    if text:
-        check_text(formats, tokenizers, model, policy)
-    if precision == "float16":
-        check_float16(model, formats)
+    asked = Request(model, policy, tokenizers, samples, references, scored, precision, text, source_length, calibration)
+    request = prepare(formats, open_request(asked, combination))
     with staging(output, overwrite) as (stage, work):
         say("computing with Keras")
-        plan = plan_export(model, policy, tokenizers, samples, accepted, scored, source_length if on_npu else None)
-        if on_npu:
-            manifest = convert_for_npu(plan, calibration or (), source_length, stage, work, say)
-        elif precision == "int8":
-            manifest = convert_to_int8(plan, calibration or (), stage, work, say)
-        else:
-            manifest = convert(plan, formats, stage, work, say, precision, text)
-        manifest["trained_source_length"] = artefact.trained_source_length(opened)
+        plan = plan_request(formats, request)
+        manifest = convert(plan, request, formats, stage, work, say)
+        manifest["trained_source_length"] = artefact.trained_source_length(request.members)
         parities = compare(stage, manifest, plan.cases, say)
-        if plan.left_out:
-            parities[0].warnings.append(
-                f"{plan.left_out} samples are longer than the sources may be, or empty: they were left out"
-            )
-        if "saved_model" in formats and is_pattern(output):
-            parities[0].warnings.append(
-                "saved_model: TensorFlow takes one of []*?\\ in the path for a pattern: move the folder to load it"
-            )
+        warn(formats, parities, plan, output)
         say("timing")
         latencies = bench.measure(stage, manifest, plan.cases, TIMING_SECONDS, memory=TIMING_SECONDS > 0)
         written = report.build(manifest, parities, latencies, plan)
@@ -190,15 +129,37 @@ def export(
     return result(output, manifest, written)
 
 
-def open_members(models: Sequence[Any], combination: str) -> tuple[list[Any], Members]:
-    """Several runs or models, opened, and all of them as one.
+def prepare(formats: Sequence[Format], request: Request) -> Request:
+    """Check an opened request against each format, and set calibration text apart.
 
     Raises:
-        UserError: for runs and models side by side, and vocabularies that differ.
+        UserError: if a format cannot hold the model or the search, or there is too little text.
     """
-    if all(isinstance(one, keras.Model) for one in models):
-        return list(models), Members(models, combination)
-    if any(isinstance(one, keras.Model) for one in models):
-        raise UserError("Expected: run directories, or models. Received: both in one list")
-    runs = [one if isinstance(one, RunDirectory) else RunDirectory.open(os.fspath(one)) for one in models]
-    return runs, Members(Translator.load(*runs, combination=combination).models, combination)
+    for one in formats:
+        one.check(request)
+    if request.text:
+        check_text(formats, request)
+    return set_apart(request)
+
+
+def plan_request(formats: Sequence[Format], request: Request) -> Plan:
+    """Graphs and cases of a request; formats of static shapes limit the length of samples."""
+    return plan_export(
+        request.model,
+        request.settings,
+        request.tokenizers,
+        request.samples,
+        request.references or (),
+        request.task,
+        request.source_length if any(one.static for one in formats) else None,
+    )
+
+
+def warn(formats: Sequence[Format], parities: Sequence[Parity], plan: Plan, output: pathlib.Path) -> None:
+    """Add warnings about samples that were left out, and about the place of the artefact."""
+    if plan.left_out:
+        parities[0].warnings.append(
+            f"{plan.left_out} samples are longer than the sources may be, or empty: they were left out"
+        )
+    for one, parity in zip(formats, parities, strict=True):
+        parity.warnings += one.warnings(output)

@@ -9,12 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import runtime
-from .checks import HELD
+from .formats.table import FORMATS, names
 from .manifest import SPECIAL_IDS
 from .parity.cases import Reference
 
-FORMATS = {**HELD, "npu": ("int8",)}
-"""The formats of an artefact, each with its precisions."""
 SHOWN = 80
 
 
@@ -36,14 +34,15 @@ def differences(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Ref
 def impossible(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Entries that no export writes."""
     formats, precision = manifest["formats"], manifest["precision"]
+    held = {one.name: one.precisions for one in FORMATS}
     if not formats:
-        yield f"formats. Expected: one or several of {', '.join(FORMATS)}. Received: none"
+        yield f"formats. Expected: one or several of {', '.join(names())}. Received: none"
     for name, entry in formats.items():
-        if name not in FORMATS:
-            yield f"formats. Expected: of {', '.join(FORMATS)}. Received: {name!r}"
+        if name not in held:
+            yield f"formats. Expected: of {', '.join(names())}. Received: {name!r}"
             continue
-        if precision not in FORMATS[name]:
-            yield f"precision. Expected, for {name}: {' or '.join(FORMATS[name])}. Received: {precision!r}"
+        if precision not in held[name]:
+            yield f"precision. Expected, for {name}: {' or '.join(held[name])}. Received: {precision!r}"
         for file in files_of(entry):
             if file not in manifest["files"]:
                 yield f"formats.{name}. Expected: files of the artefact. Received: {file!r}"

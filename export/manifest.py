@@ -31,17 +31,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe_formats(formats: Sequence[str], graphs: Sequence[Graph], text: bool) -> dict[str, Any]:
-    """Where each format's files lie, and which signatures they hold."""
-    names = [graph.name for graph in graphs]
-    described: dict[str, Any] = {
-        "saved_model": {"folder": "saved_model", "signatures": [*names, "translate_text"] if text else names},
-        "tflite": {"file": "model.tflite", "signatures": names},
-        "onnx": {"files": {name: f"onnx/{name}.onnx" for name in names}, "signatures": names},
-    }
-    return {name: described[name] for name in formats if name in described}
-
-
 def describe_translator(
     net: Net,
     graphs: Sequence[Graph],

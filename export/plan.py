@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_attention.errors import UserError
 from keras_attention.models.encoder_decoder import EncoderDecoder
-from keras_attention.models.ensemble import Ensemble
 from keras_attention.models.pointer_generator import of_text
 from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import Tokenizer
@@ -19,6 +18,7 @@ from .graphs.graph import Graph, translator_graphs
 from .graphs.knobs import Net
 from .graphs.loops import all_layers
 from .manifest import SPECIAL_IDS
+from .members import Members
 from .parity import cases as reference
 from .parity.cases import Reference
 from .parity.quality import Task
@@ -66,26 +66,6 @@ def plan_export(
     cases = Reference(reference.translator_cases(net, graphs, rows, settings), sentences, accepted, task or Task())
     left_out = len(samples) - len(kept) if samples else 0
     return Plan(model, graphs, translator_graphs(net, settings, "loop"), cases, net, settings, tokenizers, left_out)
-
-
-class Members(keras.Model):
-    """Several encoder-decoders, whose layers and weights are found as those of one model.
-
-    Args:
-        models: of `build_seq2seq`, with the same vocabularies.
-        combination: of `Ensemble`.
-
-    Raises:
-        UserError: if they cannot answer as one.
-    """
-
-    def __init__(self, models: Sequence[keras.Model], combination: str = "probabilities"):
-        super().__init__()
-        self.models = list(models)
-        try:
-            self.ensemble = Ensemble([EncoderDecoder(model) for model in self.models], combination)
-        except ValueError as error:
-            raise UserError(f"These models make no ensemble. {error}") from None
 
 
 def check_precision(model: keras.Model) -> None:

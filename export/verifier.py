@@ -1,8 +1,6 @@
 """Hold an artefact against what Keras computed: files, names, dtypes, axes, operators, values, tokens.
 
-The float rule: a float32 artefact gives the same tokens as Keras, except in a sentence whose search came to a margin
-below `tolerances.NEAR_TIE`, at some step between a candidate that was kept and one that was dropped, or at the end
-between neighbours of the ranking. Such sentences are counted and shown; any other difference fails.
+A float32 artefact gives the same tokens as Keras, by the float rule of `parity.compare`.
 
 An artefact of lower precision gives other numbers, and other tokens now and then: these are counted, and what fails it
 is a loss of the task's score above the limit (`quality`), or an output of another name, shape or type, or a NaN.
@@ -19,15 +17,16 @@ from keras_attention.errors import UserError
 
 from . import integrity, runtime
 from .errors import NOT_VERIFIED, VerificationError
-from .formats.backends import SavedModel, open_backend
-from .formats.to_npu import verify_npu as npu_verification
+from .formats.base import Format
+from .formats.table import by_name
 from .parity import cases as reference
-from .parity import structure
 from .parity.cases import Case, Reference
+from .parity.compare import best, compare_tokens, compare_values, described
 from .parity.parity import Parity
 from .parity.quality import measure
+from .parity.structure import differences
 from .parity.text import check_text, check_text_file
-from .parity.tolerances import LARGEST_SHARE, NEAR_TIE, SMALL_OUTPUT, Tolerance, tolerance
+from .parity.tolerances import LARGEST_SHARE
 
 HOST_LOOP_SENTENCES = 20
 """Sentences that the runtime also searches step by step on the host; more where knobs are turned."""
@@ -75,82 +74,55 @@ def compare(
         VerificationError: with every difference found in any format.
     """
     parities = []
-    for format_ in manifest["formats"]:
+    for name in manifest["formats"]:
         if progress:
-            progress(f"verifying {format_}")
-        parity = Parity(format_)
-        parities.append(parity)
-        if format_ == "npu":
-            check_npu(directory, manifest, cases, parity)
-            continue
-        check_structure(directory, manifest, parity)
-        backend = open_backend(directory, manifest, format_)
-        found = [check_case(backend, manifest, case, parity) for case in cases.cases]
-        if manifest["kind"] == "translator":
-            check_host_loop(backend, manifest, cases, parity)
-            if manifest["precision"] != "float32" and not parity.failures:
-                check_loss(directory, manifest, cases, found, parity)
-            if "text_file" in manifest["formats"][format_]:
-                check_text_file(directory, manifest, cases, found, parity)
-            if format_ == "saved_model" and "translate_text" in manifest["signatures"]:
-                check_text(backend, directory, manifest, cases, parity)
+            progress(f"verifying {name}")
+        parities.append(compare_format(by_name(name), directory, manifest, cases))
     failures = [failure for parity in parities for failure in parity.failures]
     if failures:
         raise VerificationError(failures)
     return parities
 
 
-def check_npu(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity) -> None:
-    """The int8 files of the NPU target: what is in them, and what their translations cost."""
-    npu_verification.check_structure(directory, manifest, parity)
-    backend = runtime.BACKENDS["npu"](directory, manifest, None)
-    npu_verification.check_types(backend, parity)
-    if parity.failures:
-        return
-    # Single graphs are of other shapes there, and a search for each turned knob takes long.
-    asked = [case.margins is not None and case.counted for case in cases.cases]
-    pairs = zip(cases.cases, asked, strict=True)
-    found = [check_case(backend, manifest, case, parity) if ask else {} for case, ask in pairs]
-    check_host_loop(backend, manifest, cases, parity)
-    npu_verification.check_reset(backend, cases, parity)
-    if parity.failures:
-        return
-    check_loss(directory, manifest, cases, found, parity)
-    npu_verification.try_tools(directory, manifest, cases, parity)
+def compare_format(format_: Format, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference) -> Parity:
+    """Compare one format of an artefact with the cases."""
+    parity, entry = Parity(format_.name), manifest["formats"][format_.name]
+    if not check_structure(format_, directory, manifest, parity):
+        return parity
+    backend = format_.open(directory, manifest)
+    pairs = [(case, format_.compares(case)) for case in cases.cases]
+    found = [check_case(backend, manifest, case, parity) if asked else {} for case, asked in pairs]
+    if manifest["kind"] == "translator":
+        check_host_loop(backend, manifest, cases, parity)
+        if manifest["precision"] != "float32" and not parity.failures:
+            check_loss(directory, manifest, cases, found, parity)
+        if "text_file" in entry:
+            check_text_file(format_, directory, manifest, cases, found, parity)
+        if "translate_text" in entry["signatures"]:
+            check_text(backend, directory, manifest, cases, parity)
+    if not parity.failures:
+        format_.try_out(directory, manifest, backend, cases, parity)
+    return parity
 
 
-def check_structure(directory: pathlib.Path, manifest: Mapping[str, Any], parity: Parity) -> None:
-    """Names, dtypes, axes and operators."""
-    format_, entry, configs = parity.format, manifest["formats"][parity.format], manifest.get("members", [])
+def check_structure(format_: Format, directory: pathlib.Path, manifest: Mapping[str, Any], parity: Parity) -> bool:
+    """Names, dtypes, axes and operators; returns whether the files can be run."""
+    contents, entry = format_.contents(directory, manifest), manifest["formats"][format_.name]
+    parity.operators = contents.operators
+    parity.failures += contents.failures
+    parity.warnings += contents.warnings
+    received = contents.signatures
+    if received is None:
+        return contents.runnable
     expected = {name: ports for name, ports in manifest["signatures"].items() if name in entry["signatures"]}
-    received: dict[str, Any] = {}
-    if format_ == "tflite":
-        received = structure.tflite_signatures(directory / entry["file"])
-        parity.operators = structure.tflite_operators(directory / entry["file"])
-        parity.failures += structure.tflite_operator_failures(parity.operators)
-    elif format_ == "onnx":
-        import onnx
-
-        for name, file in entry["files"].items():
-            model = onnx.load(str(directory / file))
-            onnx.checker.check_model(model, full_check=True)
-            received[name] = structure.onnx_signature(model)
-            parity.operators[name] = structure.onnx_operators(model)
-            parity.failures += structure.onnx_operator_failures(
-                name, parity.operators[name], configs, manifest["precision"]
-            )
-        if parity.operators.get("encode", {}).get("Loop"):
-            parity.warnings.append(
-                "onnx: `encode` holds a Loop (an LSTM with layer normalisation, or a copy bridge over features): slow, "
-                "and not every ONNX runtime has it"
-            )
-    else:
-        received = structure.saved_model_signatures(SavedModel(directory / entry["folder"]).loaded)
-        received.pop("serving_default", None)
     if set(expected) != set(received):
-        parity.failures.append(f"{format_}: signatures. Expected: {sorted(expected)}. Received: {sorted(received)}")
+        parity.failures.append(
+            f"{format_.name}: signatures. Expected: {sorted(expected)}. Received: {sorted(received)}"
+        )
     for name in set(expected) & set(received):
-        parity.failures += structure.differences(f"{format_} {name}", expected[name], received[name], format_ == "onnx")
+        where = f"{format_.name} {name}"
+        parity.failures += differences(where, expected[name], received[name], format_.names_axes)
+    return contents.runnable
 
 
 def check_case(backend: Any, manifest: Mapping[str, Any], case: Case, parity: Parity) -> dict[str, np.ndarray]:
@@ -184,85 +156,6 @@ def check_case(backend: Any, manifest: Mapping[str, Any], case: Case, parity: Pa
             expected, received = expected[rows], received[rows]
         compare_values(where, case.graph, name, expected, received, parity, exact, share)
     return dict(outputs)
-
-
-def described(value: np.ndarray | None) -> str:
-    return "nothing" if value is None else f"{value.dtype} {value.shape}"
-
-
-def compare_tokens(
-    where: str, case: Case, outputs: Mapping[str, np.ndarray], parity: Parity, exact: bool = True
-) -> np.ndarray:
-    """Count equal sentences and near-ties; any other difference fails, where tokens must be exact.
-
-    Returns the rows whose tokens are equal.
-    """
-    assert case.margins is not None
-    same = (outputs["ids"] == case.outputs["ids"]).all((1, 2)) & (outputs["lengths"] == case.outputs["lengths"]).all(1)
-    near = case.margins < NEAR_TIE
-    if case.counted:
-        parity.sentences += len(same)
-        parity.identical += int(same.sum())
-        parity.near_ties += int((~same & near).sum())
-    for row in np.flatnonzero(~same & ~near).tolist() if exact else ():
-        parity.failures.append(
-            f"{where}: tokens of row {row}, margin {case.margins[row]:.2g}. Expected: {best(case.outputs, row)}. "
-            f"Received: {best(outputs, row)}"
-        )
-    return np.asarray(same)
-
-
-def best(outputs: Mapping[str, np.ndarray], row: int) -> list[int]:
-    return [int(i) for i in outputs["ids"][row, 0, : outputs["lengths"][row, 0]]]
-
-
-def compare_values(
-    where: str,
-    graph: str,
-    name: str,
-    expected: np.ndarray,
-    received: np.ndarray,
-    parity: Parity,
-    exact: bool = True,
-    share: float | None = None,
-) -> None:
-    """Floats within their tolerance, infinities in the same places; anything else exactly.
-
-    Where values need not be exact, a NaN fails, an infinity in place of a number, and a difference above a share of the
-    largest number, where one is given.
-    """
-    if not expected.size:
-        return
-    if expected.dtype.kind != "f":
-        if exact and not np.array_equal(expected, received):
-            parity.failures.append(f"{where}: {name}. Expected: the same values. Received: other ones")
-        return
-    finite = np.isfinite(expected)
-    if not exact:
-        if np.isnan(received).any():
-            parity.failures.append(f"{where}: {name}. Expected: numbers. Received: NaN")
-        elif np.isinf(received[finite]).any():
-            parity.failures.append(f"{where}: {name}. Expected: finite numbers. Received: infinite ones")
-        finite &= np.isfinite(received)
-    elif not np.array_equal(finite, np.isfinite(received)) or not np.array_equal(expected[~finite], received[~finite]):
-        parity.failures.append(f"{where}: {name}. Expected: the same finite values. Received: others, or NaN")
-        return
-    difference = np.abs(expected[finite].astype(np.float64) - received[finite].astype(np.float64))
-    allowed: Tolerance = tolerance(graph, name)
-    excess = difference - (allowed.absolute + allowed.relative * np.abs(expected[finite]))
-    key = f"{graph}/{name}"
-    largest = float(difference.max(initial=0.0))
-    parity.largest_difference[key] = max(parity.largest_difference.get(key, 0.0), largest)
-    if exact and excess.max(initial=-1.0) > 0:
-        parity.failures.append(
-            f"{where}: {name} differs by {largest:.3g}. Expected: at most {allowed.absolute:.1g} + "
-            f"{allowed.relative:.1g} of the value ({allowed.reason})"
-        )
-    if share is not None and largest > share * np.abs(expected[finite]).max(initial=SMALL_OUTPUT):
-        parity.failures.append(
-            f"{where}: {name} differs by {largest:.3g}. Expected: at most {100 * share:g} % of the largest number: a "
-            "lower precision costs less"
-        )
 
 
 def check_host_loop(backend: Any, manifest: Mapping[str, Any], cases: Reference, parity: Parity) -> None:

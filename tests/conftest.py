@@ -44,6 +44,7 @@ ONCE = {
     "test_export_precision.py": EXPORT,
     "test_export_search.py": EXPORT,
     "test_export_shortlist.py": EXPORT,
+    "test_formats.py": EXPORT,
     "test_export_text.py": EXPORT,
     "test_fast_part.py": EXPORT,
     "test_host_loop.py": EXPORT,

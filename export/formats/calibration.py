@@ -1,10 +1,11 @@
-"""What the graphs of the NPU target see while they translate: recorded from the host loop itself, over float graphs.
+"""Calibration of int8 graphs: their inputs during real decoding, recorded from the host loop over float graphs.
 
 The recorder is the host part of the artefact's own runtime, with each graph computed by TensorFlow in place of the
 int8 file. So states, attentional vectors and alignments are those of real decoding, and the same pass proves the host
 part: its tokens must be those of Keras.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from keras_attention.models.encoder_decoder import EncoderDecoder
 
 from .. import runtime
 from ..graphs.graph import Graph
+from ..request import Request
 from ..runtime.backends.npu import Npu
 from .saved_model import tensor_spec
 from .to_npu.graphs import decode_step_graph
@@ -46,6 +48,19 @@ def split_samples(samples: Sequence[Any] | None, calibration: Sequence[Any] | No
             f"others to verify with. Received: {len(calibration)} and {len(known)}"
         )
     return known, len(known), list(calibration)
+
+
+def set_apart(request: Request) -> Request:
+    """Split the samples of an int8 export into those to calibrate with and those to verify with.
+
+    Raises:
+        UserError: where there is too little to calibrate with.
+    """
+    if request.precision != "int8":
+        return request
+    samples, kept, calibration = split_samples(request.samples, request.calibration)
+    references = (request.references or [])[:kept]
+    return dataclasses.replace(request, samples=samples, references=references, calibration=calibration)
 
 
 def check_rows(rows: Sequence[Sequence[int]], most: int | None, remedy: str = "Give more") -> None:

@@ -1,4 +1,4 @@
-"""What the comparison of one format with Keras came to."""
+"""The result of comparing one format with Keras."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ from .quality import Loss
 
 @dataclasses.dataclass
 class Parity:
-    """What the comparison of one format came to."""
+    """The result of comparing one format."""
 
     format: str
     sentences: int = 0
@@ -23,9 +23,9 @@ class Parity:
     texts_identical: int = 0
     cases: int = 0
     placements: list[Placement] = dataclasses.field(default_factory=list)
-    """Of the NPU target, on each accelerator; none where Vela is not installed."""
+    """Of the NPU format, on each accelerator; none where Vela is not installed."""
     micro: dict[str, MicroRun] = dataclasses.field(default_factory=dict)
-    """Of the NPU target, each graph in TensorFlow Lite Micro; none where that is not installed."""
+    """Of the NPU format, each graph in TensorFlow Lite Micro; none where that is not installed."""
     largest_difference: dict[str, float] = dataclasses.field(default_factory=dict)
     operators: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)

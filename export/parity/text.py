@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import runtime
-from ..formats.to_onnx import text as onnx_text
-from ..formats.to_tflite import text as litert_text
-from . import structure
+from ..formats.base import Format
 from .cases import Reference
 from .parity import Parity
 from .tolerances import NEAR_TIE
@@ -21,6 +19,7 @@ READ_SENTENCES = 20
 
 
 def check_text_file(
+    format_: Format,
     directory: pathlib.Path,
     manifest: Mapping[str, Any],
     cases: Reference,
@@ -34,22 +33,16 @@ def check_text_file(
     its own way.
 
     Args:
+        format_: the format of the file.
         directory, manifest: the artefact.
         cases: what was searched.
         found: what the file for ids gave, of every case.
         parity: where differences are counted.
     """
-    path = directory / manifest["formats"][parity.format]["text_file"]
-    reader: Any
-    if parity.format == "tflite":
-        custom, known = set(structure.tflite_operators(path)["custom"]), litert_text.OPERATORS
-        if custom - known:
-            parity.failures.append(f"tflite text: operators. Expected: {sorted(known)}. Received: {sorted(custom)}")
-            return
-        reader = litert_text.TextInterpreter(path)
-    else:
-        onnx_text.require_extensions()
-        reader = onnx_text.TextSession(path)
+    reader, failures = format_.open_text(directory / manifest["formats"][format_.name]["text_file"])
+    parity.failures += failures
+    if reader is None:
+        return
     source, target = (
         runtime.Tokenizer(directory / manifest["tokenizers"][side]["file"], manifest["special_ids"])
         for side in ("source", "target")

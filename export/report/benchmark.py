@@ -15,17 +15,10 @@ from keras_attention.errors import UserError
 
 from .. import integrity, runtime
 from ..formats import child_process
-from ..formats.backends import open_backend
+from ..formats.table import by_name
 from ..parity import cases as reference
 from ..parity.cases import Reference
 from ..verifier import REFERENCE_FILE
-
-RUNTIMES = {
-    "saved_model": "TensorFlow",
-    "tflite": "LiteRT",
-    "onnx": "ONNX Runtime",
-    "npu": "LiteRT, host loop",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +62,7 @@ def measure(
     larger = max((case.inputs for case in chosen), key=rows)
     results = []
     for format_ in manifest["formats"]:
-        backend = open_backend(directory, manifest, format_, threads)
+        backend = by_name(format_).open(directory, manifest, threads)
         call = functools.partial(backend.run, graph)
         if graph == "translate":
             call = functools.partial(runtime.run_translate, backend, manifest)
@@ -77,7 +70,7 @@ def measure(
         results.append(
             Latency(
                 format_,
-                RUNTIMES[format_],
+                by_name(format_).interpreter,
                 graph,
                 size(directory, manifest, format_),
                 float(np.median(times)) * 1e3,

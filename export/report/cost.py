@@ -14,7 +14,7 @@ from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.ranges import check_ranges
 
 OVERHEAD = {"float32": 170e3, "float16": 190e3, "dynamic_int8": 330e3, "int8": 20e3}
-"""Bytes of a file of no weights: the graphs `encode`, `decode_step` and `translate` (int8: those of the NPU target)."""
+"""Bytes of a file of no weights: the graphs `encode`, `decode_step` and `translate` (int8: those of the NPU format)."""
 ONNX_OVERHEAD = {"float32": 300e3, "float16": 300e3, "dynamic_int8": 480e3, "int8": 160e3}
 """The same of the ONNX files together: `encode`, `decode_step` and, but for int8, `translate`."""
 WIDTH = {"float32": 4, "float16": 2, "dynamic_int8": 1, "int8": 1}
@@ -31,7 +31,7 @@ class Estimate:
         encoder_macs: of one source token, attention within the source left out.
         step_macs: of one target token of one hypothesis, at this source length.
         sentence_macs: of one sentence: all of its source, and every step of the beam.
-        bytes: of the TFLite file at each precision; int8 is that of the NPU target.
+        bytes: of the TFLite file at each precision; int8 is that of the NPU format.
         onnx_bytes: of the ONNX files together at each precision.
         search_bytes: what the search holds between two steps, in float32.
     """

@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_attention.models.encoder_decoder import EncoderDecoder
 
+from ..formats.table import by_name
 from ..parity.parity import Parity
-from ..parity.structure import QUANTISED_LSTM
 from ..parity.tolerances import NEAR_TIE
 from ..plan import Plan
 from .benchmark import Latency
@@ -20,7 +20,6 @@ from .cost import of_net
 SHOWN_LENGTH = 20
 """Tokens of a sentence that products are counted for."""
 SHOWN_WEIGHTS = 20
-FUSED_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,27 +101,10 @@ def table(report: Report) -> list[list[str]]:
                 f"{latency.median_ms:.2f}",
                 f"{latency.p90_ms:.2f}",
                 f"{latency.per_second:.0f} (batch {latency.batch_size})",
-                operator_summary(parity),
+                by_name(parity.format).summary(parity.operators),
             ]
         )
     return rows
-
-
-def operator_summary(parity: Parity) -> str:
-    """Few words on the operators of one format."""
-    if parity.format == "tflite":
-        fused = parity.operators["builtin"].get(FUSED_LSTM, 0)
-        return f"{len(parity.operators['builtin'])} kinds, all built-in, no Flex, {fused or 'no'} fused LSTM"
-    if parity.format == "onnx":
-        return "; ".join(
-            f"{name}: {counts.get('LSTM', 0) + counts.get(QUANTISED_LSTM, 0)} LSTM, {counts.get('GRU', 0)} GRU, "
-            f"{counts.get('Loop', 0)} Loop"
-            for name, counts in parity.operators.items()
-        )
-    if parity.format == "npu":
-        fused = sum(counts.get(FUSED_LSTM, 0) for counts in parity.operators.values())
-        return f"{len(parity.operators)} graphs in int8, no Flex, {fused} fused LSTM"
-    return "TensorFlow"
 
 
 def readable_size(count: int) -> str:
@@ -168,10 +150,8 @@ def markdown(report: Report) -> str:
         lines += [f"| {parity.format} | {name} | {value:.2e} |" for name, value in parity.largest_difference.items()]
     lines += ["", "## Operators", ""]
     for parity in report.parities:
-        if parity.format == "tflite":
-            lines += [f"- tflite: {count_list(parity.operators['builtin'])}"]
-        elif parity.format in ("onnx", "npu"):
-            lines += [f"- {parity.format} {name}: {count_list(counts)}" for name, counts in parity.operators.items()]
+        counted = by_name(parity.format).operator_counts(parity.operators)
+        lines += [f"- {title}: {count_list(counts)}" for title, counts in counted.items()]
     for parity in report.parities:
         lines += device_lines(parity)
     lines += cost_lines(report)
@@ -210,7 +190,7 @@ def placed(parity: Parity) -> list[str]:
 
 
 def device_lines(parity: Parity) -> list[str]:
-    """What Vela and TensorFlow Lite Micro said of the graphs of the NPU target."""
+    """Results of Vela and TensorFlow Lite Micro for the graphs of the NPU format."""
     lines: list[str] = []
     if parity.placements:
         lines += ["", "## On the NPU", "", "Estimates of Vela, one call of each graph:", ""]

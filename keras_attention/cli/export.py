@@ -10,6 +10,7 @@ import typer
 from keras_attention.cli.help import option, options_of
 from keras_attention.cli.options import Combination, MoreRuns, Run
 from keras_attention.cli.train import parse_fields
+from keras_attention.errors import UserError
 from keras_attention.search_policy import SearchPolicy
 
 Path = pathlib.Path
@@ -22,27 +23,23 @@ def export(
     to: Annotated[
         list[str] | None,
         option(
-            "saved_model, tflite (litert), onnx.",
+            "saved_model, tflite (litert), onnx; npu: int8 files of static graphs, with the search on the host.",
             "--to",
             metavar="FORMAT...",
-            default="all that can hold the precision",
+            default="all but npu that can hold the precision",
         ),
     ] = None,
     output: Annotated[Path | None, option("Artefact directory to write.", default="RUN/export")] = None,
     overwrite: Annotated[bool, option("Replace an artefact that is there.", "--overwrite")] = False,
     precision: Annotated[
-        str | None, option("float32, float16, dynamic_int8 or int8 (ONNX).", default="float32; int8 with --target npu")
+        str | None, option("float32, float16, dynamic_int8 or int8 (ONNX, npu).", default="float32; int8 of npu")
     ] = None,
     text: Annotated[bool, option("TFLite and ONNX: also a file that reads sentences.", "--text")] = False,
-    target: Annotated[
-        str, option("mobile; or npu: int8 files of static graphs, with the search on the host.")
-    ] = "mobile",
-    source_length: Annotated[int, option("Of the NPU target: most source tokens, EOS counted.")] = 40,
+    target: Annotated[str | None, typer.Option(hidden=True)] = None,
+    source_length: Annotated[int, option("Of npu: most source tokens, EOS counted.")] = 40,
     calibration: Annotated[
         Path | None,
-        option(
-            "Of int8 and the NPU target: 100 sentences or more to take ranges from.", default="128 of the run's samples"
-        ),
+        option("Of int8: 100 sentences or more to take ranges from.", default="128 of the run's samples"),
     ] = None,
     ensemble: MoreRuns = None,
     combination: Combination = "probabilities",
@@ -58,6 +55,8 @@ def export(
     """Export a run as SavedModel, TFLite and ONNX, and prove each equal to Keras: `export RUN --to tflite onnx`."""
     from keras_attention.export.console import export_run
 
+    if target is not None:
+        raise UserError("--target is no longer an option: npu is a format. Expected: --to npu")
     formats = [*(to or []), *(more or [])]  # `--to a b` hands over b as an argument
     export_run(
         run,
@@ -66,7 +65,6 @@ def export(
         ensemble=ensemble or (),
         combination=combination,
         policy=policy,
-        target=target,
         source_length=source_length,
         calibration=calibration,
         precision=precision,

@@ -126,7 +126,7 @@ def test_bytes_of_lower_precision(tmp_path: pathlib.Path, cheap: None, name: str
     if precision == "int8":
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(vela, "ACCELERATORS", vela.ACCELERATORS[:1])
-            export(model, output, target="npu", source_length=SOURCE, samples=rows[:1], calibration=rows, **limits)
+            export(model, output, to="npu", source_length=SOURCE, samples=rows[:1], calibration=rows, **limits)
         size = bytes_in(output / "npu")
         ranges: dict[str, Any] = {"samples": rows[:1], "calibration": rows}
         export(model, tmp_path / "onnx", precision="int8", **ranges, **limits)

@@ -19,9 +19,10 @@ from keras_attention.export import benchmark, errors, export, exporter, runtime,
 from keras_attention.export import console as commands
 from keras_attention.export.formats import converter as conversion
 from keras_attention.export.parity import cases as reference
+from keras_attention.export.parity.compare import compare_tokens, compare_values
 from keras_attention.export.parity.parity import Parity
 from keras_attention.export.report import benchmark as bench
-from keras_attention.export.verifier import REFERENCE_FILE, compare_tokens, compare_values
+from keras_attention.export.verifier import REFERENCE_FILE
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.support.command import run_command
@@ -276,7 +277,7 @@ def test_mistakes_before_any_work(run: pathlib.Path, exported: pathlib.Path, tmp
         commands.export_run(run, ["tflite"], run, overwrite=True)
     with pytest.raises(UserError, match="no such run directory"):
         commands.export_run(tmp_path / "missing", ["tflite"], tmp_path / "artefact")
-    with pytest.raises(UserError, match="The beam_size is out of range"):
+    with pytest.raises(UserError, match="beam_size is out of range"):
         commands.export_run(run, ["tflite"], tmp_path / "artefact", beam_size=0)
     with pytest.raises(UserError, match="Samples are sentences, but there are no tokenizers"):
         export(tiny_model(), tmp_path / "artefact", samples=["a"])

@@ -86,7 +86,7 @@ def test_runs_make_an_artefact_for_text(
     [
         ([{"target_vocabulary": 21}], {}, "These models make no ensemble. Expected: members of the same vocabularies"),
         ([{}], {"combination": "median"}, "These models make no ensemble. Expected: combination"),
-        ([{}], {"target": "npu"}, "The npu target is for one translator"),
+        ([{}], {"to": "npu"}, "npu is for one translator"),
     ],
 )
 def test_mistakes(tmp_path: pathlib.Path, others: list[dict[str, Any]], options: dict[str, Any], message: str) -> None:

@@ -185,7 +185,7 @@ def test_some_steps_of_every_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "tflite"}, "tflite cannot hold int8. Expected: --to onnx, or --target npu"),
+        ({"to": "tflite"}, "tflite cannot hold int8. Expected: --to onnx npu"),
         ({"text": True}, "Expected: no --text"),
         ({"calibration": rows(99)}, "Expected: at least 100 of them"),
         ({"calibration": None}, "Received: 6 and 0"),

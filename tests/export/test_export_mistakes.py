@@ -19,12 +19,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--target", "watch"], ("Unknown target", "mobile, npu", "'watch'")),
+        (["--to", "watch"], ("Unknown export format", "tflite, onnx, npu", "Received: watch")),
+        (["--target", "npu"], ("--target is no longer an option", "--to npu")),
         (["--precision", "int4"], ("Unknown precision", "'int4'")),
         (["--calibration", "FILE"], ("Only int8 takes ranges", "Received: precision float32")),
-        (["--target", "npu", "--source-length", "1"], ("source_length of 2 or more", "Received: 1")),
-        (["--target", "npu", "--calibration", "FILE"], ("100",)),
-        (["--target", "npu", "--calibration", "nowhere"], ("nowhere",)),
+        (["--to", "npu", "--source-length", "1"], ("source_length of 2 or more", "Received: 1")),
+        (["--to", "npu", "--calibration", "FILE"], ("100",)),
+        (["--to", "npu", "--calibration", "nowhere"], ("nowhere",)),
         (["--precision", "int8", "--to", "onnx", "--calibration", "FILE"], ("100",)),
         (["--method", "agreement"], ("one direction", "train --backward 0.5")),
         (["--method", "agreement", "--backward-weight", "1.5"], ("backward_weight is out of range", "Received: 1.5")),
@@ -59,7 +60,7 @@ def test_agreement_wants_both_directions_of_every_run(tmp_path: pathlib.Path) ->
 )
 def test_a_model_that_an_npu_cannot_hold(tmp_path: pathlib.Path, changes: dict[str, Any], part: str) -> None:
     run = make_run(tmp_path / "run", **changes)
-    done = run_command("export", run.path, "--target", "npu", "--output", tmp_path / "artefact")
+    done = run_command("export", run.path, "--to", "npu", "--output", tmp_path / "artefact")
     (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert (done.status, part in line) == (1, True)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -1,4 +1,4 @@
-"""The NPU target: int8 files of static graphs that an Ethos-U takes whole, and the host part around them."""
+"""The NPU format: int8 files of static graphs that an Ethos-U takes whole, and the host part around them."""
 
 import json
 import pathlib
@@ -13,6 +13,7 @@ from keras_attention.export import console as commands
 from keras_attention.export import export, runtime, verify
 from keras_attention.export.errors import ConversionError
 from keras_attention.export.formats import converter as conversion
+from keras_attention.export.formats.base import Contents
 from keras_attention.export.formats.calibration import SEQUENCES
 from keras_attention.export.formats.to_npu import micro, vela
 from keras_attention.export.formats.to_npu import verify_npu as npu_verification
@@ -20,6 +21,7 @@ from keras_attention.export.formats.to_npu.verify_npu import MICRO_STEPS, UNPLAC
 from keras_attention.export.formats.to_tflite import fused_lstm
 from keras_attention.export.parity import cases as reference
 from keras_attention.export.parity.parity import Parity
+from keras_attention.export.runtime.backends.npu import Npu
 from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.support.export_models import LINES, cheap, tiny_model
@@ -58,7 +60,7 @@ def rows(count: int, longest: int = LENGTH, vocabulary: int = 17) -> list[list[i
 def export_tiny(output: pathlib.Path, config: dict[str, Any], **options: Any) -> Any:
     arguments: dict[str, Any] = {"source_length": LENGTH, "max_length": 8, "beam_size": 3}
     arguments |= {"samples": rows(6), "calibration": rows(SEQUENCES)}
-    return export(tiny_model(spread=0.4, **config), output, target="npu", **arguments | options)
+    return export(tiny_model(spread=0.4, **config), output, to="npu", **arguments | options)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_files_hold_what_an_npu_takes(artefacts: dict[str, tuple[pathlib.Path, A
         fused = counts.get("UNIDIRECTIONAL_SEQUENCE_LSTM", 0)
         assert fused == (directions if graph.startswith("encode") else 0)
     assert ("BATCH_MATMUL" in parity.operators["decode_step"]) == (name != "none")
-    backend = runtime.Npu(folder, runtime.read_manifest(folder), 1)
+    backend = Npu(folder, runtime.read_manifest(folder), 1)
     for runner in backend.runners.values():
         details = {**runner.get_input_details(), **runner.get_output_details()}
         assert {detail["dtype"] for detail in details.values()} == {np.int8}
@@ -110,7 +112,7 @@ def test_numbers_are_those_of_keras_within_int8(artefacts: dict[str, tuple[pathl
     """Of values between -1 and 1: a step of int8 is 1/127, and a few of them add up through layers and steps."""
     folder, _ = artefacts[name]
     net = EncoderDecoder(tiny_model(spread=0.4, **CONFIGS[name]))
-    backend = runtime.Npu(folder, runtime.read_manifest(folder), 1)
+    backend = Npu(folder, runtime.read_manifest(folder), 1)
     source = np.zeros((6, LENGTH), np.int32)
     for line, row in zip(source, rows(6), strict=True):
         line[: len(row)] = row
@@ -134,7 +136,7 @@ def test_numbers_are_those_of_keras_within_int8(artefacts: dict[str, tuple[pathl
 
 def test_the_state_of_the_fused_lstm_is_reset(artefacts: dict[str, tuple[pathlib.Path, Any]]) -> None:
     folder, _ = artefacts["general"]
-    backend = runtime.Npu(folder, runtime.read_manifest(folder), 1)
+    backend = Npu(folder, runtime.read_manifest(folder), 1)
     first, second = (np.asarray([row], np.int32) for row in rows(6)[:2])
     once, _, again = (backend.run("encode", {"source_ids": one}) for one in (first, second, first))
     for name, value in once.items():
@@ -192,7 +194,7 @@ def test_it_translates_text(tmp_path: pathlib.Path, cheap: None, monkeypatch: py
     text = [" ".join(generator.choice(words, count)) for count in generator.integers(1, LENGTH, SEQUENCES)]
     folder = tmp_path / "artefact"
     options: dict[str, Any] = {"source_length": LENGTH, "max_length": 7, "beam_size": 2, "no_repeat_ngram": 2}
-    report = export(model, folder, target="npu", tokenizers=tokenizers, samples=LINES, calibration=text, **options)
+    report = export(model, folder, to="npu", tokenizers=tokenizers, samples=LINES, calibration=text, **options)
     assert any("Vela is not installed: pip install 'keras-luong[npu]'" in warning for warning in report.warnings)
     artefact = runtime.Artefact(folder)
     assert artefact.backend.name == "npu"
@@ -223,7 +225,7 @@ def test_it_translates_text(tmp_path: pathlib.Path, cheap: None, monkeypatch: py
     ],
 )
 def test_models_that_it_cannot_hold(tmp_path: pathlib.Path, config: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=f"The npu target cannot hold {message}"):
+    with pytest.raises(UserError, match=f"npu cannot hold {message}"):
         export_tiny(tmp_path / "artefact", config)
     assert not list(tmp_path.iterdir())
 
@@ -241,17 +243,34 @@ def test_models_that_it_cannot_hold(tmp_path: pathlib.Path, config: dict[str, An
             f"Too few sentences to calibrate with fit into {LENGTH} tok",
         ),
         ({"source_length": 1}, "Expected: source_length of 2 or more, EOS counted. Received: 1"),
-        ({"to": "tflite"}, "no --to, --text or --precision"),
-        ({"precision": "float16"}, "no --to, --text or --precision"),
-        ({"target": "fpga"}, "Unknown target. Expected: one of mobile, npu. Received: 'fpga'"),
+        ({"to": ["npu", "tflite"]}, "no precision in common. .* Received: npu: int8; tflite: float32, float16"),
+        ({"precision": "float16"}, "npu cannot hold float16. Expected: --to tflite onnx"),
+        ({"text": True}, "int8 files do not. Expected: no --text"),
     ],
 )
 def test_mistakes(tmp_path: pathlib.Path, cheap: None, options: dict[str, Any], message: str) -> None:
-    arguments: dict[str, Any] = {"target": "npu", "source_length": LENGTH, "max_length": 8, "beam_size": 3}
+    arguments: dict[str, Any] = {"to": "npu", "source_length": LENGTH, "max_length": 8, "beam_size": 3}
     arguments |= {"samples": rows(6), "calibration": rows(SEQUENCES)} | options
     with pytest.raises(UserError, match=message):
         export(tiny_model(), tmp_path / "artefact", **arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_beside_another_int8_format(tmp_path: pathlib.Path, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One artefact with both: one calibration text, one limit of sources, each format held against Keras."""
+    monkeypatch.setattr(vela, "installed", lambda: False)
+    folder = tmp_path / "artefact"
+    options: dict[str, Any] = {"source_length": LENGTH, "max_length": 8, "beam_size": 3, "loss_limit": 100.0}
+    text = {"samples": rows(6), "calibration": rows(SEQUENCES)}
+    exported = export(tiny_model(spread=0.3), folder, ["onnx", "npu"], **options, **text)
+    assert [parity.format for parity in exported.parities] == [parity.format for parity in verify(folder)]
+    assert list(exported.formats) == ["onnx", "npu"]
+    assert exported.report.precision == "int8"
+    source = np.asarray([rows(1)[0]], np.int32)
+    found = [runtime.Artefact(folder, name).search(source)["ids"].shape for name in ("onnx", "npu")]
+    assert found[0] == found[1]
+    assert runtime.read_manifest(folder)["max_source_length"] == LENGTH
 
 
 def test_a_translator_alone(tmp_path: pathlib.Path) -> None:
@@ -259,8 +278,8 @@ def test_a_translator_alone(tmp_path: pathlib.Path) -> None:
 
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
-    with pytest.raises(UserError, match="The npu target is for one translator"):
-        export(model, tmp_path / "artefact", target="npu")
+    with pytest.raises(UserError, match="npu is for one translator"):
+        export(model, tmp_path / "artefact", to="npu")
 
 
 @pytest.mark.slow
@@ -281,9 +300,9 @@ def test_a_loss_above_the_limit_leaves_nothing(tmp_path: pathlib.Path, cheap: No
     output = tmp_path / "artefact"
     with pytest.MonkeyPatch.context() as patch:
         # Whatever int8 finds, something else than Keras.
-        patch.setattr(runtime.Npu, "quantised", lambda self, graph, inputs: _shuffled(self, graph, inputs))
+        patch.setattr(Npu, "quantised", lambda self, graph, inputs: _shuffled(self, graph, inputs))
         with pytest.raises(UserError, match=r"int8 loses too much\. Expected: at most 0 points of exact_match"):
-            export(model, output, target="npu", tokenizers=tokenizers, **options)
+            export(model, output, to="npu", tokenizers=tokenizers, **options)
     assert not list(tmp_path.iterdir())
 
 
@@ -323,7 +342,7 @@ def test_the_command(toy_run: Any, tmp_path: pathlib.Path, cheap: None, capsys: 
         folder = commands.export_run(
             toy_run.path,
             output=tmp_path / "artefact",
-            target="npu",
+            to="npu",
             calibration=sentences,
             max_length=20,
             loss_limit=100,
@@ -379,11 +398,11 @@ def test_cell_states_whose_scale_no_kernel_knows(
             planted[0] = scale
         file.write_bytes(content)
         assert cell_scales(file) == [scale, scale]
-        parity = Parity("npu")
-        npu_verification.check_structure(tmp_path / "artefact", manifest, parity)
-        assert len(parity.failures) == (2 if scale in (2.0**-16, 2.0**-8) else 0)
+        found = Contents({})
+        npu_verification.check_operators(tmp_path / "artefact", manifest["formats"]["npu"], found)
+        assert len(found.failures) == (2 if scale in (2.0**-16, 2.0**-8) else 0)
         assert all(
-            "npu encode_0: scale of a cell state. Expected: 3.05e-05 to 0.00195" in one for one in parity.failures
+            "npu encode_0: scale of a cell state. Expected: 3.05e-05 to 0.00195" in one for one in found.failures
         )
         file.write_bytes(fused_lstm.with_known_scales(file.read_bytes()))
         assert cell_scales(file) == [known, known]
@@ -395,13 +414,13 @@ def test_cell_states_below_a_half(tmp_path: pathlib.Path, cheap: None, monkeypat
     monkeypatch.setattr(vela, "installed", lambda: False)
     model = tiny_model(spread=0.15)
     options: dict[str, Any] = {"source_length": LENGTH, "max_length": 8, "beam_size": 3, "samples": rows(6)}
-    export(model, tmp_path / "artefact", target="npu", calibration=rows(SEQUENCES), **options)
+    export(model, tmp_path / "artefact", to="npu", calibration=rows(SEQUENCES), **options)
     assert min(cell_scales(tmp_path / "artefact" / "npu" / "encode_0.tflite")) == 2.0**-15
     source = np.zeros((6, LENGTH), np.int32)
     for line, row in zip(source, rows(6), strict=True):
         line[: len(row)] = row
     manifest = runtime.read_manifest(tmp_path / "artefact")
-    found = runtime.Npu(tmp_path / "artefact", manifest, 1).run("encode", {"source_ids": source})
+    found = Npu(tmp_path / "artefact", manifest, 1).run("encode", {"source_ids": source})
     wanted = np.asarray(EncoderDecoder(model).encode(source)[1]["values"])
     # A few steps of int8.
     np.testing.assert_allclose(found["memory_values"], wanted, atol=0.06 * float(np.abs(wanted).max()))

@@ -195,7 +195,7 @@ def test_constants_that_float16_can_hold_become_float16() -> None:
     ids=lambda config: config["attention"],
 )
 def test_a_step_of_fixed_sizes_is_the_model_s(config: dict[str, Any]) -> None:
-    """Of the NPU target, in float32: with a bias that leaves padding nothing."""
+    """Of the NPU format, in float32: with a bias that leaves padding nothing."""
     net = EncoderDecoder(tiny_model(**config))
     source = np.array([[4, 5, 6, 7, 2, 0, 0]], np.int32)
     token = np.array([6], np.int32)

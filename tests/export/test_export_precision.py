@@ -12,9 +12,11 @@ import pytest
 from keras_attention import UserError
 from keras_attention.export import console as commands
 from keras_attention.export import errors, export, runtime, verify
+from keras_attention.export.formats.to_onnx import convert as to_onnx
 from keras_attention.export.formats.to_onnx import weights as onnx_weights
+from keras_attention.export.formats.to_onnx.contents import QUANTISED_LSTM
 from keras_attention.export.formats.to_tflite import convert as litert
-from keras_attention.export.parity import quality, structure
+from keras_attention.export.parity import quality
 from keras_attention.metrics.output_scores import score_outputs
 from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.run_directory import RunDirectory
@@ -107,8 +109,8 @@ def test_int8_reaches_into_the_loops(artefacts: dict[str, pathlib.Path]) -> None
     body = loop.attribute[0].g
     quantised = [node for node in body.node if node.op_type == "MatMulInteger"]
     assert len(quantised) >= 4  # both products of the cell, the attentional layer, the output
-    counts = structure.onnx_operators(onnx.load(str(artefacts["dynamic_int8"] / "onnx" / "encode.onnx")))
-    assert counts[structure.QUANTISED_LSTM] == 2
+    counts = to_onnx.operators(onnx.load(str(artefacts["dynamic_int8"] / "onnx" / "encode.onnx")).graph)
+    assert counts[QUANTISED_LSTM] == 2
 
 
 def tables(path: pathlib.Path, vocabulary: int) -> list[tuple[str, int, str]]:

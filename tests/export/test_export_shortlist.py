@@ -55,5 +55,5 @@ def test_int8_holds_it_too(tmp_path: pathlib.Path, cheap: None, tie: str) -> Non
 
 
 def test_an_npu_takes_none(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UserError, match="The npu target cannot hold shortlist=3"):
-        export(shortlisted(), tmp_path / "artefact", target="npu", samples=rows(2), calibration=rows(100))
+    with pytest.raises(UserError, match="npu cannot hold shortlist=3"):
+        export(shortlisted(), tmp_path / "artefact", to="npu", samples=rows(2), calibration=rows(100))

@@ -11,12 +11,14 @@ from keras_attention import UserError
 from keras_attention.export import errors, staging
 from keras_attention.export.errors import ConversionError
 from keras_attention.export.formats import converter as conversion
+from keras_attention.export.formats.to_onnx.contents import QUANTISED_LSTM, operator_failures
 from keras_attention.export.parity import cases as reference
 from keras_attention.export.parity import quality, structure
+from keras_attention.export.parity.compare import compare_tokens, compare_values
 from keras_attention.export.parity.parity import Parity
 from keras_attention.export.report import report
 from keras_attention.export.report.benchmark import Latency
-from keras_attention.export.verifier import check_case, check_host_loop, check_loss, compare_tokens, compare_values
+from keras_attention.export.verifier import check_case, check_host_loop, check_loss
 from tests.support import host_tables
 from tests.support.host_tables import EOS, PAD, Search, Tables, Translator
 from tests.support.search_reference import Rules
@@ -254,12 +256,12 @@ def test_differences_of_signatures(received: dict[str, Any], named: bool, count:
         ({"cell": "gru"}, "encode", {"GRU": 4}, 0),
         ({"cell": "gru"}, "encode", {"LSTM": 4}, 1),
         ({}, "translate", {"com.microsoft.FusedMatMul": 1}, 1),
-        ({}, "decode_step", {structure.QUANTISED_LSTM: 1}, 1),
+        ({}, "decode_step", {QUANTISED_LSTM: 1}, 1),
     ],
 )
 def test_operators_that_were_promised(changes: dict[str, Any], name: str, counts: dict[str, int], failing: int) -> None:
     config = {"cell": "lstm", "bridge": "dense", "encoder_layers": 2, "bidirectional": True, "source_features": None}
-    assert len(structure.onnx_operator_failures(name, counts, [config | changes])) == failing
+    assert len(operator_failures(name, counts, [config | changes])) == failing
 
 
 def test_a_former_artefact_survives_a_new_one_that_gets_no_name(tmp_path: pathlib.Path) -> None:

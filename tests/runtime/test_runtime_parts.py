@@ -1,4 +1,4 @@
-"""The runtime around its graphs: words that are copied, the host part of the NPU target, lengths for OpenVINO."""
+"""The runtime around its graphs: words that are copied, the host part of the NPU format, lengths for OpenVINO."""
 
 import pathlib
 import sys

@@ -154,10 +154,10 @@ def test_every_format_in_dynamic_int8(stranger: tuple[str, Stranger]) -> None:
 
 
 @pytest.mark.slow
-def test_the_npu_target(stranger: tuple[str, Stranger]) -> None:
+def test_the_npu_format(stranger: tuple[str, Stranger]) -> None:
     """Its numbers are int8 throughout, weights and activations."""
     own = stranger[1]
-    artefact = own.export("npu", "--target=npu", f"--calibration={own.folder / 'my.en'}")
+    artefact = own.export("npu", "--to=npu", f"--calibration={own.folder / 'my.en'}")
     assert agreeing(own.runtime(artefact, "npu"), own.right) >= SAME_INT8 * agreeing(own.expected, own.right)
 
 
@@ -167,8 +167,8 @@ def test_what_is_refused(stranger: tuple[str, Stranger]) -> None:
     tokenizers, own = stranger
     refused = {
         ("--to=saved_model", "--precision=dynamic_int8"): "saved_model cannot hold dynamic_int8",
-        ("--target=npu", "--precision=float32"): "npu",
-        ("--target=npu", "--precision=dynamic_int8"): "npu",
+        ("--to=npu", "--precision=float32"): "npu",
+        ("--to=npu", "--precision=dynamic_int8"): "npu",
     }
     if tokenizers in TEXT_REFUSED:
         refused[("--to=tflite", "--text")] = "subword"

@@ -1,4 +1,4 @@
-"""A host of the NPU target's files, written after nothing but what their manifest says."""
+"""A host of the NPU format's files, written after nothing but what their manifest says."""
 
 import json
 import pathlib

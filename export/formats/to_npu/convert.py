@@ -1,4 +1,4 @@
-"""The NPU target: int8 files of static graphs, the tables that a host looks words up in, and what is known of both."""
+"""The NPU format: int8 files of static graphs, the tables that a host looks words up in, and what is known of both."""
 
 import dataclasses
 import pathlib
@@ -15,9 +15,9 @@ from keras_attention.search_policy import SearchPolicy
 from ...errors import VerificationError
 from ...graphs.knobs import knobs_of
 from ...parity import cases as reference
+from ...parity.compare import best
 from ...parity.tolerances import NEAR_TIE
 from ...plan import Plan
-from ...verifier import best
 from .. import converter as conversion
 from ..calibration import Recorder, check_rows, record
 from ..int8_rows import quantised_rows
@@ -51,11 +51,11 @@ PROTOCOL = (
 
 
 def check(model: Any, settings: SearchPolicy) -> None:
-    """Raises UserError unless the target can hold the model and the search."""
+    """Raises UserError unless the format can hold the model and the search."""
     try:
         net = EncoderDecoder(model)
     except ValueError:
-        raise UserError("The npu target is for one translator. Expected: a model of build_seq2seq") from None
+        raise UserError("npu is for one translator. Expected: a model of build_seq2seq") from None
     npu_graphs.check_model(net, settings)
 
 

@@ -1,4 +1,4 @@
-"""The static graphs of the NPU target: one row, a fixed source length, and only what an NPU can place.
+"""The static graphs of the NPU format: one row, a fixed source length, and only what an NPU can place.
 
 An NPU looks nothing up, gathers nothing, reverses nothing and normalises nothing: embedded words go in and logits come
 out, and a host does the rest (`backends/npu.py` of the runtime). Each direction of an encoder layer is one fused LSTM
@@ -21,15 +21,15 @@ from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.search_policy import SearchPolicy
 from keras_attention.types import Tensor, TensorDict
 
-from ...checks import check_host_search
 from ...graphs.graph import Graph
 from ...graphs.port import Axis, Port
+from ..host_search import check_host_search
 
 SCORES = ("none", "dot", "scaled_dot", "general", *ADDITIVE_SCORES)
 
 
 def check_model(net: EncoderDecoder, settings: SearchPolicy) -> None:
-    """Raises UserError for the first thing about a model or a search that the target cannot hold."""
+    """Raises UserError for the first thing about a model or a search that the format cannot hold."""
     config = net.config
     for name, good, expected in (
         ("cell", config.cell == "lstm", "lstm, which has a fused operator"),
@@ -46,8 +46,8 @@ def check_model(net: EncoderDecoder, settings: SearchPolicy) -> None:
     ):
         if not good:
             raise UserError(
-                f"The npu target cannot hold {name}={getattr(config, name)!r}. Expected: {expected}. "
-                "Export for --target mobile, or train another model"
+                f"npu cannot hold {name}={getattr(config, name)!r}. Expected: {expected}. "
+                "Export to another format, or train another model"
             )
     check_host_search(settings)
 

@@ -1,4 +1,4 @@
-"""Hold the int8 files of the NPU target against Keras: operators, types, the state of the fused LSTM, translations."""
+"""Hold the int8 files of the NPU format against Keras: operators, types, the state of the fused LSTM, translations."""
 
 import pathlib
 from collections.abc import Mapping
@@ -9,45 +9,54 @@ import numpy as np
 from ...parity.cases import Reference
 from ...parity.parity import Parity
 from ...runtime.backends.npu import Npu
+from ..base import Contents
 from ..to_tflite import convert as litert
 from ..to_tflite import fused_lstm
 from . import micro, vela
 
 UNPLACED = ("CUSTOM", "WHILE", "GATHER", "GATHER_ND", "LOG_SOFTMAX", "REVERSE_V2", "REVERSE_SEQUENCE", "TOPK_V2")
-"""What no Ethos-U can place; where one of them is in a file, the target's promise is broken."""
-
+"""What no Ethos-U can place; where one of them is in a file, the promise of the format is broken."""
 
 MICRO_STEPS = 8
 """How far kernels of TensorFlow Lite Micro may be from those of LiteRT: they round otherwise, by 3 steps of 256 at most
 in what was seen, and an LSTM adds such differences up. What is above is another computation."""
 
 
-def check_structure(directory: pathlib.Path, manifest: Mapping[str, Any], parity: Parity) -> None:
+def contents(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Contents:
     """Operators of every file, one fused LSTM for each direction of a layer, int8 at every input and output."""
-    entry = manifest["formats"]["npu"]
+    found = Contents({})
+    check_operators(directory, manifest["formats"]["npu"], found)
+    if not found.failures:
+        check_types(Npu(directory, manifest, None), found)
+    found.runnable = not found.failures
+    return found
+
+
+def check_operators(directory: pathlib.Path, entry: Mapping[str, Any], found: Contents) -> None:
+    """Operators that an NPU places, fused LSTMs, and scales of cell states that LiteRT can compute with."""
     for name, file in entry["files"].items():
         content = (directory / file).read_bytes()
         counts = litert.operators(content)
-        parity.operators[name] = counts["builtin"] | counts["custom"]
+        found.operators[name] = counts["builtin"] | counts["custom"]
         wrong = [*counts["custom"], *(kind for kind in UNPLACED if kind in counts["builtin"])]
         if wrong:
-            parity.failures.append(f"npu {name}: operators. Expected: none but an NPU's. Received: {', '.join(wrong)}")
+            found.failures.append(f"npu {name}: operators. Expected: none but an NPU's. Received: {', '.join(wrong)}")
         expected = (1 + entry["bidirectional"]) if name.startswith("encode") else 0
         received = counts["builtin"].get(fused_lstm.OPERATOR, 0)
         if received != expected:
-            parity.failures.append(f"npu {name}: fused LSTM. Expected: {expected}. Received: {received}")
+            found.failures.append(f"npu {name}: fused LSTM. Expected: {expected}. Received: {received}")
         for scale in fused_lstm.cell_scales(content):
             if not fused_lstm.SMALLEST <= scale <= fused_lstm.LARGEST:
                 bounds = f"{fused_lstm.SMALLEST:.3g} to {fused_lstm.LARGEST:.3g}, which LiteRT can compute"
-                parity.failures.append(f"npu {name}: scale of a cell state. Expected: {bounds}. Received: {scale:.3g}")
+                found.failures.append(f"npu {name}: scale of a cell state. Expected: {bounds}. Received: {scale:.3g}")
 
 
-def check_types(backend: Any, parity: Parity) -> None:
+def check_types(backend: Any, found: Contents) -> None:
     """int8 goes in and comes out."""
     for name, runner in backend.runners.items():
         for port, detail in (runner.get_input_details() | runner.get_output_details()).items():
             if detail["dtype"] is not np.int8:
-                parity.failures.append(f"npu {name}: type of {port}. Expected: int8. Received: {detail['dtype']}")
+                found.failures.append(f"npu {name}: type of {port}. Expected: int8. Received: {detail['dtype']}")
 
 
 def check_reset(backend: Any, cases: Reference, parity: Parity) -> None:
@@ -77,7 +86,7 @@ class Watched(Npu):
 
 
 def try_tools(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity) -> None:
-    """What Vela and TensorFlow Lite Micro say of the files, where they are installed; a warning where they are not."""
+    """Try the files in Vela and TensorFlow Lite Micro, where they are installed; a warning where they are not."""
     files = {name: directory / file for name, file in manifest["formats"]["npu"]["files"].items()}
     if vela.installed():
         parity.placements = vela.place(files)

@@ -1,4 +1,4 @@
-"""TFLite files in int8, weights and activations: one for each graph of the NPU target.
+"""TFLite files in int8, weights and activations: one for each graph of the NPU format.
 
 The converter reads a SavedModel and may crash the interpreter, so it runs as a process of its own:
 
