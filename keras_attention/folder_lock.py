@@ -1,4 +1,4 @@
-"""A lock on a folder that is written to: two commands that write one run would undo each other's work."""
+"""A lock on a folder that is written to: two commands that write one run would corrupt it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from keras_attention.run_directory import storage_message
 
 @contextlib.contextmanager
 def locked(folder: str | pathlib.Path) -> Iterator[None]:
-    """Make a folder and hold it alone; the system lets go of it when the process ends, however it ends.
+    """Create a folder and lock it; the system releases the lock when the process ends, in any way.
 
-    The lock is on the folder itself, so that no file is left behind. An empty folder that was made here goes again.
+    The lock is on the folder itself, so that no file is left behind. A folder created here is removed if left empty.
 
     Raises UserError where another process holds the folder, or it cannot be made.
     """
@@ -36,7 +36,7 @@ def locked(folder: str | pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_file(path: str | pathlib.Path) -> Iterator[None]:
-    """Hold a file alone, made if need be; the same for a command that writes one file. Raises UserError likewise."""
+    """Lock a file, created if missing, for a command that writes one file. Raises UserError as `locked` does."""
     path = pathlib.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +48,9 @@ def locked_file(path: str | pathlib.Path) -> Iterator[None]:
 
 
 def hold(file: int) -> bool:
-    """Lock an open file for this process; False where another process holds it.
+    """Lock an open file for this process; return False where another process holds it.
 
-    Where the system has no such locks (Windows, some network drives), nothing is locked, and the answer is True.
+    Where the system has no such locks (Windows, some network drives), nothing is locked, and the result is True.
     """
     try:
         import fcntl

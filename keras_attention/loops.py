@@ -1,4 +1,4 @@
-"""A step over time, on every backend: differentiable, compiled by XLA, with a length that the graph need not know."""
+"""Loops over time on every backend: differentiable, compiled by XLA, of a length that may be unknown to the graph."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -23,9 +23,9 @@ def run_steps(
     widths: Sequence[Tensor | int],
     recurrence: str = "layer",
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Runs `step` over axis 1 of the inputs.
+    """Run `step` over axis 1 of the inputs.
 
-    Weights of layers that `step` calls are read, never made: build them before. Nothing random may happen inside.
+    Build the layers that `step` calls beforehand: no weights are created inside. `step` must be deterministic.
 
     Args:
         step: see `TimeStep`.
@@ -53,10 +53,10 @@ def run_steps(
 def run_time_major(
     step: Callable[[Tensor, list[Tensor]], tuple[list[Tensor], list[Tensor]]], inputs: Tensor, state: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """`run_steps` of one sequence by the loop of `keras.layers.RNN`, without packing: outputs as the loop leaves them.
+    """Run one sequence as `run_steps` does, with the loop of `keras.layers.RNN` and time-major outputs, unpacked.
 
-    A step may read the step of another sequence `(T, B, D)` by its number: `sequence[at]`, where `at` is part of the
-    state. TensorFlow copies nothing then, but for steps of other sizes than a multiple of 64 bytes.
+    A step may read the step of another sequence `(T, B, D)` by index: `sequence[at]`, where `at` is part of the
+    state. TensorFlow then copies nothing, except for steps whose size is no multiple of 64 bytes.
 
     Args:
         step: `step(inputs (B, D), state) -> outputs, state`.
@@ -68,14 +68,14 @@ def run_time_major(
     """
     layer = keras.layers.RNN(_Cell(step, state), return_sequences=True)
     _, outputs, final = layer.inner_loop(inputs, list(state), None)
-    # Keras has just turned them the other way; TensorFlow and XLA take both turns away.
+    # Keras has just transposed them; TensorFlow and XLA cancel both transpositions.
     return [ops.transpose(output, (1, 0, 2)) for output in outputs], list(final)
 
 
 def with_gradient(function: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
     """`ops.custom_gradient` for a function of several results.
 
-    Under PyTorch Keras takes functions of one result alone; there PyTorch's own gradient of the results is what counts.
+    Under PyTorch, Keras takes only functions of one result; PyTorch's own gradient of the results is used there.
     """
     if keras.backend.backend() == "torch":
         return lambda *tensors: function(*tensors)[0]
@@ -84,12 +84,12 @@ def with_gradient(function: Callable[..., tuple[Any, Any]]) -> Callable[..., Any
 
 
 def join(tensors: Sequence[Tensor]) -> Tensor:
-    """One tensor of several, along the last axis."""
+    """Concatenate tensors along the last axis."""
     return ops.concatenate(list(tensors), axis=-1) if len(tensors) > 1 else tensors[0]
 
 
 def split(tensor: Tensor, widths: Sequence[Tensor | int]) -> list[Tensor]:
-    """The inverse of `join`."""
+    """Split a tensor along the last axis, the inverse of `join`."""
     if len(widths) == 1:
         return [tensor]
     parts, start = [], 0
@@ -103,7 +103,7 @@ def split(tensor: Tensor, widths: Sequence[Tensor | int]) -> list[Tensor]:
 
 
 class _Cell:
-    """What `keras.layers.RNN` asks of a cell, around a function."""
+    """A function as a cell of `keras.layers.RNN`."""
 
     def __init__(self, step: Callable[..., Any], state: Sequence[Tensor]) -> None:
         self.step = step

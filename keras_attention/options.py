@@ -15,20 +15,20 @@ from keras_attention.errors import UserError
 from keras_attention.ranges import RANGES, described, is_within
 
 KEY = "option"
-"""Of a field's metadata."""
+"""Key of a field's metadata."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """An option's help, and how the command line writes it.
+    """Help and command-line form of an option.
 
     Args:
-        help: one line, with the unit and what 0 or `None` means.
-        choices: values of a text, where there are only so many.
+        help: one line, with the unit and the meaning of 0 or `None`.
+        choices: allowed values of a string.
         panel: heading of its group in the help.
-        flag: its name on the command line; that of the field if empty.
+        flag: name on the command line; the field's name if empty.
         metavar: placeholder of its value.
-        shown: its default in words, where the value does not say.
+        shown: default in words, where the value is not self-explanatory.
     """
 
     help: str
@@ -40,12 +40,12 @@ class Option:
 
 
 def option(default: Any, help: str, **more: Any) -> Any:
-    """A field of a dataclass that is an option; `more` are arguments of `Option`."""
+    """Declare a field of a dataclass as an option; `more` are arguments of `Option`."""
     return dataclasses.field(default=default, metadata={KEY: Option(help, **more)})
 
 
 def options_of(kind: type) -> Iterator[tuple[dataclasses.Field[Any], Option, Any]]:
-    """Each option of a dataclass: its field, its declaration, and its type."""
+    """Yield each option of a dataclass: its field, its declaration, and its type."""
     types = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if KEY in field.metadata:

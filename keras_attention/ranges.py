@@ -1,4 +1,4 @@
-"""Ranges of the numbers that a user gives, wherever they are given: one message, before any work."""
+"""Ranges of numeric settings, checked in one place before any work."""
 
 import math
 import numbers
@@ -40,7 +40,7 @@ RANGES: dict[str, tuple[type, float, float]] = {
 
 
 def check_ranges(**given: Any) -> None:
-    """Check numbers by their names; `None` stands for a number that was not given.
+    """Check numbers by name; `None` stands for a number that was not given.
 
     Raises:
         UserError: for a number outside of `RANGES`, NaN, and another type.
@@ -52,12 +52,12 @@ def check_ranges(**given: Any) -> None:
 
 
 def is_within(value: Any, kind: type, low: float, high: float) -> bool:
-    """Whether `value` is a number of that kind between two others; NaN is none."""
+    """Return whether `value` is a number of that kind between two bounds; False for NaN."""
     wanted = numbers.Integral if kind is int else numbers.Real
     return isinstance(value, wanted) and not isinstance(value, bool) and low <= float(value) <= high
 
 
 def described(kind: type, low: float, high: float) -> str:
-    """A range in words."""
+    """Return a range in words."""
     what = "a whole number, " if kind is int else ""
     return f"{what}{low:g} or more" if high == math.inf else f"{what}{low:g} to {high:g}"

@@ -1,15 +1,15 @@
-"""The folder that training writes and everything else reads: the model, its tokenizers, its settings.
+"""The run directory: model, tokenizers and settings, written by training and read by everything else.
 
     RUN/config.json      {"format_version": 1, "task": …, "model": {…}, "source_tokenizer": file,
                           "target_tokenizer": file, "training": {…}, "files", "id" and "fingerprint": what
                           ties the files together, see `run_fingerprint`}
     RUN/model.keras      the best weights, saved uncompiled
     RUN/*.tok.json       the tokenizers (subwords: and *.tok.model)
-    RUN/samples.txt      held-out source sentences, one per line, for verification and pictures
-    RUN/references.txt   what each of them may become, several separated by tabs
+    RUN/samples.txt       held-out source sentences, one per line, for verification and plots
+    RUN/references.txt    references of each sample, several separated by tabs
     RUN/history.csv, metrics.json, README.md, plots/, checkpoints/
 
-Every file is written under a temporary name and renamed, so that a crash or a full disk leaves the former one whole.
+Every file is written under a temporary name and renamed, so that a crash or a full disk keeps the previous one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FORMAT_VERSION = 1
 
 
 def write_atomically(path: str | pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-    """Let `write(temporary_path)` make a file, then put it in the place of `path`; if it fails, `path` stays as it was.
+    """Let `write(temporary_path)` create a file, then rename it to `path`; on failure, `path` is unchanged.
 
     The temporary name keeps the ending of `path`. Raises UserError for a full disk or a folder that cannot be written.
     """
@@ -54,14 +54,14 @@ def write_atomically(path: str | pathlib.Path, write: Callable[[pathlib.Path], A
 
 
 def remove_partial_files(folder: str | pathlib.Path) -> None:
-    """Delete what a killed process left half written in `folder` and below."""
+    """Delete partial files that a killed process left in `folder` and below."""
     for path in pathlib.Path(folder).rglob(".partial-*"):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
 def storage_message(path: pathlib.Path, error: OSError) -> str:
-    """What to tell a user whose file could not be written."""
+    """Return the message for a user whose file could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"{path}: the disk is full. What was saved before is whole. "
@@ -88,7 +88,7 @@ def write_json(path: str | pathlib.Path, content: Any) -> None:
 
 
 class RunDirectory:
-    """One run on disk. `open` checks it; `create` writes a new one; attributes load their file when first asked.
+    """One run on disk. `open` checks it; `create` writes a new one; attributes load their file on first access.
 
     Args of the constructor: `path`, the folder; `metadata`, the content of config.json.
     """
@@ -101,7 +101,7 @@ class RunDirectory:
     def create(cls, path: str | pathlib.Path, metadata: dict[str, Any]) -> RunDirectory:
         """Write config.json (last: its presence says that the tokenizers are there) and return the run.
 
-        A model.keras that lies there and is of no run becomes the model of this one.
+        An existing model.keras without a run's id becomes the model of this run.
         """
         run = cls.new(path, metadata)
         if run.model_path.exists() and read_stamp(run.model_path) is None:
@@ -112,7 +112,7 @@ class RunDirectory:
 
     @classmethod
     def new(cls, path: str | pathlib.Path, metadata: dict[str, Any]) -> RunDirectory:
-        """A run whose tokenizers are written and whose config.json is not; `save` writes it."""
+        """Return a run whose tokenizers are written but not yet config.json; `save` writes it."""
         return cls(path, identify(pathlib.Path(path), {"format_version": FORMAT_VERSION, **metadata}))
 
     def save(self) -> None:
@@ -133,9 +133,9 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | pathlib.Path) -> RunDirectory:
-        """The run in the folder `path`.
+        """Open the run in the folder `path`.
 
-        Raises UserError that names the file which is missing, damaged or of another version.
+        Raises UserError that names the file that is missing, damaged or of another version.
         """
         path = pathlib.Path(path)
         file = path / "config.json"
@@ -206,18 +206,18 @@ class RunDirectory:
 
     @property
     def task(self) -> str:
-        """What the run is for: "translation", "g2p", "dates", …"""
+        """Task of the run: "translation", "g2p", "dates", …"""
         return str(self.metadata["task"])
 
     @property
     def max_source_length(self) -> int | None:
-        """Most source tokens, EOS aside, of a training pair; None where the run does not say."""
+        """Largest number of source tokens, EOS excluded, of a training pair; None where the run has no record."""
         limit = self.metadata.get("training", {}).get("settings", {}).get("max_length")
         return None if limit is None else int(limit)
 
     @property
     def writes_backward(self) -> bool:
-        """Whether some targets were learnt from the last word to the first."""
+        """Whether some targets were learned right-to-left."""
         return bool(self.metadata.get("training", {}).get("settings", {}).get("backward", 0.0))
 
     @property
@@ -262,7 +262,7 @@ class RunDirectory:
         return [line for line in text.split("\n") if line]
 
     def references(self) -> list[list[str]]:
-        """What each of the samples may become; none where the file is missing. Raises UserError if it does not fit."""
+        """References of each sample; none where the file is missing. Raises UserError if they do not fit."""
         path = self.path / "references.txt"
         try:
             lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
@@ -283,7 +283,7 @@ class RunDirectory:
 
 
 def require_same_words(runs: Sequence[RunDirectory]) -> None:
-    """Raises UserError for runs that cannot answer as one: other vocabularies, or other words to copy."""
+    """Raise UserError for runs that cannot form an ensemble: other vocabularies, or other copied tokens."""
     first = runs[0]
     for run in runs[1:]:
         for side, ours, theirs in (

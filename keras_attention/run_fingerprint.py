@@ -1,8 +1,8 @@
-"""A fingerprint that ties the files of a run together, so that edited or foreign ones are not used silently.
+"""A fingerprint that ties the files of a run together, so that edited or foreign files are detected.
 
-config.json holds the SHA-256 of each tokenizer file (`files`), an `id` made of all that the run began with, and a
-`fingerprint` of its own content; model.keras and the checkpoints hold the id. Runs without a fingerprint are not
-checked: those of earlier versions, and those whose owner deleted that line.
+config.json holds the SHA-256 of each tokenizer file (`files`), an `id` derived from the run's initial metadata,
+and a `fingerprint` of its own content; model.keras and the checkpoints hold the id. Runs without a fingerprint are
+not checked: those of earlier versions, and those whose owner deleted that line.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 from keras_attention.errors import UserError
 
 STAMP = "keras_attention_run.json"
-"""The member of model.keras that holds the run's id; Keras reads the members that it knows."""
+"""The member of model.keras that holds the run's id; Keras ignores members that it does not know."""
 OWN = ("id", "files", "fingerprint")
 
 
 def tokenizer_files(folder: pathlib.Path, names: Iterable[str]) -> list[pathlib.Path]:
-    """The files of tokenizers, which are named without an ending or by their JSON file."""
+    """Return the files of tokenizers, which are named without an ending or by their JSON file."""
     stems = sorted({name.removesuffix(".tok.json") for name in names})
     return [path for stem in stems for path in sorted(folder.glob(f"{stem}.tok.*"))]
 
 
 def vocabulary_fingerprint(folder: pathlib.Path, names: Iterable[str]) -> str:
-    """SHA-256 of the tokenizers' files in a run directory."""
+    """Return the SHA-256 of the tokenizers' files in a run directory."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in tokenizer_files(folder, names))).hexdigest()
 
 
 def identify(folder: pathlib.Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a new run with its files and id."""
+    """Return the metadata of a new run with its files and id."""
     content = {name: value for name, value in metadata.items() if name not in OWN}
     paths = tokenizer_files(folder, (content[f"{side}_tokenizer"] for side in ("source", "target")))
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
@@ -41,7 +41,7 @@ def identify(folder: pathlib.Path, metadata: Mapping[str, Any]) -> dict[str, Any
 
 
 def seal(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata with the fingerprint of its content; unchanged where there is no id."""
+    """Return the metadata with the fingerprint of its content; unchanged without an id."""
     if "id" not in metadata:
         return dict(metadata)
     content = {name: value for name, value in metadata.items() if name != "fingerprint"}
@@ -49,7 +49,7 @@ def seal(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
-    """Raises UserError for a config.json that was edited, and for tokenizers of another run."""
+    """Raise UserError for an edited config.json, and for tokenizers of another run."""
     names = [metadata[f"{side}_tokenizer"] for side in ("source", "target")]
     if "fingerprint" not in metadata:
         vocabularies = metadata.get("training", {}).get("vocabularies")
@@ -87,7 +87,7 @@ def stamp(path: pathlib.Path, metadata: Mapping[str, Any]) -> None:
 
 
 def read_stamp(path: pathlib.Path) -> str | None:
-    """The id of the run that a saved model is of; None where it holds none."""
+    """Return the id of the run that a saved model belongs to; None without an id."""
     try:
         with zipfile.ZipFile(path) as archive:
             return str(json.loads(archive.read(STAMP))["id"])
@@ -96,7 +96,7 @@ def read_stamp(path: pathlib.Path) -> str | None:
 
 
 def check_model(path: pathlib.Path, metadata: Mapping[str, Any]) -> None:
-    """Raises UserError for a model that is not of this run."""
+    """Raise UserError for a model that is not of this run."""
     if "fingerprint" in metadata and read_stamp(path) != metadata["id"]:
         raise UserError(
             f"{path}: is not the model that this run's training wrote, so that its ids may mean other words. "

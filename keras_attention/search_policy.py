@@ -28,12 +28,12 @@ OWN = {
     "alpha": "contrastive",
     "backward_weight": "agreement",
 }
-"""Settings of one method alone."""
+"""Settings that apply to one method only."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchPolicy:
-    """How outputs are searched for, or drawn.
+    """Settings of a search.
 
     An export fixes what changes shapes or the graph: `method`, `beam_size`, `max_length`, `max_length_factor`,
     `max_length_offset`, `length_penalty_kind`, `finished_first`, `stop`, `groups`, `top_k`, `no_repeat_ngram`,
@@ -45,7 +45,7 @@ class SearchPolicy:
         beam_size: hypotheses of a beam; 1 is greedy search. Candidates of contrastive search.
         max_length: most tokens of an output, EOS counted.
         max_length_factor, max_length_offset: an output is also cut at `factor * source tokens + offset` tokens;
-            `None`: at `max_length` alone.
+        `None`: only at `max_length`.
         length_penalty: exponent alpha of the length penalty; 0: none.
         length_penalty_kind: `"gnmt"` (Wu et al. 2016, equation 14), or `"average"`, the length to the power of alpha.
         coverage_penalty: beta of the coverage penalty (Wu et al. 2016, equation 15); 0: none.
@@ -146,7 +146,7 @@ class SearchPolicy:
         return 1 if self.method == "contrastive" else self.beam_size
 
     def limit(self, source_tokens: int) -> int:
-        """Most tokens of an output for a source of so many tokens, EOS counted in both."""
+        """Return the maximum output length for a source of `source_tokens` tokens, EOS counted in both."""
         if self.max_length_factor is None:
             return self.max_length
         return max(min(self.max_length, int(self.max_length_factor * source_tokens) + self.max_length_offset), 1)

@@ -1,7 +1,7 @@
-"""From scores to alignment weights, as pure functions: normalisers, monotonic alignment, local windows.
+"""Alignment functions, from scores to weights: normalisers, monotonic alignment, local windows.
 
-Scores and weights are `(..., S)`; a mask is bool and broadcastable to them, true at the positions that may be chosen.
-Everything here is taken in float32, and returned in the type of the scores.
+Scores and weights are `(..., S)`; a mask is bool and broadcastable to them, true at the allowed positions.
+Everything here is computed in float32, and returned in the dtype of the scores.
 """
 
 import math
@@ -12,23 +12,23 @@ from keras_attention.attention.masking import masked_softmax
 from keras_attention.types import Tensor
 
 _NEVER = -1e30
-# Below the largest score by this much, a position is out of sparsemax's support whatever the others are.
+# Sparsemax excludes any position this far below the largest score, whatever the other scores are.
 _OUT_OF_SUPPORT = -2.0
-# Rounds of doubling where the length is not known when the graph is made: exact for up to 2 ** 12 positions.
+# Rounds of doubling for a length that is unknown at graph construction: exact for up to 2 ** 12 positions.
 _ROUNDS = 12
 
 
 def hardmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
-    """One at the largest score, zero elsewhere; the first of equal ones. A wholly masked row gives zeros.
+    """One at the largest score, zero elsewhere; ties go to the first position. A fully masked row gives zeros.
 
-    The gradient is zero: a score learns nothing through it.
+    The gradient is zero, so that the score is not trained through it.
     """
     values = ops.cast(scores, "float32")
     if mask is not None:
         mask = ops.cast(mask, "bool")
         values = ops.where(mask, values, _NEVER)
     largest = ops.cast(ops.equal(values, ops.max(values, axis=-1, keepdims=True)), "float32")
-    # The first of the largest, by a sum: `ops.argmax` looks at the bits of its floats, which ONNX cannot.
+    # The first of the largest, by a sum: `ops.argmax` reads the bits of its floats, which ONNX cannot.
     chosen = ops.equal(largest * ops.cumsum(largest, axis=-1), 1.0)
     if mask is not None:
         chosen = ops.logical_and(chosen, mask)
@@ -40,7 +40,7 @@ def sparsemax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
 
         weights = max(z - tau, 0)      tau = (sum_{s in support} z_s - 1) / |support|
 
-    so that far positions get exactly 0. A wholly masked row gives zeros.
+    so that low-scored positions get exactly 0. A fully masked row gives zeros.
     """
     values = ops.cast(scores, "float32")
     if mask is not None:
@@ -54,7 +54,7 @@ def sparsemax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     inside = ops.cast(ops.greater(1.0 + rank * ranked, sums), "float32")
     size = ops.sum(inside, axis=-1, keepdims=True)
     threshold = (ops.sum(ranked * inside, axis=-1, keepdims=True) - 1.0) / size
-    # Once more with the gradient, which needs no path through the sorting.
+    # Recomputed for the gradient, which then needs no path through the sort.
     support = ops.cast(ops.greater(ops.stop_gradient(values), threshold), "float32")
     threshold = (ops.sum(values * support, axis=-1, keepdims=True) - 1.0) / ops.sum(support, axis=-1, keepdims=True)
     weights = ops.maximum(values - threshold, 0.0)
@@ -64,18 +64,18 @@ def sparsemax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 NORMALISERS = {"softmax": masked_softmax, "sparsemax": sparsemax, "hardmax": hardmax}
-"""What turns scores and mask into weights, each query by itself."""
+"""Alignments of each query on its own: `(scores, mask) -> weights`."""
 
 
 def linear_recurrence(factors: Tensor, addends: Tensor) -> Tensor:
     """`x[s] = factors[s] * x[s - 1] + addends[s]` along the last axis, with `x[-1] = 0`.
 
-    The pairs `(factor, addend)` compose associatively, so that `log2 S` rounds of doubling do (Hillis and Steele 1986),
-    without a loop in the graph. `keras.ops.associative_scan` asks for a length known beforehand, on TensorFlow.
-    A length that is not known beforehand may be up to 4096.
+    The pairs `(factor, addend)` compose associatively, which allows `log2 S` rounds of doubling (Hillis and Steele
+    1986) without a loop in the graph. On TensorFlow `keras.ops.associative_scan` requires a static length.
+    A dynamic length may be up to 4096.
     """
     length = factors.shape[-1]
-    known = isinstance(length, int)  # None on TensorFlow and PyTorch, a symbol on JAX, where it is not
+    known = isinstance(length, int)  # None on TensorFlow and PyTorch, a symbol on JAX, where it is dynamic
     rounds = math.ceil(math.log2(max(length, 1))) if known else _ROUNDS
     size = ops.shape(factors)[-1]
     rest = [(0, 0)] * (len(factors.shape) - 1)
@@ -93,8 +93,8 @@ def monotonic_alignment(chosen: Tensor, previous: Tensor) -> Tensor:
         q[s] = (1 - p[s-1]) q[s-1] + a_{t-1}[s]        a_t[s] = p[s] q[s]
 
     where `p[s]` is the probability of stopping at position s and `a_{t-1}` the alignment of the step before, a one-hot
-    of position 0 at first. Exact: not the clipped division by a cumulative product, which loses the mass of long or
-    certain rows. With probabilities 0 and 1 it is the hard alignment: the first p = 1 at or after the last position.
+    of position 0 at first. Exact: the clipped division by a cumulative product would lose the mass of long or certain
+    rows. With probabilities 0 and 1 it is the hard alignment: the first p = 1 at or after the last position.
 
     Args:
         chosen: `p`, float32 `(B, S)`, zero at padding.
@@ -116,7 +116,7 @@ def first_position(value: Tensor) -> Tensor:
 
 
 def source_lengths(value: Tensor, mask: Tensor | None) -> Tensor:
-    """Each row's own source length: one past its last real position, int32 `(B, 1)`; 0 for a wholly masked row."""
+    """Each row's source length: one past its last real position, int32 `(B, 1)`; 0 for a fully masked row."""
     batch, length = ops.shape(value)[0], ops.shape(value)[1]
     if mask is None:
         return ops.zeros((batch, 1), dtype="int32") + length
@@ -125,7 +125,7 @@ def source_lengths(value: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def window_mask(centres: Tensor, half_width: int, length: Tensor | int) -> Tensor:
-    """True at `centre - half_width .. centre + half_width`: int `(B, T)` gives bool `(B, T, S)`."""
+    """Mask of `centre - half_width .. centre + half_width`: int `(B, T)` gives bool `(B, T, S)`."""
     positions = ops.arange(length, dtype="int32")
     return ops.less_equal(ops.absolute(positions - ops.expand_dims(centres, -1)), half_width)
 

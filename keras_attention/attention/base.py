@@ -1,4 +1,4 @@
-"""What every attention layer shares: scores to weights, one query or many, with the state between queries."""
+"""Base of all attention layers: weights and contexts of one query or many, with the state between queries."""
 
 from typing import Any, TypeAlias
 
@@ -15,22 +15,22 @@ from keras_attention.loops import run_steps
 from keras_attention.types import Tensor, TensorDict
 
 Masks: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""Of queries `(B, T)`, of values `(B, S)` and of their pairs `(B, T, S)`."""
+"""Masks of queries `(B, T)`, of values `(B, S)`, and of their pairs `(B, T, S)`."""
 
 # A gathered window saves the scores of the other positions and costs a copy of its keys and values. Several queries
-# share what a mask reads, not what a gather copies; an additive score makes its hidden layer for each query anyhow.
+# can share the masked read, but not the gather; an additive score computes its hidden layer per query anyway.
 _GATHER_FROM = {"additive": 2, "product": 8}
 
 
 class AttentionMechanism(keras.layers.Layer):
-    """Scores to weights to contexts. `LuongAttention` owns the weights and describes the arguments."""
+    """Scores, weights and contexts. `LuongAttention` owns the weights and documents the arguments."""
 
     def __call__(self, *tensors: Any, **named: Any) -> Any:
         check_call(type(self).__name__, tensors, named)
         return super().__call__(*tensors, **named)
 
     recurrence = "layer"
-    """How queries that depend on each other are stepped over: one of `stepping.RECURRENCES`; set by exporters."""
+    """Loop over queries that depend on each other: one of `loops.RECURRENCES`; set by exporters."""
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class AttentionMechanism(keras.layers.Layer):
         return (*names, "step") if self.window == "local_m" else names
 
     def initial_state(self, value: Tensor) -> TensorDict:
-        """The state before the first query: no `coverage` `(B, S)`, an `alignment` at position 0 `(B, S)`, `step` 0."""
+        """Return the initial state: `coverage` `(B, S)` 0, `alignment` at position 0 `(B, S)`, `step` 0."""
         start = {}
         if "coverage" in self.state_names:
             start["coverage"] = ops.zeros(ops.shape(value)[:2], dtype="float32")
@@ -52,7 +52,7 @@ class AttentionMechanism(keras.layers.Layer):
         return start
 
     def draw_noise(self, query: Tensor, value: Tensor) -> TensorDict:
-        """The random tensors of one training pass, each `(B, T, S)`: factors of dropout, noise of the energies."""
+        """Draw the noise of one training pass, each `(B, T, S)`: factors of dropout, noise of the energies."""
         shape = (*ops.shape(query)[:2], ops.shape(value)[1])
         noise = {}
         if self.dropout:
@@ -65,7 +65,7 @@ class AttentionMechanism(keras.layers.Layer):
         return noise
 
     def check_state(self, state: TensorDict | None, value: Tensor) -> TensorDict:
-        """The state as given, or the initial one.
+        """Return the given state, or the initial one for `None`.
 
         Raises:
             ValueError: if its names are not those of `state_names`.
@@ -92,7 +92,7 @@ class AttentionMechanism(keras.layers.Layer):
         use_causal_mask: bool = False,
         attention_mask: Tensor | None = None,
     ) -> tuple[Tensor, TensorDict]:
-        """Weights `(B, T, S)` over the whole source, before dropout, and the state after the last query."""
+        """Compute weights `(B, T, S)` over the whole source, before dropout, and the state after the last query."""
         check_mask("query_mask", query_mask, query)
         check_mask("value_mask", value_mask, value)
         check_attention_mask(attention_mask, query, value)
@@ -117,7 +117,7 @@ class AttentionMechanism(keras.layers.Layer):
         masks: Masks,
         state: TensorDict,
     ) -> tuple[Tensor, TensorDict]:
-        """Query after query, since the score of one needs the weights of those before."""
+        """Align query by query, for scores that depend on earlier weights."""
         names = sorted(state)
         query_mask, value_mask, attention_mask = masks
         allowed = [] if attention_mask is None else [self._cast(attention_mask)]
@@ -182,7 +182,7 @@ class AttentionMechanism(keras.layers.Layer):
         noise: TensorDict,
         return_weights: bool,
     ) -> tuple[Tensor, Tensor | None, TensorDict]:
-        """Contexts, weights over the source (where asked for) and state, from the windows' keys and values alone."""
+        """Compute contexts, optional weights over the source, and state from the windows' keys and values only."""
         check_mask("query_mask", query_mask, query)
         check_mask("value_mask", value_mask, value)
         batch, steps, depth = ops.shape(query)
@@ -214,7 +214,7 @@ class AttentionMechanism(keras.layers.Layer):
         return context, spread, self._advanced(dict(state), query, query_mask, spread)
 
     def _gathers(self, query: Tensor, value: Tensor) -> bool:
-        """Whether windows are gathered: for one query, or a source that is known to be long enough."""
+        """Return whether windows are gathered: for one query, or a source statically known to be long enough."""
         if self.window is None or self.score == "location":
             return False
         steps, length, width = _known(query.shape[1]), _known(value.shape[1]), 2 * self.half_width + 1
@@ -232,7 +232,7 @@ class AttentionMechanism(keras.layers.Layer):
         query_mask: Tensor | None,
         state: TensorDict,
     ) -> tuple[Tensor | None, Tensor]:
-        """The Gaussians' centres, float32 `(B, T)`, None for local-m, and the windows', int32 `(B, T)`."""
+        """Return the Gaussians' centres, float32 `(B, T)`, None for local-m, and the windows', int32 `(B, T)`."""
         last = ops.maximum(lengths - 1, 0)
         if self.window == "local_m":
             if query_mask is None:
@@ -251,7 +251,7 @@ class AttentionMechanism(keras.layers.Layer):
     def _walk(
         self, scores: Tensor, mask: Tensor | None, query_mask: Tensor | None, state: TensorDict, noise: TensorDict
     ) -> tuple[Tensor, TensorDict]:
-        """Monotonic weights, each query's from those of the query before; a masked query leaves them as they were."""
+        """Compute monotonic weights, each query's from the previous query's; masked queries leave them unchanged."""
         energies = ops.cast(scores, "float32") + ops.cast(self.score_bias, "float32")
         if self.alignment == "hard_monotonic":
             chosen = ops.cast(energies > 0, "float32")
@@ -266,7 +266,7 @@ class AttentionMechanism(keras.layers.Layer):
             weights = alignments.monotonic_alignment(inputs[0], state[0])
             kept = weights
             if self.alignment == "hard_monotonic":
-                # A query that chooses nothing has no weights; the next one goes on from where the last choice was.
+                # A query that stops nowhere has zero weights; the next one continues from the last stop.
                 kept = ops.where(ops.max(weights, axis=-1, keepdims=True) > 0, weights, state[0])
             return [weights], [ops.where(inputs[1] > 0, kept, state[0]) if len(inputs) > 1 else kept]
 
@@ -284,7 +284,7 @@ class AttentionMechanism(keras.layers.Layer):
     def _advanced(
         self, state: TensorDict, query: Tensor, query_mask: Tensor | None, weights: Tensor | None
     ) -> TensorDict:
-        """The state after these queries: more coverage, later steps; masked ones do not count."""
+        """Return the state after these queries: added coverage, advanced step; masked queries do not count."""
         if "step" in state:
             steps = ops.shape(query)[1] if query_mask is None else ops.sum(ops.cast(query_mask, "int32"), axis=1)
             state["step"] = state["step"] + steps
@@ -328,11 +328,11 @@ class AttentionMechanism(keras.layers.Layer):
 
 
 def _is_shorter(query: Tensor, value: Tensor) -> bool:
-    """Whether projecting the query is known to cost less than projecting the memory."""
+    """Return whether projecting the query is known to cost less than projecting the memory."""
     steps, positions = _known(query.shape[1]), _known(value.shape[1])
     return steps is not None and positions is not None and steps < positions
 
 
 def _known(size: Tensor | int | None) -> int | None:
-    """A size that the graph knows; one that it does not is None on TensorFlow and PyTorch, a symbol on JAX."""
+    """Return a static size; None for a dynamic one (None on TensorFlow and PyTorch, a symbol on JAX)."""
     return size if isinstance(size, int) else None

@@ -1,4 +1,4 @@
-"""Checks of an attention layer's arguments: what goes with what."""
+"""Checks of an attention layer's arguments and their combinations."""
 
 import numbers
 from typing import Any
@@ -15,20 +15,20 @@ SCORES = (
     "location",
     "cosine",
 )
-"""The names that `LuongAttention(score=...)` takes."""
+"""Values of `LuongAttention(score=...)`."""
 SAME_DEPTH_SCORES = ("dot", "scaled_dot", "cosine")
 ADDITIVE_SCORES = ("concat", "additive", "normalized_additive")
 MONOTONIC = ("monotonic", "hard_monotonic")
 ALIGNMENTS = (*NORMALISERS, *MONOTONIC)
-"""The names that `LuongAttention(alignment=...)` takes."""
+"""Values of `LuongAttention(alignment=...)`."""
 WINDOWS = ("local_m", "local_p")
-"""The names that `LuongAttention(window=...)` takes, beside None."""
+"""Values of `LuongAttention(window=...)`, besides None."""
 STYLES = ("luong", "bahdanau")
-"""The names that `AttentionCell(style=...)` takes."""
+"""Values of `AttentionCell(style=...)`."""
 
 
 def check_choices(score: str, window: str | None, alignment: str) -> None:
-    """Raises ValueError for a name that there is not."""
+    """Raise ValueError for an unknown name."""
     if score not in SCORES:
         raise ValueError(f"Unknown attention score. Expected: one of {SCORES}. Received: score={score!r}")
     if window is not None and window not in WINDOWS:
@@ -38,7 +38,7 @@ def check_choices(score: str, window: str | None, alignment: str) -> None:
 
 
 def check_score(score: str, units: int | None, max_source_length: int | None, use_scale: bool) -> None:
-    """Raises ValueError for arguments that the score lacks, or has no use for."""
+    """Raise ValueError for arguments that the score requires but lacks, or does not use."""
     check_whole(units=units, max_source_length=max_source_length)
     if (score == "location") != (max_source_length is not None):
         raise ValueError(
@@ -62,7 +62,7 @@ def check_score(score: str, units: int | None, max_source_length: int | None, us
 def check_alignment(
     score: str, window: str | None, half_width: int, alignment: str, use_coverage: bool, sigmoid_noise: float
 ) -> None:
-    """Raises ValueError for a window, an alignment and a coverage that do not go together."""
+    """Raise ValueError for an invalid combination of window, alignment and coverage."""
     check_whole(half_width=half_width)
     check_kind("sigmoid_noise", sigmoid_noise, float)
     if half_width < 1:
@@ -88,7 +88,7 @@ def check_alignment(
 
 
 def check_cell(style: str, input_feeding: Any, attentional_size: int | None, kernel_options: dict[str, Any]) -> None:
-    """Raises ValueError for arguments of an attention cell that do not go together."""
+    """Raise ValueError for an invalid combination of an attention cell's arguments."""
     if style not in STYLES:
         raise ValueError(f"Expected: style in {STYLES}. Received: style={style!r}")
     if style == "bahdanau" and input_feeding is False:
@@ -109,14 +109,14 @@ def check_cell(style: str, input_feeding: Any, attentional_size: int | None, ker
 
 
 def check_dropout(dropout: float, name: str = "dropout") -> None:
-    """Raises ValueError unless it is a share below 1."""
+    """Raise ValueError unless the rate is at least 0 and below 1."""
     check_kind(name, dropout, float)
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"Expected: 0 <= {name} < 1. Received: {name}={dropout}")
 
 
 def check_whole(**numbers_by_name: Any) -> None:
-    """Raises ValueError for numbers that are not whole; None stands for one that is not given."""
+    """Raise ValueError for numbers that are not integers; None stands for an omitted number."""
     for name, value in numbers_by_name.items():
         if value is not None:
             check_kind(name, value, int)
@@ -130,11 +130,11 @@ KERAS_NAMES = {
     "attention_axes": "tensors of rank 3: reshape others before",
     "flash_attention": "no argument",
 }
-"""Arguments of `keras.layers.Attention` and `MultiHeadAttention` that are something else here, and what."""
+"""Arguments of `keras.layers.Attention` and `MultiHeadAttention`, each with its equivalent here."""
 
 
 def check_names(owner: str, arguments: Any) -> None:
-    """Raises ValueError for a constructor's arguments by the names of Keras' own attention layers."""
+    """Raise ValueError for constructor arguments named as in Keras' own attention layers."""
     for name, instead in KERAS_NAMES.items():
         if name in arguments:
             raise ValueError(
@@ -144,7 +144,7 @@ def check_names(owner: str, arguments: Any) -> None:
 
 
 def check_call(owner: str, tensors: Any, named: Any) -> None:
-    """Raises ValueError for a call in the manner of `keras.layers.Attention`: a list of tensors, a list of masks."""
+    """Raise ValueError for a call in the style of `keras.layers.Attention`: a list of tensors, a list of masks."""
     first = tensors[0] if tensors else named.get("query")
     if isinstance(first, list | tuple):
         raise ValueError(
@@ -159,7 +159,7 @@ def check_call(owner: str, tensors: Any, named: Any) -> None:
 
 
 def check_kind(name: str, value: Any, kind: Any) -> None:
-    """Raises ValueError unless `value` is of the kind `int`, `float` (a whole number will do) or `bool`."""
+    """Raise ValueError unless `value` is an `int`, a `float` (an integer is accepted) or a `bool`, as `kind` says."""
     numeric = {int: numbers.Integral, float: numbers.Real}
     good = isinstance(value, bool) if kind is bool else isinstance(value, numeric[kind]) and not isinstance(value, bool)
     if not good:

@@ -1,4 +1,4 @@
-"""Positions of a padded batch by their numbers, each row's own."""
+"""Gathers of positions of a padded batch, per row."""
 
 from keras import ops
 
@@ -8,7 +8,7 @@ from keras_attention.types import Tensor
 def gather_positions(sequence: Tensor, positions: Tensor) -> Tensor:
     """`sequence[b, positions[b, n]]`: `(B, S, D)` and int `(B, N)` give `(B, N, D)`.
 
-    Written as one gather over the flattened rows, a form that every exported format has.
+    One gather over the flattened rows, an operator that every exported format supports.
     """
     batch, length, depth = ops.shape(sequence)
     first = ops.arange(batch, dtype="int32")[:, None] * ops.cast(length, "int32")
@@ -16,12 +16,12 @@ def gather_positions(sequence: Tensor, positions: Tensor) -> Tensor:
 
 
 def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
-    """Each row's first `lengths[b]` positions in reverse; its padding stays where it is. Its own inverse."""
+    """Reverse each row's first `lengths[b]` positions; its padding stays in place. Its own inverse."""
     positions = ops.arange(ops.shape(sequence)[1], dtype="int32")[None, :]
     lengths = ops.expand_dims(lengths, 1)
     return gather_positions(sequence, ops.where(positions < lengths, lengths - 1 - positions, positions))
 
 
 def last_position(sequence: Tensor, lengths: Tensor) -> Tensor:
-    """`sequence[b, lengths[b] - 1]`: `(B, S, D)` gives `(B, D)`; a row of length 0 gives its position 0."""
+    """Return `sequence[b, lengths[b] - 1]`: `(B, S, D)` gives `(B, D)`; a row of length 0 gives its position 0."""
     return gather_positions(sequence, ops.maximum(lengths - 1, 0)[:, None])[:, 0]

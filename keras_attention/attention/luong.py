@@ -60,13 +60,13 @@ class LuongAttention(AttentionMechanism):
     - `local_p`: the same about `floor(p_t)` with `p_t = S sigmoid(v_p . tanh(W_p h_t))`, S the row's own length. The
       weights are then multiplied by `exp(-(s - p_t)^2 / (2 (D/2)^2))`, and not normalised again (equations 9 and 10).
 
-    A window is read by a gather where that is cheaper than a mask over the whole source: always for one query at a
-    time. Everything from the scores on runs in float32; a query whose memory is wholly masked gets zeros.
+    A window is gathered where that is cheaper than a mask over the whole source: always for a single query.
+    Computation is in float32 from the scores on; a query whose memory is fully masked gets zeros.
 
     Args:
         score: one of the names above.
         units: depth U of an additive score's hidden layer; the depth of the query if `None`.
-        max_source_length: positions that the location score can address; needed by it, and by it alone.
+        max_source_length: positions that the location score can address; required for it, and only allowed with it.
         use_scale: multiply the score by a learned scalar `g`, 1 at first (for `cosine` an inverse temperature).
         dropout: share of the weights dropped in training.
         window: `None`, `"local_m"` or `"local_p"`.
@@ -74,34 +74,34 @@ class LuongAttention(AttentionMechanism):
         alignment: one of the names above.
         use_coverage: `+ w_c C_{t-1}(s)` inside the tanh of an additive score, with `C_{t-1}(s)` the sum of the weights
             that position s had at earlier steps (See et al. 2017, arXiv 1704.04368, equation 11).
-        score_bias_init: first value of a monotonic alignment's `score_bias`; below 0, an untrained row walks on.
-        sigmoid_noise: standard deviation of the normal noise added to monotonic energies in training, and then alone.
-        seed: of dropout and noise.
+        score_bias_init: initial value of a monotonic alignment's `score_bias`; below 0, an untrained row moves on.
+        sigmoid_noise: standard deviation of the normal noise added to monotonic energies, in training only.
+        seed: seed of dropout and noise.
         kernel_initializer, kernel_regularizer, kernel_constraint: of the matrices `W` and of the vectors, each a kernel
             of one output (`w_c`: of one input). Initializer `None`: Glorot's rule; for vectors, variance 1/N.
-        bias_initializer, bias_regularizer, bias_constraint: of the bias `b`, which `normalized_additive` alone has.
+        bias_initializer, bias_regularizer, bias_constraint: of the bias `b`, which only `normalized_additive` has.
 
     Call arguments:
         query: float `(B, T, Dq)`.
         value: float `(B, S, Dv)`.
-        key: what `project_keys(value)` returned, to save its cost when the same memory is queried again.
-        query_mask: bool `(B, T)`; a masked query gets a zero result and zero weights, and leaves the state as it was.
+        key: result of `project_keys(value)`, which saves its cost when the same memory is queried again.
+        query_mask: bool `(B, T)`; a masked query gets a zero result and zero weights, and leaves the state unchanged.
         value_mask: bool `(B, S)`; a masked position gets weight 0.
-        state: what an earlier call returned, or `initial_state(value)`, which is what `None` stands for: a dict that
+        state: the state of an earlier call; `None` stands for `initial_state(value)`. It is a dict that
             holds `step`, `alignment` or `coverage` where the mechanism needs it. T queries continue from it in order.
         return_attention_scores: also return the weights.
         return_state: also return the state after the last query.
-        use_causal_mask: the t-th query of this call sees positions up to t alone.
-        attention_mask: bool `(B, T, S)`, true where a query may see a position, besides what the other masks hide.
-        noise: what `draw_noise` returned, for callers that draw it outside of a loop.
+        use_causal_mask: the t-th query of this call sees only positions up to t.
+        attention_mask: bool `(B, T, S)`, true where a query may attend, combined with the other masks.
+        noise: result of `draw_noise`, for callers that draw it outside of a loop.
         training: whether dropout and noise apply.
 
     Returns:
-        The contexts `(B, T, Dv)`; then, where asked for, the weights `(B, T, S)` before dropout, and the state.
+        The contexts `(B, T, Dv)`; then, if requested, the weights `(B, T, S)` before dropout, and the state.
 
     Raises:
-        ValueError: for an unknown name, arguments that do not go together, depths that the score cannot compare, a mask
-            of a wrong shape or dtype, a state of other names, or a source longer than `max_source_length`.
+        ValueError: for an unknown name, an invalid combination of arguments, depths that the score cannot compare, a
+        mask of a wrong shape or dtype, a state of other names, or a source longer than `max_source_length`.
 
     Example:
 
@@ -142,7 +142,7 @@ class LuongAttention(AttentionMechanism):
         check_score(score, units, max_source_length, use_scale)
         check_alignment(score, window, half_width, alignment, use_coverage, sigmoid_noise)
         check_dropout(dropout)
-        self.depths: dict[str, Any] = {}  # known once it is built
+        self.depths: dict[str, Any] = {}  # set by build
         self.score = score
         self.units = units
         self.max_source_length = max_source_length
@@ -158,7 +158,7 @@ class LuongAttention(AttentionMechanism):
         set_options(self, KERNEL_OPTIONS, kernel_initializer, kernel_regularizer, kernel_constraint)
         set_options(self, BIAS_OPTIONS, bias_initializer, bias_regularizer, bias_constraint)
         self.supports_masking = True
-        self.autocast = False  # the state stays in float32, whatever the layer computes in
+        self.autocast = False  # the state stays in float32, whatever the layer's compute dtype
         if dropout or sigmoid_noise:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -204,9 +204,9 @@ class LuongAttention(AttentionMechanism):
         return add_kernel(self, name, (depth,), _vector_initializer(depth), matrix)
 
     def project_keys(self, value: Tensor) -> Tensor | None:
-        """The part of the score that depends on the memory alone, `(B, S, ...)`, to be passed as `key`.
+        """Return the part of the score that depends only on the memory, `(B, S, ...)`, to be passed as `key`.
 
-        `None` where there is nothing to save: dot and scaled dot read the values themselves, location reads none.
+        `None` where nothing can be cached: dot and scaled dot read the values themselves, location reads none.
         """
         value = ops.convert_to_tensor(value, dtype=self.compute_dtype)
         if self.score == "general":
@@ -218,8 +218,8 @@ class LuongAttention(AttentionMechanism):
         return None
 
     def keys_of_dot(self, value: Tensor, key: Tensor | None = None) -> Tensor:
-        """Keys whose dot product with a query is the score: for `"dot"`, `"scaled_dot"` and `"general"`, any scale in
-        them. `key` is what `project_keys(value)` returned."""
+        """Return keys whose dot product with a query is the score: for `"dot"`, `"scaled_dot"` and `"general"`,
+        including any scale. `key` is the result of `project_keys(value)`."""
         key = self.project_keys(value) if key is None else key
         key = ops.convert_to_tensor(value, dtype=self.compute_dtype) if key is None else key
         if self.score == "scaled_dot":
@@ -260,7 +260,7 @@ class LuongAttention(AttentionMechanism):
         return results[0] if len(results) == 1 else tuple(results)
 
     def compute_output_shape(self, query_shape: Any, value_shape: Shape | None = None) -> Shape:
-        """The shape of the contexts."""
+        """Return the shape of the contexts."""
         query_shape, value_shape = attention_shapes(type(self).__name__, query_shape, value_shape)
         return (*query_shape[:2], value_shape[-1])
 
@@ -273,7 +273,7 @@ class LuongAttention(AttentionMechanism):
         return_state: bool = False,
         **others: Any,
     ) -> Any:
-        """Said, not traced, for the location score: for JAX and PyTorch an unknown length is one too great for it."""
+        """Skip tracing for the location score: JAX and PyTorch trace an unknown length as one too large for it."""
         if self.score != "location" or arguments:
             more = {"return_attention_scores": return_attention_scores, "return_state": return_state}
             return keras.Operation.compute_output_spec(self, query, value, *arguments, **more, **others)
@@ -309,7 +309,7 @@ ARGUMENTS = (
     "sigmoid_noise",
     "seed",
 )
-"""The names of `LuongAttention`'s own arguments, beside the options of its weights."""
+"""Names of `LuongAttention`'s own arguments, without the options of its weights."""
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
@@ -319,12 +319,12 @@ class BahdanauAttention(LuongAttention):
         score = v . tanh(W_1 h_t + W_2 h_s)        or        (g v / norm v) . tanh(W_1 h_t + W_2 h_s + b)
 
     with `g = 1 / sqrt(units)` and `b = 0` at first (Salimans and Kingma 2016, arXiv 1602.07868). It is `LuongAttention`
-    with that score; windows, alignments, coverage, masks and state are as there. The decoder that the paper puts it in,
-    where attention comes before the recurrent step, is `AttentionCell(..., style="bahdanau")`.
+    with that score; windows, alignments, coverage, masks and state are the same. The decoder of the paper, which
+    attends before the recurrent step, is `AttentionCell(..., style="bahdanau")`.
 
     Args:
         units: depth U of the hidden layer; the depth of the query if `None`.
-        normalize: whether to take the second form.
+        normalize: whether to use the second form.
         **kwargs: the other arguments of `LuongAttention`.
 
     Example:

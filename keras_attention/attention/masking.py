@@ -1,17 +1,17 @@
-"""Masks of right-padded batches, and the softmax that respects them."""
+"""Masks of right-padded batches, and masked softmax."""
 
 import keras
 from keras import ops
 
 from keras_attention.types import PAD_ID, Tensor
 
-# Finite, so that a row with nothing but masked scores stays free of NaN; far below any real score, and still
-# representable in float32, the type in which every softmax here is taken.
+# Finite, so that a fully masked row stays free of NaN; far below any real score, and still representable in
+# float32, the dtype of every softmax here.
 _MASKED_SCORE = -1e30
 
 
 def length_mask(lengths: Tensor, max_length: Tensor | int) -> Tensor:
-    """True at the positions before each row's length.
+    """Mask of the positions before each row's length.
 
     Args:
         lengths: int `(B,)`.
@@ -25,11 +25,11 @@ def length_mask(lengths: Tensor, max_length: Tensor | int) -> Tensor:
 
 
 def real_positions(source: Tensor) -> Tensor:
-    """True at the positions of a right-padded source that hold something.
+    """Mask of the real positions of a right-padded source.
 
     Args:
-        source: int `(B, S)`, padded with id 0; or float `(B, S, F)`, padded with positions that are wholly 0. Such a
-            position before one that is not is no padding.
+        source: int `(B, S)`, padded with id 0; or float `(B, S, F)`, padded with positions that are all zero. An
+        all-zero position before a nonzero one is not padding.
 
     Returns:
         bool `(B, S)`.
@@ -44,14 +44,14 @@ def real_positions(source: Tensor) -> Tensor:
 def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax over the last axis, in float32, over the positions where the mask is true.
 
-    A row whose positions are all masked gives zeros, never NaN, and a finite gradient.
+    A fully masked row gives zeros, never NaN, and a finite gradient.
 
     Args:
         scores: float `(..., S)`.
         mask: bool, broadcastable to `scores`; `None` keeps every position.
 
     Returns:
-        `(..., S)` in the type of `scores`.
+        `(..., S)` in the dtype of `scores`.
     """
     values = ops.cast(scores, "float32")
     if mask is None:
@@ -62,12 +62,12 @@ def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def both(mask: Tensor | None, other: Tensor) -> Tensor:
-    """True where two bool masks are; `None` stands for one that is true everywhere."""
+    """Conjunction of two bool masks; `None` stands for a mask that is true everywhere."""
     return other if mask is None else ops.logical_and(ops.cast(mask, "bool"), other)
 
 
 def check_attention_mask(mask: Tensor | None, query: Tensor, value: Tensor) -> None:
-    """Raises ValueError unless `mask` is None or bool `(B, T, S)`."""
+    """Raise ValueError unless `mask` is None or bool `(B, T, S)`."""
     if mask is None:
         return
     dtype, received = keras.backend.standardize_dtype(mask.dtype), tuple(mask.shape)
@@ -81,7 +81,7 @@ def check_attention_mask(mask: Tensor | None, query: Tensor, value: Tensor) -> N
 
 
 def check_mask(name: str, mask: Tensor | None, masked: Tensor) -> None:
-    """Raises ValueError unless `mask` is None or bool `(B, N)` for a tensor `(B, N, ...)`."""
+    """Raise ValueError unless `mask` is None or bool `(B, N)` for a tensor `(B, N, ...)`."""
     if mask is None:
         return
     dtype = keras.backend.standardize_dtype(mask.dtype)

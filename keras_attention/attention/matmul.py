@@ -1,4 +1,4 @@
-"""Products with a kernel that XLA can differentiate inside a loop."""
+"""Matrix products with a kernel that XLA can differentiate inside a loop."""
 
 from collections.abc import Callable
 
@@ -14,10 +14,10 @@ def linear(inputs: Tensor, kernel: Tensor) -> Tensor:
 
 
 def by_rows(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """`function` of the inputs `(..., D)`, each row by itself, as `(..., N)`.
+    """Apply `function` to the inputs `(..., D)` as a matrix of rows; the result is `(..., N)`.
 
-    TensorFlow is given a matrix. It multiplies more axes than two by `tensordot`, and where their sizes are unknown XLA
-    has no gradient of that in a loop: what it transposes by is no constant there.
+    On TensorFlow the inputs are reshaped to a matrix. With more axes it multiplies by `tensordot`, which XLA cannot
+    differentiate in a loop for unknown sizes: the permutation of its transposition is no constant there.
     """
     if keras.backend.backend() != "tensorflow" or len(inputs.shape) == 2:
         return function(inputs)

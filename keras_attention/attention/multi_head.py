@@ -1,4 +1,4 @@
-"""Several heads of Luong attention over one memory."""
+"""Multi-head Luong attention over one memory."""
 
 from typing import Any
 
@@ -14,38 +14,38 @@ from keras_attention.attention.weight_options import KERNEL_OPTIONS, OPTIONS, ad
 from keras_attention.types import Shape, Tensor, TensorDict
 
 HEAD_SCORES = ("dot", "scaled_dot", "concat", "additive", "normalized_additive", "cosine")
-"""Scores of a head. `general` between projected queries and keys is `dot`; `location` reads no keys."""
+"""Scores that a head supports. `general` between projected queries and keys is `dot`; `location` reads no keys."""
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class MultiHeadLuongAttention(keras.layers.Layer):
-    """Heads that each align by themselves, in a subspace of their own (Vaswani et al. 2017, section 3.2.2).
+    """Multi-head attention with any Luong score, each head in its own subspace (Vaswani et al. 2017, section 3.2.2).
 
         head_i = sum_s a^i_t(s) (W^v_i h_s)       a^i_t = align_s(score(W^q_i h_t, W^k_i h_s))
         context_t = W^o [head_1 ; ... ; head_H]
 
-    Every score, window, alignment, coverage and noise of `LuongAttention` works in a head, monotonic heads too (Ma et
-    al. 2020, arXiv 1909.12406). The weights inside a score (an additive `v`, a window's `W_p`) are shared by the heads,
-    the projections are their own. The values are projected after the weighted sum, the same by linearity, so that the
-    memory is read as it is and only the keys need be kept between steps. No biases.
+    Every score, window, alignment, coverage and noise of `LuongAttention` is supported per head, monotonic heads too
+    (Ma et al. 2020, arXiv 1909.12406). Heads share the weights inside a score (an additive `v`, a window's `W_p`);
+    each has its own projections. The values are projected after the weighted sum, which is equal by linearity, so
+    that only the keys need caching between steps. No biases.
 
     Args:
         num_heads: H.
         head_size: depth of a head's queries, keys and values; `Dv // num_heads` if `None`.
         score: one of `HEAD_SCORES`.
         **kwargs: the other arguments of `LuongAttention`, for the heads; `name` and `dtype`. `kernel_initializer`,
-            `kernel_regularizer` and `kernel_constraint` are of the projections too, the heads' side by side.
+            `kernel_regularizer` and `kernel_constraint` also apply to the projections, the heads' kernels concatenated.
 
     Call arguments: those of `LuongAttention`, where
-        key: what `project_keys(value)` returned, `(B, H, S, ...)`.
-        state: its tensors have an axis for heads after the batch.
+        key: result of `project_keys(value)`, `(B, H, S, ...)`.
+        state: its tensors have a head axis after the batch.
         return_attention_scores: `True` for the mean over heads `(B, T, S)`, `"all"` for `(B, H, T, S)`.
 
     Returns:
-        The contexts `(B, T, Dv)`; then, where asked for, the weights before dropout, and the state.
+        The contexts `(B, T, Dv)`; then, if requested, the weights before dropout, and the state.
 
     Raises:
-        ValueError: as `LuongAttention`, and for a memory whose depth the heads do not divide.
+        ValueError: as `LuongAttention`, and for a memory depth that is no multiple of the heads.
 
     Example:
 
@@ -71,7 +71,7 @@ class MultiHeadLuongAttention(keras.layers.Layer):
                 "A head compares projected queries and keys. "
                 f"Expected: score in {HEAD_SCORES}. Received: score={score!r}"
             )
-        self.depths: dict[str, Any] = {}  # known once it is built
+        self.depths: dict[str, Any] = {}  # set by build
         self.num_heads = num_heads
         self.head_size = head_size
         self.score = score
@@ -105,37 +105,37 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         check_call(type(self).__name__, tensors, named)
         return super().__call__(*tensors, **named)
 
-    compute_output_spec = keras.Operation.compute_output_spec  # traced: the results depend on what is asked for
+    compute_output_spec = keras.Operation.compute_output_spec  # traced: the results depend on the flags
 
     def compute_output_shape(self, query_shape: Any, value_shape: Shape | None = None) -> Shape:
-        """The shape of the contexts."""
+        """Return the shape of the contexts."""
         query_shape, value_shape = attention_shapes(type(self).__name__, query_shape, value_shape)
         return (*query_shape[:2], value_shape[-1])
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """As in `LuongAttention`."""
+        """Names of the state's tensors, as in `LuongAttention`."""
         return self.head.state_names
 
     @property
     def dropout(self) -> float:
-        """Share of the weights dropped in training."""
+        """Dropout rate of the weights in training."""
         return float(self.head.dropout)
 
     def initial_state(self, value: Tensor) -> TensorDict:
-        """As in `LuongAttention`, with an axis for heads after the batch."""
+        """Return the state as in `LuongAttention`, with a head axis after the batch."""
         state = self.head.initial_state(value)
         return {name: ops.repeat(ops.expand_dims(tensor, 1), self.num_heads, axis=1) for name, tensor in state.items()}
 
     def project_keys(self, value: Tensor) -> Tensor:
-        """The heads' keys `(B, H, S, ...)`, to be passed as `key`."""
+        """Return the heads' keys `(B, H, S, ...)`, to be passed as `key`."""
         value = ops.convert_to_tensor(value, dtype=self.compute_dtype)
         keys = self._fold(self._heads(ops.matmul(value, self._cast(self.key_kernel)), ops.shape(value)[1]))
         projected = self.head.project_keys(keys)
         return self._unfold(keys if projected is None else projected)
 
     def draw_noise(self, query: Tensor, value: Tensor) -> TensorDict:
-        """The random tensors of one training pass, each `(B, T, H * S)`."""
+        """Draw the noise of one training pass, each `(B, T, H * S)`."""
         batch, steps, length = ops.shape(query)[0], ops.shape(query)[1], ops.shape(value)[1]
         wide = ops.zeros((batch, self.num_heads * length, 1), dtype=self.compute_dtype)
         return self.head.draw_noise(ops.zeros((batch, steps, 1), dtype=self.compute_dtype), wide)
@@ -173,7 +173,7 @@ class MultiHeadLuongAttention(keras.layers.Layer):
             for mask in (query_mask, value_mask, attention_mask)
         ]
         inner = None if state is None else {name: self._fold(tensor) for name, tensor in state.items()}
-        # What stands for the values gives no more than their number: the keys of a head are given.
+        # Only the length of this stand-in for the values matters: the heads' keys are given.
         before = self.head.check_state(inner, keys)
         weights, after = self.head.align(
             queries, keys, keys, masks[0], masks[1], before, noise, use_causal_mask, masks[2]
@@ -193,12 +193,12 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         return {**super().get_config(), **heads, **own}
 
     def _contexts(self, weights: Tensor, value: Tensor) -> Tensor:
-        """Weights `(B * H, T, S)` and values `(B, S, Dv)` to contexts `(B, T, Dv)`."""
+        """Contexts `(B, T, Dv)` of weights `(B * H, T, S)` and values `(B, S, Dv)`."""
         batch, length, depth = ops.shape(value)
         steps = ops.shape(weights)[1]
         sums = ops.matmul(ops.reshape(weights, (batch, self.num_heads * steps, length)), value)
         if self.num_heads == 1:
-            # TensorFlow 2.21 on a processor gets (B, 1, T, D) x (1, D, d) wrong, past its memory (its issue 117700).
+            # TensorFlow 2.21 on CPU reads out of bounds in (B, 1, T, D) x (1, D, d) (TensorFlow issue 117700).
             return linear(linear(sums, self._cast(self.value_kernel)[0]), self._cast(self.output_kernel))
         sums = ops.reshape(sums, (batch, self.num_heads, steps, depth))
         parts = ops.transpose(ops.matmul(sums, self._cast(self.value_kernel)), (0, 2, 1, 3))
@@ -228,5 +228,5 @@ class MultiHeadLuongAttention(keras.layers.Layer):
 
 
 def _per_head(depth: int, inner: int) -> keras.initializers.Initializer:
-    limit = (6.0 / (depth + inner)) ** 0.5  # Glorot's rule for the heads' kernels side by side
+    limit = (6.0 / (depth + inner)) ** 0.5  # Glorot's rule for the concatenated kernel `(depth, inner)`
     return keras.initializers.RandomUniform(-limit, limit)

@@ -5,7 +5,7 @@ Each compares every query `h_t` with every key `h_s`:
     query `(B, T, D)`, key `(B, S, D)`  ->  scores `(B, T, S)`
 
 Weights are arguments; `keras_attention.attention` owns them. Scores of float16 tensors are float32: a dot product
-passes 65504, the most that float16 holds, and the softmax of an infinity is NaN.
+exceeds 65504, the largest float16, and the softmax of an infinity is NaN.
 """
 
 import math
@@ -47,7 +47,7 @@ def general_score(query: Tensor, value: Tensor, kernel: Tensor) -> Tensor:
         value: `(B, S, Dv)`.
         kernel: `W_a`, `(Dq, Dv)`.
 
-    To step over a fixed memory, project it once with `general_key` and use `dot_score`: the same numbers.
+    To step over a fixed memory, project it once with `general_key` and use `dot_score`, with equal results.
     """
     return dot_score(linear(query, kernel), value)
 
@@ -65,7 +65,7 @@ def additive_score(
     coverage: Tensor | None = None,
     coverage_vector: Tensor | None = None,
 ) -> Tensor:
-    """`v . tanh(W_1 h_t + W_2 h_s + b + w_c C(s))`, both sides projected before.
+    """`v . tanh(W_1 h_t + W_2 h_s + b + w_c C(s))`, of projected query and key.
 
     Without bias and coverage it is equation 8, concat, and the score of Bahdanau et al. 2015 (arXiv 1409.0473, appendix
     A.1.2). `C(s)`, the coverage of a position, enters as in See et al. 2017 (arXiv 1704.04368, equation 11).
@@ -75,7 +75,7 @@ def additive_score(
         projected_key: `W_2 h_s`, `(B, S, U)`.
         vector: `v`, `(U,)`.
         bias: `b`, `(U,)`.
-        coverage: `C`, `(B, S)`: the sum of the weights that each position had before.
+        coverage: `C`, `(B, S)`: the sum of each position's earlier weights.
         coverage_vector: `w_c`, `(U,)`.
     """
     if bias is not None:
@@ -85,8 +85,8 @@ def additive_score(
     hidden = ops.tanh(ops.expand_dims(projected_query, 2) + ops.expand_dims(projected_key, 1))
     factor = None
     if _is_float16(vector):
-        # In float32 the hidden layer would take twice the memory. A power of two changes no digit of the vector, and
-        # with it no sum passes 1.
+        # In float32 the hidden layer would take twice the memory. Scaling the vector by a power of two is exact, and
+        # keeps every sum at most 1.
         total = ops.sum(ops.absolute(ops.cast(vector, "float32")))
         factor = ops.exp2(ops.ceil(ops.log2(ops.maximum(total, 1.0))))
         vector = ops.cast(ops.cast(vector, "float32") / factor, "float16")
@@ -95,7 +95,7 @@ def additive_score(
 
 
 def location_score(query: Tensor, kernel: Tensor, source_length: Tensor | int) -> Tensor:
-    """`W_a h_t` (equation 7): scores by position alone, cut to the source at hand.
+    """`W_a h_t` (equation 7): scores by position only, cut to the given source length.
 
     Args:
         query: `(B, T, Dq)`.
@@ -103,14 +103,14 @@ def location_score(query: Tensor, kernel: Tensor, source_length: Tensor | int) -
         source_length: the padded source length S.
 
     Raises:
-        ValueError: if S is known and greater than `max_source_length`.
+        ValueError: if S is static and greater than `max_source_length`.
     """
     check_source_length(source_length, kernel.shape[-1])
     return linear(_wide(query), _wide(kernel))[:, :, :source_length]
 
 
 def check_source_length(source_length: Tensor | int | None, max_source_length: int | None) -> None:
-    """Raises ValueError for a source that is known to be longer than a location score can address."""
+    """Raise ValueError for a source that is known to be longer than a location score can address."""
     if isinstance(source_length, int) and max_source_length is not None and source_length > max_source_length:
         raise ValueError(
             "The source is longer than this location score can address. "
@@ -120,7 +120,7 @@ def check_source_length(source_length: Tensor | int | None, max_source_length: i
 
 
 def unit_vectors(vectors: Tensor) -> Tensor:
-    """`h / norm(h)` over the last axis, taken in float32; a zero vector stays zero."""
+    """`h / norm(h)` over the last axis, in float32; a zero vector stays zero."""
     values = ops.cast(vectors, "float32")
     squared = ops.sum(values * values, axis=-1, keepdims=True)
     return ops.cast(values * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM)), vectors.dtype)
@@ -131,7 +131,7 @@ def _is_float16(tensor: Tensor) -> bool:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """The tensor in a type whose products cannot pass its range."""
+    """Cast the tensor to a dtype whose range its products cannot exceed."""
     return ops.cast(tensor, "float32") if _is_float16(tensor) else tensor
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 
 def check_shapes(owner: str, tensors: Mapping[str, tuple[Any, str]], **sizes: Any) -> None:
-    """Raises ValueError unless each tensor has the axes that it should, and those of one name one size.
+    """Raise ValueError unless each tensor has the expected axes, and axes of one name have one size.
 
-    A size that is not known, None or a symbol, fits. Broadcasting would give a wrong answer in silence.
+    An unknown size, None or a symbol, fits. Without the check, broadcasting would silently give a wrong result.
 
     Args:
         owner: the layer's name, for the message.
-        tensors: name to shape and the names of its axes, such as `"B S Dv"`; a shape of None is left out.
+        tensors: name to shape and axis names, such as `"B S Dv"`; a shape of None is skipped.
         **sizes: known sizes of axes, such as the depths that a layer was built for.
     """
     known = {axis: size for axis, size in sizes.items() if isinstance(size, int)}
@@ -32,16 +32,16 @@ def check_shapes(owner: str, tensors: Mapping[str, tuple[Any, str]], **sizes: An
 
 
 def attention_shapes(owner: str, query_shape: Any, value_shape: Any = None) -> tuple[Any, Any]:
-    """The shapes of query and value, from the forms in which `build` of Keras' attention layers takes them.
+    """Return the shapes of query and value, from the forms that `build` of Keras' attention layers accepts.
 
     Args:
         owner: the layer's name, for the message.
         query_shape: the shape of the query, and of the value where `value_shape` is `None`; or a list of the shapes of
-            query, value and, maybe, key.
+        query, value and, optionally, key.
         value_shape: the shape of the value.
 
     Raises:
-        ValueError: for what is no shape, and for shapes that do not fit.
+        ValueError: for arguments that are no shapes, and for shapes that do not fit.
     """
     if value_shape is None and _is_shape(query_shape) and not _is_list_of_shapes(query_shape):
         value_shape = query_shape
@@ -53,10 +53,10 @@ def attention_shapes(owner: str, query_shape: Any, value_shape: Any = None) -> t
 
 
 def memory_shapes(owner: str, inputs_shape: Any, memory_shape: Any = None) -> tuple[Any, Any]:
-    """The shapes of inputs and memory, given one by one or as a list of two.
+    """Return the shapes of inputs and memory, given separately or as a list of two.
 
     Raises:
-        ValueError: for what is no shape, and for one shape alone.
+        ValueError: for arguments that are no shapes, and for a single shape.
     """
     expected = "inputs_shape and memory_shape, or a list of these"
     shapes = _separate(owner, ("inputs", "memory"), expected, inputs_shape, memory_shape)
@@ -78,7 +78,7 @@ def _is_list_of_shapes(given: Any) -> bool:
 
 
 def _is_shape(given: Any) -> bool:
-    """Whether it is a tuple or a list, or a shape of TensorFlow."""
+    """Return whether it is a tuple or a list, or a shape of TensorFlow."""
     return isinstance(given, list | tuple) or hasattr(given, "rank")
 
 
@@ -93,7 +93,7 @@ MEANINGS = {
 
 
 def _has_rank(shape: Any) -> bool:
-    """Whether there is a shape, with a rank that is known."""
+    """Return whether a shape of known rank is given."""
     return shape is not None and getattr(shape, "rank", 0) is not None
 
 

@@ -1,4 +1,4 @@
-"""Initializers, regularizers and constraints of a layer's weights, as the layers of Keras take them."""
+"""Initializers, regularizers and constraints of a layer's weights, as in Keras' layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _READERS = {"initializer": keras.initializers, "regularizer": keras.regularizers
 
 
 def set_options(layer: Any, names: Sequence[str], *given: Any) -> None:
-    """Set the attributes `names` of a layer to the objects that names, configs and instances stand for.
+    """Set the attributes `names` of a layer from names, configs or instances.
 
     Raises:
         ValueError: for a name or a config that Keras does not know.
@@ -26,13 +26,13 @@ def set_options(layer: Any, names: Sequence[str], *given: Any) -> None:
 
 
 def given_options(layer: Any) -> dict[str, Any]:
-    """The options of kernels that the layer was given, as arguments of a layer of Keras."""
+    """Return the kernel options given to the layer, as arguments of a Keras layer."""
     options = {name: getattr(layer, name) for name in KERNEL_OPTIONS}
     return {name: value for name, value in options.items() if value is not None}
 
 
 def options_config(layer: Any, names: Sequence[str] = OPTIONS) -> dict[str, Any]:
-    """The layer's options as plain data, for `get_config`."""
+    """Return the layer's options as plain data, for `get_config`."""
     return {name: _reader(name).serialize(getattr(layer, name)) for name in names}
 
 
@@ -44,15 +44,15 @@ def add_kernel(
     matrix: tuple[int, int] | None = None,
     order: tuple[int, ...] | None = None,
 ) -> Any:
-    """A weight of the layer under the layer's options of kernels.
+    """Add a weight to the layer with its kernel options.
 
     Args:
-        layer: with the attributes `KERNEL_OPTIONS`.
-        name: of the weight.
-        shape: of the weight.
-        initializer: of the weight where the layer was given none; Glorot's rule if `None`.
-        matrix: the kernel `(inputs, outputs)` that the options see in place of a weight of another rank.
-        order: the weight's axes as they follow each other in that matrix, a permutation that is its own inverse.
+        layer: a layer with the attributes `KERNEL_OPTIONS`.
+        name: name of the weight.
+        shape: shape of the weight.
+        initializer: default initializer of the weight; Glorot's rule if `None`.
+        matrix: the kernel `(inputs, outputs)` to which the options apply, for a weight of another rank.
+        order: permutation of the weight's axes for that matrix; it must be its own inverse.
     """
     options = [_unseeded_anew(layer.kernel_initializer), layer.kernel_regularizer, layer.kernel_constraint]
     if matrix is not None:
@@ -63,7 +63,7 @@ def add_kernel(
 
 
 def add_bias(layer: Any, name: str, units: int) -> Any:
-    """A bias of the layer, `(units,)`, under the layer's options of biases."""
+    """Add a bias `(units,)` to the layer with its bias options."""
     start, regularizer, constraint = (getattr(layer, option) for option in BIAS_OPTIONS)
     options = {"initializer": start, "regularizer": regularizer, "constraint": constraint}
     return layer.add_weight(shape=(units,), name=name, **options)
@@ -86,7 +86,7 @@ def _seen_as_matrix(options: list[Any], shape: Shape, matrix: tuple[int, int], o
 
 
 def _unseeded_anew(initializer: Any) -> Any:
-    """A copy with a seed of its own where none was chosen: an instance draws the same numbers again."""
+    """Copy an initializer, with a seed of its own if none was set: a reused instance draws the same numbers."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
     config = initializer.get_config()

@@ -1,6 +1,6 @@
-"""Local windows read by a gather: `2 D + 1` positions of each query, however long the source is.
+"""Gathered local windows: `2 D + 1` positions of each query, independent of the source length.
 
-A window has a static width, so that the graph's shapes stay known; what sticks out of the source is marked.
+A window has a static width, so that the graph's shapes stay static; positions outside the source are marked.
 """
 
 from keras import ops
@@ -10,7 +10,7 @@ from keras_attention.types import Tensor
 
 
 def window_positions(centres: Tensor, half_width: int, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The positions `p - D .. p + D` of each query's window, and which of them are in the source.
+    """Return the positions `p - D .. p + D` of each query's window, and which of them are in the source.
 
     Args:
         centres: int32 `(B, T)`.
@@ -44,7 +44,7 @@ def gather_by_query(values: Tensor, positions: Tensor) -> Tensor:
 
 
 def spread_windows(weights: Tensor, centres: Tensor, half_width: int, length: Tensor | int) -> Tensor:
-    """Weights `(B, T, 2 D + 1)` of windows about int centres `(B, T)`, as weights of the source `(B, T, S)`."""
+    """Scatter weights `(B, T, 2 D + 1)` of windows about int centres `(B, T)` to weights of the source `(B, T, S)`."""
     offsets = ops.arange(length, dtype="int32") - (ops.expand_dims(centres, -1) - half_width)
     inside = ops.logical_and(offsets >= 0, offsets <= 2 * half_width)
     return gather_by_query(weights, offsets) * ops.cast(inside, weights.dtype)

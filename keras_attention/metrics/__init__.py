@@ -1,1 +1,1 @@
-"""Scores of outputs and alignments, and pictures of them."""
+"""Metrics of outputs and alignments, and their plots."""

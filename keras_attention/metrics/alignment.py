@@ -1,4 +1,4 @@
-"""What an alignment is worth, and how alignments are written: error rate, entropy, coverage, Pharaoh format."""
+"""Metrics and formats of alignments: error rate, entropy, coverage, Pharaoh format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_attention.types import Tensor
 
 
 class _Ratio(keras.metrics.Metric):
-    """A sum over a count."""
+    """A sum divided by a count."""
 
     def __init__(self, name: str, dtype: str | None = None) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -39,11 +39,11 @@ class AlignmentErrorRate(_Ratio):
 
         AER = 1 - (|A and S| + |A and P|) / (|A| + |S|)
 
-    A holds, for each real word of the target, the source position that it attends to most; S the sure links and P the
-    possible ones, which hold S.
+    A holds, for each real target token, the source position of its largest weight; S the sure links and P the
+    possible ones, which include S.
 
     Call `update_state(alignments, sure, possible, target_mask)`: float `(B, T, S)`, bool `(B, T, S)` twice, and bool
-    `(B, T)`, all words where it is `None`.
+    `(B, T)`, all tokens where it is `None`.
     """
 
     def __init__(self, name: str = "alignment_error_rate", dtype: str | None = None) -> None:
@@ -67,9 +67,9 @@ class AlignmentErrorRate(_Ratio):
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class AlignmentEntropy(_Ratio):
-    """Mean entropy of the alignment of a real word, in nats: `-sum_s a_t(s) log a_t(s)`; 0 where one position has all.
+    """Mean entropy of the alignment of a real token, in nats: `-sum_s a_t(s) log a_t(s)`; 0 for a one-hot alignment.
 
-    Call `update_state(alignments, target_mask)`: float `(B, T, S)` and bool `(B, T)`, all words where it is `None`.
+    Call `update_state(alignments, target_mask)`: float `(B, T, S)` and bool `(B, T)`, all tokens where it is `None`.
     """
 
     def __init__(self, name: str = "alignment_entropy", dtype: str | None = None) -> None:
@@ -84,9 +84,9 @@ class AlignmentEntropy(_Ratio):
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class SourceCoverage(_Ratio):
-    """Mean coverage of a real source word: `min(sum_t a_t(s), 1)`; 1 where every one was attended to in full.
+    """Mean coverage of a real source token: `min(sum_t a_t(s), 1)`; 1 where every one received full attention.
 
-    Call `update_state(alignments, source_mask, target_mask)`: float `(B, T, S)`, bool `(B, S)` and `(B, T)`, all words
+    Call `update_state(alignments, source_mask, target_mask)`: float `(B, T, S)`, bool `(B, S)` and `(B, T)`, all tokens
     where they are `None`.
     """
 
@@ -104,13 +104,13 @@ class SourceCoverage(_Ratio):
 
 
 def parse_pharaoh(line: str) -> list[tuple[int, int]]:
-    """Links of a line such as `"0-0 1-2"`, source-target, from 0.
+    """Parse a line of links such as `"0-0 1-2"`, source-target, from 0.
 
     >>> parse_pharaoh("0-0 2-1")
     [(0, 0), (2, 1)]
 
     Raises:
-        UserError: for anything that is no link.
+        UserError: for anything that is not a link.
     """
     links = []
     for part in line.split():
@@ -122,7 +122,7 @@ def parse_pharaoh(line: str) -> list[tuple[int, int]]:
 
 
 def format_pharaoh(links: Iterable[tuple[int, int]]) -> str:
-    """The line of links, in order. The inverse of `parse_pharaoh`.
+    """Format links as a sorted line. The inverse of `parse_pharaoh`.
 
     >>> format_pharaoh([(2, 1), (0, 0)])
     '0-0 2-1'
@@ -135,13 +135,13 @@ def best_links(
     source_words: npt.NDArray[np.int64] | None = None,
     target_words: npt.NDArray[np.int64] | None = None,
 ) -> list[tuple[int, int]]:
-    """For each target word the source word that it attends to most, as links (source, target).
+    """Return the most attended source word of each target word, as links (source, target).
 
     Args:
         alignment: float `(T, S)`.
-        source_words: int `(S,)`, the number of the word that each position is part of, -1 for what is no word (EOS);
-            positions themselves if `None`. The attention that the parts of a source word get is added up.
-        target_words: int `(T,)`, the same for the target; its parts' attention is added up, too.
+        source_words: int `(S,)`, the index of the word that each position is part of, -1 where there is none (EOS);
+        positions themselves if `None`. The weights of a source word's parts are summed.
+        target_words: int `(T,)`, the same for the target; the weights of its parts are summed, too.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Scores of outputs: BLEU and chrF (sacrebleu), exact match, word and phoneme error rates with several references."""
+"""Metrics of outputs: BLEU and chrF (sacrebleu), exact match, word and phoneme error rates with several references."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ HIGHER_IS_BETTER = {
     "perplexity": False,
 }
 TASK_METRIC = {"translation": "bleu", "g2p": "wer", "exact": "exact_match"}
-"""The score that training watches, by task."""
+"""The metric that training monitors, by task."""
 
 
 def edit_distance(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
-    """Levenshtein distance: the fewest insertions, deletions and replacements that turn `one` into `other`.
+    """Levenshtein distance: the fewest insertions, deletions and substitutions that turn `one` into `other`.
 
     >>> edit_distance("kitten", "sitting")
     3
@@ -40,7 +40,7 @@ def exact_match(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
 
 def error_rates(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Word and phoneme error rates of pronunciations (symbols between blanks) against several references, in percent.
+    """Word and phoneme error rates of pronunciations (symbols separated by blanks), several references, in percent.
 
     wer: share of outputs that equal none of their references. per: summed edit distances to the nearest reference,
     divided by the summed lengths of those references (among equally near ones: the longest).
@@ -58,7 +58,7 @@ def error_rates(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
 
 def reference_columns(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """References as sacrebleu takes them: a column for the first of each sentence, one for the second, and so on."""
+    """Return references as sacrebleu takes them: a column for the first of each sentence, one for the second, …"""
     most = max(len(accepted) for accepted in references)
     return [[accepted[k] if k < len(accepted) else None for accepted in references] for k in range(most)]
 
@@ -77,7 +77,7 @@ def bleu_chrf(outputs: Sequence[str], references: Sequence[Sequence[str]], token
     columns = reference_columns(references)
     bleu = sacrebleu.BLEU(tokenize=tokenize, force=True)
     score = bleu.corpus_score(list(outputs), columns)
-    # chrF has no notion of an absent reference; the first one is what it compares with.
+    # chrF does not support absent references; it compares with the first one.
     chrf = sacrebleu.corpus_chrf(list(outputs), columns[:1])
     return {"bleu": float(score.score), "chrf": float(chrf.score), "bleu_signature": str(bleu.get_signature())}
 
@@ -85,9 +85,9 @@ def bleu_chrf(outputs: Sequence[str], references: Sequence[Sequence[str]], token
 def score_outputs(
     task: str, outputs: Sequence[str], references: Sequence[Sequence[str]], tokenize: str = "none"
 ) -> dict[str, Any]:
-    """The scores of a task: "translation" -> BLEU, chrF, exact match; "g2p" -> WER, PER; "exact" -> exact match.
+    """Compute the metrics of a task: "translation": BLEU, chrF, exact match; "g2p": WER, PER; "exact": exact match.
 
-    Raises UserError for an unknown task and for nothing to score.
+    Raises UserError for an unknown task and for empty outputs.
     """
     if task not in TASK_METRIC:
         raise UserError(f"Unknown task. Expected one of {', '.join(TASK_METRIC)}. Received: {task!r}")

@@ -1,4 +1,4 @@
-"""Pictures as PNG: attention heat maps and learning curves.
+"""Plots as PNG: attention heat maps and learning curves.
 
 Needs matplotlib; draws without a display.
 """
@@ -19,12 +19,12 @@ from keras_attention.run_directory import write_atomically
 
 DOTS_PER_INCH = 120
 LETTERS_PER_INCH = 12
-"""Of a title, in its size of 9 points."""
+"""Greatest length of a title, at its font size of 9 points."""
 
 FEW_EPOCHS = 30
 SCORE_NAMES = {"bleu": "BLEU", "wer": "word error rate", "exact_match": "exact match"}
 WORD_START = "\u2581"
-"""The mark of sentencepiece for a space."""
+"""sentencepiece's mark for a space."""
 
 FONTS = (
     "DejaVu Sans",
@@ -34,7 +34,7 @@ FONTS = (
     "Hiragino Sans",
     "Arial Unicode MS",
 )
-"""The font of matplotlib, which has most alphabets, and those that take over where it lacks a character."""
+"""Matplotlib's default font, which covers most alphabets, and fallbacks for characters that it lacks."""
 
 
 def attention_heat_map(
@@ -46,7 +46,7 @@ def attention_heat_map(
 ) -> None:
     """Write a heat map of an alignment `(T, S)` with its tokens on the axes: darker means more attention.
 
-    Single characters stand upright, longer tokens on their side.
+    Single characters are upright, longer tokens rotated.
 
     Raises ValueError when the numbers of tokens do not fit the alignment; UserError when the file cannot be written.
     """
@@ -74,7 +74,7 @@ def attention_heat_map(
 
 
 def rate_curve(path: str | pathlib.Path, rates: Sequence[float], losses: Sequence[float], suggestion: float) -> None:
-    """Write the loss over the learning rate, on a logarithmic axis, with the suggested rate marked."""
+    """Plot the loss against the learning rate, on a logarithmic axis, with the suggested rate marked."""
     figure, axes = _figure(7.0, 4.0)
     axes.semilogx(rates, losses)
     axes.axvline(suggestion, color="tab:orange", linestyle="--", label=f"suggested: {suggestion:.1e}")
@@ -90,16 +90,16 @@ def learning_curves(
     monitor: str,
     loss_name: str = "training loss",
 ) -> None:
-    """Write loss, validation loss and the watched score over epochs.
+    """Plot loss, validation loss and the monitored metric over epochs.
 
-    Where labels were smoothed, both losses are against smoothed labels: `val_smoothed_loss` of each row. `loss_name`
-    says what else the training loss holds.
+    With label smoothing, both losses are against smoothed labels: `val_smoothed_loss` of each row. `loss_name`
+    names the other terms of the training loss.
     """
     epochs = [row["epoch"] for row in history]
     smoothed = all("val_smoothed_loss" in row for row in history)
     name, kind = ("val_smoothed_loss", " (smoothed labels)") if smoothed else ("val_loss", "")
     figure, axes = _figure(7.0, 4.0)
-    dots = {"marker": "."} if len(epochs) <= FEW_EPOCHS else {}  # a line of one point cannot be seen
+    dots = {"marker": "."} if len(epochs) <= FEW_EPOCHS else {}  # a line of one point is invisible
     axes.plot(epochs, [row["loss"] for row in history], label=loss_name, color="tab:blue", **dots)
     axes.plot(epochs, [row[name] for row in history], label=f"validation loss{kind}", color="tab:orange", **dots)
     axes.set_xlabel("epoch")
@@ -137,12 +137,12 @@ def _save(figure: Any, path: str | pathlib.Path) -> None:
     for text in figure.findobj(Text):
         text.set_fontfamily([name for name in FONTS if name in installed])
     with warnings.catch_warnings():
-        # No font for a language: a box takes the place of each character, which the picture shows well enough.
+        # Without a font for a script each character is a box, which the plot shows clearly enough.
         warnings.filterwarnings("ignore", message="Glyph")
         write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png"))
 
 
 def visible(token: str) -> str:
-    """A token as readers know it: the mark of a word's start as a space, and a space alone as an open box."""
+    """Return a token as shown to readers: the word-start mark as a space, and a lone space as an open box."""
     text = token.replace(WORD_START, " ")
     return text if text.strip() else text.replace(" ", "\u2423")

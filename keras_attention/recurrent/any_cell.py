@@ -1,8 +1,8 @@
-"""Any recurrent cell as one step over a flat, named state: Keras' cells, stacks of them, a user's own.
+"""Any recurrent cell as a step over a flat, named state: Keras' cells, stacks of them, and custom cells.
 
-A cell is what `keras.layers.RNN` takes: it has `state_size`, an int or a list of ints, and is called as
+A cell is one that `keras.layers.RNN` accepts: it has `state_size`, an int or a list of ints, and is called as
 `cell(inputs, states) -> output, states`. States are named by kind and place in the stack: `h_0`, `c_0` for the LSTM
-cell at the bottom, `h_1` for a GRU cell above it, `s2_0` for the third state of a cell that has so many.
+cell at the bottom, `h_1` for a GRU cell above it, `s2_0` for the third state of a cell that has three or more.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from keras_attention.types import Tensor, TensorDict
 
 
 def flat_cells(cell: Any) -> list[Any]:
-    """The cells of a stack from the bottom up, stacks within stacks opened.
+    """Return the cells of a stack from the bottom up, nested stacks flattened.
 
     Raises:
-        ValueError: for what is no recurrent cell.
+        ValueError: for anything that is not a recurrent cell.
     """
     if isinstance(cell, keras.layers.StackedRNNCells) and cell.cells:
         return [inner for part in cell.cells for inner in flat_cells(part)]
@@ -37,10 +37,10 @@ def flat_cells(cell: Any) -> list[Any]:
 
 
 def state_sizes(cell: Any) -> dict[str, int]:
-    """Name to depth of every state, in the order of the cells.
+    """Return name and depth of every state, in the order of the cells.
 
     Raises:
-        ValueError: for what is no recurrent cell, and for a `RecurrentStack` that cannot be stepped through.
+        ValueError: for anything that is not a recurrent cell, and for a `RecurrentStack` that cannot be stepped.
     """
     if isinstance(cell, RecurrentStack):
         if cell.bidirectional or (cell.has_cell_state and not cell.return_cell_state):
@@ -57,7 +57,7 @@ def state_sizes(cell: Any) -> dict[str, int]:
 
 
 def output_size(cell: Any) -> int:
-    """Depth of the cell's output."""
+    """Return the depth of the cell's output."""
     if isinstance(cell, RecurrentStack):
         return cell.output_depth
     top = flat_cells(cell)[-1]
@@ -65,12 +65,12 @@ def output_size(cell: Any) -> int:
 
 
 def top_cell(cell: Any) -> Any:
-    """The cell whose output is that of the stack: of a `RecurrentStack`, the cell of its last layer."""
+    """Return the cell that gives the stack's output: of a `RecurrentStack`, the cell of its last layer."""
     return cell.layers[-1][0].cell if isinstance(cell, RecurrentStack) else flat_cells(cell)[-1]
 
 
 def build_cell(cell: Any, depth: int) -> None:
-    """Builds every cell that is a layer, for inputs `(B, depth)`."""
+    """Build every cell that is a layer, for inputs `(B, depth)`."""
     if isinstance(cell, RecurrentStack):
         if not cell.built:
             cell.build((None, None, depth))
@@ -82,7 +82,7 @@ def build_cell(cell: Any, depth: int) -> None:
 
 
 def first_state(cell: Any, batch_size: Tensor | int, dtype: str) -> TensorDict:
-    """The cell's own initial state: what its `get_initial_state` gives, or zeros."""
+    """Return the cell's own initial state: that of its `get_initial_state`, or zeros."""
     state: TensorDict = {}
     if isinstance(cell, RecurrentStack):
         return {name: ops.zeros((batch_size, size), dtype=dtype) for name, size in state_sizes(cell).items()}
@@ -97,7 +97,7 @@ def first_state(cell: Any, batch_size: Tensor | int, dtype: str) -> TensorDict:
 
 
 def draw_noise(cell: Any, inputs: Tensor) -> TensorDict:
-    """The random factors of one training pass that steps over inputs `(B, T, D)`; Keras' cells keep their own."""
+    """Draw the dropout factors of a training pass over inputs `(B, T, D)`; Keras' cells keep their own."""
     return cell.draw_noise(inputs) if isinstance(cell, RecurrentStack) else {}
 
 
@@ -106,7 +106,7 @@ def step_cell(
 ) -> tuple[Tensor, TensorDict]:
     """One step: inputs `(B, D)` give outputs `(B, U)` and the new state.
 
-    `noise` is this step of what `draw_noise` returned; a cell that is given none draws by itself.
+    `noise` is this step of the result of `draw_noise`; without it the cell draws its own.
     """
     if isinstance(cell, RecurrentStack):
         return cell.step(inputs, state, noise, training)
@@ -117,17 +117,17 @@ def step_cell(
         arguments = {"training": training} if _takes_training(inner) else {}
         outputs, states = inner(outputs, [state[name] for name in names], **arguments)
         new_state.update(zip(names, keras.tree.flatten(states), strict=True))
-    # A cell may compute in a dtype of its own; a loop asks for one.
+    # A cell may compute in a dtype of its own, but a loop needs states of one dtype.
     return ops.cast(outputs, inputs.dtype), {n: ops.cast(tensor, state[n].dtype) for n, tensor in new_state.items()}
 
 
 @contextlib.contextmanager
 def dropout_of_one_pass(cell: Any, depth: int, inputs: Tensor, training: bool | None) -> Iterator[None]:
-    """Keras' cells draw their dropout masks at the start, outside of any loop, keep them, and forget them at the end.
+    """Draw the dropout masks of Keras' cells before a loop, keep them during it, and reset them at its end.
 
     Args:
         cell: a recurrent cell.
-        depth: of the cell's inputs.
+        depth: depth of the cell's inputs.
         inputs: `(B, ...)`, read for its batch size and dtype.
         training: whether dropout applies.
     """
@@ -140,14 +140,14 @@ def dropout_of_one_pass(cell: Any, depth: int, inputs: Tensor, training: bool | 
                 inner.get_recurrent_dropout_mask(_zeros(inputs, _sizes(inner)[0]))
             depth = output_size(inner)
         yield
-    finally:  # a mask left behind would be read by the next pass, of another graph
+    finally:  # the next pass, of another graph, would read a mask left behind
         for inner in dropping:
             inner.reset_dropout_mask()
             inner.reset_recurrent_dropout_mask()
 
 
 def given_state(cell: Any, states: Any, dtype: str) -> TensorDict:
-    """The cell's first state as the caller gives it, see `named_state`, in the order of the cells.
+    """Return the cell's initial state as given by the caller, see `named_state`, in the order of the cells.
 
     Raises:
         ValueError: for names, depths or a number of tensors that are not the cell's.
@@ -160,7 +160,7 @@ def given_state(cell: Any, states: Any, dtype: str) -> TensorDict:
 
 
 def first_output(cell: Any, state: TensorDict) -> Tensor:
-    """What stands for the output before the first step: the first state of the top cell, or zeros of another depth."""
+    """Return the output before the first step: the first state of the top cell, or zeros if its depth differs."""
     names = list(state_sizes(cell))
     top = state[names[-len(state_sizes(top_cell(cell)))]]
     depth = output_size(cell)
@@ -168,10 +168,10 @@ def first_output(cell: Any, state: TensorDict) -> Tensor:
 
 
 def named_state(cell: Any, states: Any) -> TensorDict:
-    """States given as a dict, a tensor, or a nest of tensors in the order of the cells, as a dict.
+    """Convert states given as a dict, a tensor, or a nest of tensors in the order of the cells to a dict.
 
     Raises:
-        ValueError: if there are too many or too few of them.
+        ValueError: for a wrong number of tensors.
     """
     if isinstance(states, dict):
         return states
@@ -184,7 +184,7 @@ def named_state(cell: Any, states: Any) -> TensorDict:
 
 
 def check_state(expected: Mapping[str, int | None], state: Any) -> None:
-    """Raises ValueError unless the state has these names, and these depths where one is given."""
+    """Raise ValueError unless the state has these names, and these depths where given."""
     if not isinstance(state, dict):
         raise ValueError(
             f"The state is no dict. Expected: names and depths {_shown(expected)}. Received: {type(state).__name__}"
@@ -199,14 +199,14 @@ def check_state(expected: Mapping[str, int | None], state: Any) -> None:
 
 
 def axes_of(names: Iterable[str], state: TensorDict) -> dict[str, tuple[Any, str]]:
-    """The recurrent states' shapes and axes, for `check_shapes`."""
+    """Return the recurrent states' shapes and axes, for `check_shapes`."""
     return {f"state {name}": (state[name].shape, f"B {name}") for name in names}
 
 
 def described(part: Any) -> Any:
-    """What `keras.saving` writes of a part, plain data, without the shapes that it was built for: its owner builds it.
+    """Serialise a part as `keras.saving` does, without its build shapes: its owner builds it.
 
-    Those shapes would tie a config to the batch that happened to come first, and are tuples, which JSON lacks.
+    Those shapes would tie a config to the first batch, and are tuples, which JSON lacks.
     """
     return _without_shapes(keras.saving.serialize_keras_object(part))
 

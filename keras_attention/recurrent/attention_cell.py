@@ -19,7 +19,7 @@ from keras_attention.types import Shape, Tensor, TensorDict
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class AttentionCell(keras.layers.Layer):
-    """Any recurrent cell, one attention or several over a memory, and the attentional vector.
+    """Any recurrent cell with one or several attentions over a memory, and the attentional vector.
 
     `style="luong"` (Luong et al. 2015, arXiv 1508.04025, figures 2 and 4): the cell first, then attention; the output
     is the attentional vector.
@@ -28,7 +28,7 @@ class AttentionCell(keras.layers.Layer):
         c_t = attention(h_t, memory)
         h~_t = activation(W_c [c_t ; h_t])  c_t itself where `attentional_size` is None;  h~_0 = 0
 
-    `style="bahdanau"` (Bahdanau et al. 2015, arXiv 1409.0473): attention first, asked by the output of the step before;
+    `style="bahdanau"` (Bahdanau et al. 2015, arXiv 1409.0473): attention first, with the previous output as the query;
     the output is the cell's.
 
         c_t = attention(h_{t-1}, memory)    h_0: the first state of the top cell where it is as deep as its output, or 0
@@ -36,30 +36,30 @@ class AttentionCell(keras.layers.Layer):
         h_t = cell([x_t ; h~_t])
 
     Args:
-        cell: a Keras recurrent cell, `keras.layers.StackedRNNCells`, a list of cells, a cell of your own (`state_size`
+        cell: a Keras recurrent cell, `keras.layers.StackedRNNCells`, a list of cells, a custom cell (`state_size`
             and `call(inputs, states)`), or a `RecurrentStack`.
         attention: a `LuongAttention`, `BahdanauAttention` or `MultiHeadLuongAttention`, or a list of them; their
             contexts are concatenated.
         attentional_size: depth A of `W_c`'s output, which has no bias.
-        activation: of the attentional vector.
-        input_feeding: `True` to append the attentional vector to the inputs, `False` not to, or a function or layer of
-            your own, `input_feeding(inputs, attentional) -> cell inputs`.
+        activation: activation of the attentional vector.
+        input_feeding: `True` to append the attentional vector to the inputs, `False` not to, or a custom function or
+            layer, `input_feeding(inputs, attentional) -> cell inputs`.
         style: `"luong"` or `"bahdanau"`.
         kernel_initializer, kernel_regularizer, kernel_constraint: of `W_c`, as those of `keras.layers.Dense`. Attention
             and recurrent cell have their own.
 
     Call arguments:
         inputs: float `(B, E)`.
-        state: what `initial_state` or an earlier call returned: a flat dict, which also holds `attentional` `(B, A)`
+        state: result of `initial_state` or of an earlier call: a flat dict, which also holds `attentional` `(B, A)`
             with Luong's input feeding, `output` `(B, U)` in Bahdanau's style, and the state of the attention.
-        memory: what `prepare_memory` returned.
+        memory: result of `prepare_memory`.
         training: whether dropout in cell and attention applies.
 
     Returns:
-        The output `(B, A)` or `(B, U)`, the new state, and the alignment `(B, S)`, the mean where there are several.
+        The output `(B, A)` or `(B, U)`, the new state, and the alignment `(B, S)`, the mean of several attentions.
 
     Raises:
-        ValueError: for arguments that do not go together, or a state that does not match.
+        ValueError: for an invalid combination of arguments, or a state that does not match.
 
     Example:
 
@@ -101,7 +101,7 @@ class AttentionCell(keras.layers.Layer):
                 "Expected: attention, a LuongAttention or MultiHeadLuongAttention, or a list of them. "
                 f"Received: {attention!r}"
             )
-        self.depths: dict[str, Any] = {}  # known once it is built
+        self.depths: dict[str, Any] = {}  # set by build
         self.attentional_size = attentional_size
         self.activation = keras.activations.get(activation)
         self.input_feeding = input_feeding
@@ -115,20 +115,20 @@ class AttentionCell(keras.layers.Layer):
 
     @property
     def query_depth(self) -> int:
-        """Depth U of the cell's output, which asks."""
+        """Depth U of the cell's output, the query."""
         return cell_states.output_size(self.cell)
 
     @property
     def feeds(self) -> bool:
-        """Whether a step needs the attentional vector of the step before."""
+        """Whether a step needs the attentional vector of the previous step."""
         return self.style == "luong" and self.input_feeding is not False
 
     def output_depth(self, memory_depth: int) -> int:
-        """Depth of the output, for a memory of this depth."""
+        """Return the depth of the output, for a memory of this depth."""
         return self.query_depth if self.style == "bahdanau" else self.attentional_depth(memory_depth)
 
     def attentional_depth(self, memory_depth: int) -> int:
-        """Depth A of the attentional vector, for a memory of this depth."""
+        """Return the depth A of the attentional vector, for a memory of this depth."""
         return self.attentional_size or memory_depth * len(self.attentions)
 
     @property
@@ -137,7 +137,7 @@ class AttentionCell(keras.layers.Layer):
         return sum(getattr(attention, "num_heads", 1) for attention in self.attentions)
 
     def state_spec(self, batch: int | None, length: int | None, memory_depth: int) -> dict[str, keras.KerasTensor]:
-        """The state's names, shapes and dtypes, for a memory `(batch, length, memory_depth)`."""
+        """Return the state's names, shapes and dtypes, for a memory `(batch, length, memory_depth)`."""
         sizes = self._vectors(self.attentional_depth(memory_depth))
         spec = {name: keras.KerasTensor((batch, size), dtype=self.compute_dtype) for name, size in sizes.items()}
         for number, attention in enumerate(self.attentions):
@@ -163,9 +163,9 @@ class AttentionCell(keras.layers.Layer):
         self.built = True
 
     def prepare_memory(self, values: Tensor, mask: Tensor | None = None) -> TensorDict:
-        """What every step reads of the memory: `values` `(B, S, Dv)`, `mask` `(B, S)`, and the projected `keys`.
+        """Return the memory that every step reads: `values` `(B, S, Dv)`, `mask` `(B, S)`, and the projected `keys`.
 
-        `mask` is bool, true at real positions; `None` stands for all.
+        `mask` is bool, true at real positions; `None`: all are real.
         """
         values = ops.convert_to_tensor(values, dtype=self.compute_dtype)
         check_shapes("AttentionCell", {"values": (values.shape, "B S Dv")}, Dv=self.depths.get("Dv"))
@@ -180,10 +180,10 @@ class AttentionCell(keras.layers.Layer):
         return memory
 
     def initial_state(self, memory: TensorDict, cell_state: Any = None) -> TensorDict:
-        """The state before the first step.
+        """Return the state before the first step.
 
         Args:
-            memory: what `prepare_memory` returned.
+            memory: result of `prepare_memory`.
             cell_state: the cell's states, a nest of tensors in its order or a dict by name; the cell's own if `None`.
         """
         values = memory["values"]
@@ -205,7 +205,7 @@ class AttentionCell(keras.layers.Layer):
         return state
 
     def check_state(self, state: Any) -> None:
-        """Raises ValueError for a state whose names or depths are not those of this cell."""
+        """Raise ValueError for a state whose names or depths are not those of this cell."""
         expected = self._vectors(self.attentional_size)
         for number, attention in enumerate(self.attentions):
             expected.update({name + self._suffix(number): None for name in attention.state_names})
@@ -230,9 +230,9 @@ class AttentionCell(keras.layers.Layer):
         noise: list[TensorDict] | None,
         training: bool | None,
     ) -> tuple[Tensor, TensorDict, Tensor]:
-        """One step, with noise drawn before: for loops. Alignments are `(B, M, 1, S)`, M of all heads together.
+        """One step with predrawn noise, for loops. Alignments are `(B, M, 1, S)`, M of all heads together.
 
-        `noise` is a dict for each attention and one more for the recurrent cell, of one step each: `(B, 1, N)`.
+        `noise` is a list of one dict per attention and a last one for the recurrent cell, of one step: `(B, 1, N)`.
         """
         own = None if noise is None else {name: factors[:, 0] for name, factors in noise[-1].items()}
         if self.style == "bahdanau":
@@ -259,7 +259,7 @@ class AttentionCell(keras.layers.Layer):
         noise: list[TensorDict] | None,
         training: bool | None,
     ) -> tuple[Tensor, Tensor, TensorDict]:
-        """Queries `(B, T, U)` to attentional vectors `(B, T, A)`, alignments `(B, M, T, S)`, and their state."""
+        """Map queries `(B, T, U)` to attentional vectors `(B, T, A)`, alignments `(B, M, T, S)`, and their state."""
         contexts, alignments, new_state = [], [], {}
         for number, attention in enumerate(self.attentions):
             suffix = self._suffix(number)
@@ -274,7 +274,7 @@ class AttentionCell(keras.layers.Layer):
                 noise=None if noise is None else noise[number],
                 training=training,
             )
-            # An attention may compute in a dtype of its own; a loop asks for one.
+            # An attention may compute in a dtype of its own, but a loop needs states of one dtype.
             contexts.append(ops.cast(context, self.compute_dtype))
             weights = ops.cast(weights, self.compute_dtype)
             alignments.append(weights if len(weights.shape) == 4 else ops.expand_dims(weights, 1))
@@ -308,7 +308,7 @@ class AttentionCell(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AttentionCell":
-        # StackedRNNCells empties its config as it reads it.
+        # StackedRNNCells.from_config modifies its argument.
         config, read = copy.deepcopy(config), keras.saving.deserialize_keras_object
         attention, feeding = config["attention"], config["input_feeding"]
         config["cell"] = read(config["cell"])
@@ -329,7 +329,7 @@ class AttentionCell(keras.layers.Layer):
         return self.input_feeding(inputs, attentional)  # type: ignore[operator]
 
     def _vectors(self, attentional_size: int | None) -> dict[str, int | None]:
-        """Names and depths of the states that are one vector a row."""
+        """Return names and depths of the states that are one vector per row."""
         sizes: dict[str, int | None] = dict(self.state_sizes)
         if self.style == "bahdanau":
             sizes["output"] = self.query_depth
@@ -342,5 +342,5 @@ class AttentionCell(keras.layers.Layer):
 
 
 def mean_alignment(alignments: Tensor) -> Tensor:
-    """`(B, M, ...)` of M heads or mechanisms to their mean `(B, ...)`."""
+    """Average `(B, M, ...)` over M heads or mechanisms: `(B, ...)`."""
     return alignments[:, 0] if alignments.shape[1] == 1 else ops.mean(alignments, axis=1)

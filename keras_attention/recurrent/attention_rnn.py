@@ -1,4 +1,4 @@
-"""`AttentionCell` over time, as a layer for any functional model."""
+"""`AttentionCell` over time, as a layer for functional models."""
 
 import copy
 from typing import Any
@@ -20,35 +20,35 @@ from keras_attention.types import Shape, Tensor, TensorDict
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class AttentionRNN(keras.layers.Layer):
-    """Runs an `AttentionCell` over the steps of its inputs, with the memory and its mask as call arguments.
+    """Run an `AttentionCell` over the steps of its inputs, with memory and mask as call arguments.
 
-    Without input feeding the recurrent cells run over all steps first, and attention comes after, all steps at once.
-    With it, in Bahdanau's style, or with a mask of the inputs, it is a loop over `AttentionCell.advance`. The numbers
-    are those of calling the cell step by step, either way.
+    Without input feeding the recurrent cells run over all steps first, and attention follows for all steps at once.
+    With it, in Bahdanau's style, or with a mask of the inputs, it is a loop over `AttentionCell.advance`. Both give
+    the results of calling the cell step by step.
 
     Args:
         cell: an `AttentionCell`.
         return_sequences: whether all outputs `(B, T, A)` are returned, or the last one `(B, A)`.
-        return_state: whether the last state is returned too, a dict as the cell's.
+        return_state: whether to return the last state too, a dict like the cell's.
         dropout: share of the outputs dropped in training (what Luong's input feeding feeds back too), and, where
             attention comes after the recurrence, of the recurrent outputs that it reads.
-        variational_dropout: whether all steps of a row share what is dropped.
+        variational_dropout: whether all steps of a row share one dropout mask.
 
     Call arguments:
         inputs: float `(B, T, E)`.
         memory: float `(B, S, Dv)`.
         memory_mask: bool `(B, S)`, true at real positions.
         mask: bool `(B, T)`; a masked step keeps the state; its output and weights are zeros.
-        initial_state: a dict as the cell's state, or the recurrent cell's states alone: a tensor, a nest of tensors in
+        initial_state: a dict like the cell's state, or only the recurrent cell's states: a tensor, a nest of tensors in
             the order of the cells, or a dict by name.
         return_attention_scores: also return the weights: `True` for the mean over heads and mechanisms `(B, T, S)`,
             `"all"` for `(B, M, T, S)`.
-        inputs_mask: the name under which Keras hands over a mask that rides on the inputs, as from
-            `keras.layers.Embedding(mask_zero=True)`; it stands in for `mask`. `memory_mask` is such a name too.
+        inputs_mask: the mask that Keras propagates with the inputs, as from
+            `keras.layers.Embedding(mask_zero=True)`; the default of `mask`. `memory_mask` may be propagated too.
         training: whether dropout applies.
 
     Returns:
-        The outputs; then, where asked for, the weights, and the state.
+        The outputs; then, if requested, the weights, and the state.
 
     Raises:
         ValueError: for a mask of a wrong shape or dtype, or a state that does not match the cell.
@@ -99,7 +99,7 @@ class AttentionRNN(keras.layers.Layer):
         self.built = True
 
     def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
-        """The mask of the inputs for all outputs, None for the last one alone, as `keras.layers.RNN` has it."""
+        """Return the inputs' mask for all outputs, None for the last output alone, as in `keras.layers.RNN`."""
         return previous_mask if self.return_sequences else None
 
     def call(
@@ -135,7 +135,7 @@ class AttentionRNN(keras.layers.Layer):
         return results[0] if len(results) == 1 else tuple(results)
 
     def compute_output_shape(self, inputs_shape: Any, memory_shape: Shape | None = None) -> Shape:
-        """The shape of the outputs."""
+        """Return the shape of the outputs."""
         inputs_shape, memory_shape = memory_shapes("AttentionRNN", inputs_shape, memory_shape)
         time = inputs_shape[1:2] if self.return_sequences else ()
         return (inputs_shape[0], *time, self.cell.output_depth(memory_shape[-1]))
@@ -148,7 +148,7 @@ class AttentionRNN(keras.layers.Layer):
         return_attention_scores: bool | str = False,
         **others: Any,
     ) -> Any:
-        """Said, not traced, for the location score: for JAX and PyTorch an unknown length is one too great for it."""
+        """Skip tracing for the location score: JAX and PyTorch trace an unknown length as one too large for it."""
         cell = self.cell
         if arguments or all(attention.score != "location" for attention in cell.attentions):
             return keras.Operation.compute_output_spec(
@@ -172,7 +172,7 @@ class AttentionRNN(keras.layers.Layer):
         mask: Tensor | None = None,
         training: bool | None = None,
     ) -> tuple[Tensor, Tensor, TensorDict]:
-        """All steps over a prepared memory: outputs `(B, T, A)`, alignments `(B, M, T, S)`, the last state."""
+        """Run all steps over a prepared memory: outputs `(B, T, A)`, alignments `(B, M, T, S)`, the last state."""
         cell = self.cell
         inputs = ops.cast(inputs, self.compute_dtype)
         noise = [one.draw_noise(inputs, memory["values"]) if training else {} for one in cell.attentions]
@@ -196,14 +196,14 @@ class AttentionRNN(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AttentionRNN":
-        config = copy.deepcopy(config)  # StackedRNNCells empties its config as it reads it
+        config = copy.deepcopy(config)  # StackedRNNCells.from_config modifies its argument
         return cls(**{**config, "cell": keras.saving.deserialize_keras_object(config["cell"])})
 
     def _initial_state(self, given: Any, memory: TensorDict) -> TensorDict:
         if given is None:
             return self.cell.initial_state(memory)
         named = cell_states.named_state(self.cell.cell, given)
-        # A dict of the whole state goes on from there; the recurrent cell's states alone start the rest anew.
+        # A dict of the whole state continues from there; with only the recurrent cell's states the rest is initial.
         if set(named) == set(self.cell.state_sizes):
             return self.cell.initial_state(memory, named)
         self.cell.check_state(named)
@@ -222,7 +222,7 @@ class AttentionRNN(keras.layers.Layer):
         return self._dropout(outputs, training=training), alignments, {**new_state, **after}
 
     def _run_cells(self, inputs: Tensor, state: TensorDict, training: bool | None) -> tuple[Tensor, TensorDict]:
-        """The recurrent cells alone, over all steps; a `RecurrentStack` by Keras' own layers, which may be fused."""
+        """Run only the recurrent cells over all steps; a `RecurrentStack` by Keras' own layers, which may be fused."""
         cell = self.cell.cell
         if isinstance(cell, RecurrentStack):
             hidden, final_state = cell(
@@ -239,7 +239,7 @@ class AttentionRNN(keras.layers.Layer):
         return hidden, dict(zip(names, final, strict=True))
 
     def _run_fed_lstm(self, inputs: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, Tensor, TensorDict]:
-        """A training pass of what `is_fed_lstm` names; its numbers are those of `_run_in_turn`."""
+        """A training pass of a cell that `is_fed_lstm` accepts, with the results of `_run_in_turn`."""
         cell, attention = self.cell, self.cell.attentions[0]
         lstm, combining = cell.cell.layers[0][0].cell, cell.attentional
         assert combining is not None
@@ -274,7 +274,7 @@ class AttentionRNN(keras.layers.Layer):
         batch, steps = ops.shape(inputs)[0], ops.shape(inputs)[1]
         length, depth = ops.shape(memory["values"])[1], cell.output_depth(memory["values"].shape[-1])
         heads = cell.num_alignments
-        # What is random is drawn before the loop, whose body is then a function of its inputs on every backend.
+        # Noise is drawn before the loop, so that the body is a pure function of its inputs on every backend.
         noise = [*noise, cell_states.draw_noise(cell.cell, inputs) if training else {}]
         ones = ops.ones((batch, steps, depth), dtype=self.compute_dtype)
         random = {"outputs": self._dropout(ones, training=training)} if training and self.dropout else {}
@@ -308,11 +308,11 @@ class AttentionRNN(keras.layers.Layer):
 
 
 def _where(real: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """`new` in the rows where `real` `(B, 1)` is 1."""
+    """Select `new` in the rows where `real` `(B, 1)` is 1."""
     return ops.where(ops.reshape(real > 0, (-1, *[1] * (len(new.shape) - 1))), new, old)
 
 
 def _last(mask: Tensor) -> Tensor:
-    """Each row's last real step, int32 `(B, 1)`; 0 for a row without any."""
+    """Return each row's last real step, int32 `(B, 1)`; 0 for a row without any."""
     places = ops.arange(ops.shape(mask)[1], dtype="int32") * ops.cast(mask, "int32")
     return ops.max(places, axis=1, keepdims=True)

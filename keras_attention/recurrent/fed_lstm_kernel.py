@@ -1,8 +1,9 @@
-"""A decoder with input feeding as one differentiable function: what does not depend on time is one large product.
+"""An input-feeding LSTM decoder with its own gradient: time-independent parts are single large products.
 
-With input feeding neither the recurrence nor attention can run over all steps at once, and differentiating the loop
-step by step adds to the gradient of every weight at every step. Here both loops hold what depends on the step before
-and nothing else; the inputs' projection comes before the loop, and the gradients of weights, keys and values after it.
+With input feeding neither the recurrence nor attention can run over all steps at once, and automatic
+differentiation of the loop accumulates the gradient of every weight at every step. Here both loops hold only what
+depends on the previous step. The inputs' projection is before the loop, and the gradients of weights, keys and
+values follow it.
 """
 
 from typing import Any
@@ -20,9 +21,9 @@ from keras_attention.types import Tensor
 
 
 def is_fed_lstm(cell: Any) -> bool:
-    """Whether `run_fed_lstm` gives what an `AttentionCell` computes: one LSTM, global attention by a dot product.
+    """Return whether `run_fed_lstm` computes an `AttentionCell`: one LSTM, global attention by a dot product.
 
-    A subclass may compute something else, and a part in another dtype than float32 does.
+    A subclass may compute something else, as does a part in another dtype than float32.
     """
     stack, attention = cell.cell, cell.attentions[0]
     if type(cell) is not AttentionCell or type(stack) is not RecurrentStack:
@@ -55,7 +56,7 @@ def run_fed_lstm(
     factors: Tensor,
     products: tuple[str, str] = ("float32", "float32"),
 ) -> tuple[Tensor, ...]:
-    """The numbers and gradients of an `AttentionRNN` over one LSTM, in Luong's style and with his input feeding.
+    """Results and gradients of an `AttentionRNN` over one LSTM, in Luong's style with input feeding.
 
         z_t = [x_t; f_{t-1}] W + h_{t-1} R + b,   [i, f, g, o] = z_t
         c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),   h_t = sigmoid(o) tanh(c_t)
@@ -66,9 +67,9 @@ def run_fed_lstm(
     Args:
         inputs: float32 `(B, T, E)`.
         hidden, cell: float32 `(B, U)`, the first state. fed: `(B, A)`, the first attentional vector.
-        keys: `(B, S, U)`, scaled as the score asks for. values: `(B, S, D)`.
+        keys: `(B, S, U)`, scaled as the score requires. values: `(B, S, D)`.
         kernel: `(E + A, 4 U)`. recurrent_kernel: `(U, 4 U)`. bias: `(4 U,)`. attentional_kernel: `(D + U, A)`.
-        mask: float32 `(B, S)`, 1 at real positions. It has no gradient, nor have the factors.
+        mask: float32 `(B, S)`, 1 at real positions. Neither it nor the factors have a gradient.
         factors: m, float32 `(B, T, A)`, of dropout.
         products: what the operands of the recurrence's and of the attentional vector's products are rounded to.
 
@@ -162,7 +163,7 @@ def run_fed_lstm(
 
         return (_turned(vectors), _turned(alignments), *state), gradient
 
-    # Reshaped, a variable is a plain tensor, which is what TensorFlow's custom gradients take when eager.
+    # Reshaped, a variable is a plain tensor, as TensorFlow's custom gradients require in eager mode.
     weights = [ops.reshape(one, one.shape) for one in (kernel, recurrent_kernel, bias, attentional_kernel)]
     tensors = [ops.convert_to_tensor(one) for one in (inputs, hidden, cell, fed, keys, values)]
     vectors, alignments, last_fed, last_hidden, last_cell = run(
@@ -172,17 +173,17 @@ def run_fed_lstm(
 
 
 def _turned(sequence: Tensor) -> Tensor:
-    """`(B, T, D)` from `(T, B, D)` or the other way round."""
+    """Transpose `(T, B, D)` to `(B, T, D)` or back."""
     return ops.transpose(sequence, (1, 0, 2))
 
 
 def _inner(rows: Tensor, vector: Tensor) -> Tensor:
-    """Products of each of the rows `(B, S, D)` with a vector `(B, D)`: `(B, S)`."""
+    """Dot products of each of the rows `(B, S, D)` with a vector `(B, D)`: `(B, S)`."""
     return ops.matmul(rows, ops.expand_dims(vector, -1))[:, :, 0]
 
 
 def _weighted(weights: Tensor, rows: Tensor) -> Tensor:
-    """The sum of the rows `(B, S, D)`, weighted by `(B, S)`: `(B, D)`."""
+    """Weighted sum of the rows `(B, S, D)` with weights `(B, S)`: `(B, D)`."""
     return ops.matmul(ops.expand_dims(weights, 1), rows)[:, 0]
 
 

@@ -1,4 +1,4 @@
-"""An LSTM cell with layer normalisation inside."""
+"""An LSTM cell with layer normalisation."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ class LayerNormLSTMCell(keras.layers.Layer):
 
         i, f, g, o = n(W h) + n(U x) + b      c = sigmoid(f) c + sigmoid(i) tanh(g)      h = sigmoid(o) tanh(n(c))
 
-    with `n(z) = gain (z - mean z) / sqrt(var z + 1e-5)`, each n with a gain of its own over all its numbers, and a
-    shift for c (that of the gates is b). Gates in the order i, f, g, o; the bias of f starts at 1.
+    with `n(z) = gain (z - mean z) / sqrt(var z + 1e-5)`. Each n has its own gain over all its elements, and that of c
+    a shift (the gates' shift is b). Gates in the order i, f, g, o; the bias of f starts at 1.
 
     Args:
         units: U.
@@ -60,7 +60,7 @@ class LayerNormLSTMCell(keras.layers.Layer):
 
 
 def _normalise(z: Tensor) -> Tensor:
-    values = ops.cast(z, "float32")  # squares pass the range of float16 from 256 on
+    values = ops.cast(z, "float32")  # squares exceed the range of float16 from 256 on
     centred = values - ops.mean(values, axis=-1, keepdims=True)
     return ops.cast(centred * ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + 1e-5), z.dtype)
 

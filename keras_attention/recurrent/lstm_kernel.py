@@ -1,10 +1,10 @@
-"""An LSTM over a whole sequence with a gradient of its own: what does not depend on time is one large product.
+"""An LSTM over a whole sequence with its own gradient: time-independent parts are single large products.
 
-Differentiating a loop step by step adds to the gradient of the weights at every step: T products of a few rows each,
-and T additions to matrices of the size of the weights. Here the backward loop finds only the gradients of the gates;
-those of both kernels, of the bias and of the inputs follow from all steps at once. What the backward loop multiplies by
-is found in the forward loop, where its factors are at hand; each step's is a tensor of its own and read where it lies:
-to pack and split them had cost TensorFlow on a processor as much as half the products.
+Automatic differentiation of a loop accumulates the gradient of the weights at every step: T products of a few rows
+each, and T additions to matrices of the size of the weights. Here the backward loop computes only the gradients of
+the gates; those of both kernels, of the bias and of the inputs follow from all steps at once. The factors of the
+backward loop are computed in the forward loop, where their inputs are at hand. Each is a tensor of its own: packing
+and splitting them cost TensorFlow on a CPU as much as half the products.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ def product(left: Tensor, right: Tensor, dtype: str = "float32") -> Tensor:
 
 
 def pass_gates(z: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Hidden and cell state after one step of an LSTM, from its sums z `(B, 4 U)`, and its slopes.
+    """Hidden and cell state after one LSTM step, from its sums z `(B, 4 U)`, and its slopes.
 
     The slopes are the six `(B, U)` that `pass_gates_back` multiplies by: from h to c, from c to the cell state before,
     and to the four parts of z, those of i, f and g from c, that of o from h.
@@ -52,7 +52,7 @@ def pass_gates(z: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
 
 
 def pass_gates_back(d_hidden: Tensor, d_cell: Tensor, slopes: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """From the gradients of a step's hidden and cell state to those of z and of the cell state before."""
+    """Backpropagate the gradients of a step's hidden and cell state to z and to the previous cell state."""
     to_cell, forget, to_i, to_f, to_g, to_o = slopes
     d_cell = d_cell + d_hidden * to_cell
     d_z = ops.concatenate([d_cell * to_i, d_cell * to_f, d_cell * to_g, d_hidden * to_o], axis=-1)
@@ -68,7 +68,7 @@ def run_lstm(
     bias: Tensor,
     products: str = "float32",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The numbers and gradients of `keras.layers.LSTM(U, return_sequences=True, return_state=True)` without a mask.
+    """Results and gradients of `keras.layers.LSTM(U, return_sequences=True, return_state=True)` without a mask.
 
         z_t = x_t W + h_{t-1} R + b,   [i, f, g, o] = z_t
         c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),   h_t = sigmoid(o) tanh(c_t)
@@ -96,7 +96,7 @@ def run_lstms(
     weights: Sequence[tuple[Tensor, Tensor, Tensor]],
     products: str = "float32",
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """`run_lstm` of several LSTMs of one size, such as two directions, in one loop: half as many steps, larger ones.
+    """Run several LSTMs of one size, such as two directions, in one loop: half as many steps, each larger.
 
     Args:
         inputs: of each, `(B, T, D)`.
@@ -104,7 +104,7 @@ def run_lstms(
         products: one of `PRODUCTS`.
 
     Returns:
-        Of each what `run_lstm` returns.
+        For each the result of `run_lstm`.
 
     Raises:
         ValueError: for an unknown dtype of products, and inputs of unlike shapes.
@@ -117,7 +117,7 @@ def run_lstms(
     count, width = len(inputs), weights[0][1].shape[1]
 
     def multiply(left: Tensor, right: Tensor) -> Tensor:
-        """`(count, N, K)` times `(count, K, M)`; of one, a plain product, which is faster than a batch of one."""
+        """`(count, N, K)` times `(count, K, M)`; a count of 1 is a plain product, which is faster."""
         if count > 1:
             return product(left, right, products)
         return ops.expand_dims(product(ops.squeeze(left, 0), ops.squeeze(right, 0), products), 0)
@@ -132,7 +132,7 @@ def run_lstms(
             return ops.reshape(groups, (-1, groups.shape[-1]))
 
         def in_groups_of_steps(steps: Tensor) -> Tensor:
-            """`(T, count B, D)` to `(count, T B, D)`."""
+            """Regroup `(T, count B, D)` as `(count, T B, D)`."""
             depth = steps.shape[-1]
             groups = ops.reshape(steps, (ops.shape(steps)[0], count, -1, depth))
             return ops.reshape(ops.transpose(groups, (1, 0, 2, 3)), (count, -1, depth))
@@ -184,11 +184,11 @@ def run_lstms(
         return (ops.transpose(outputs, (1, 0, 2)), last_hidden, last_cell), gradient
 
     def rows(tensors: Iterable[Tensor]) -> Tensor:
-        """One after the other along the first axis."""
+        """Concatenate along the first axis."""
         found = [ops.convert_to_tensor(tensor) for tensor in tensors]
         return ops.concatenate(found, axis=0) if count > 1 else found[0]
 
-    # Reshaped, a variable is a plain tensor, which is what TensorFlow's custom gradients take when eager.
+    # Reshaped, a variable is a plain tensor, as TensorFlow's custom gradients require in eager mode.
     stacked = [rows(ops.reshape(value, (1, *value.shape)) for value in values) for values in zip(*weights, strict=True)]
     outputs, hidden, cell = run(rows(inputs), *(rows(values) for values in zip(*states, strict=True)), *stacked)
     if count == 1:

@@ -1,6 +1,6 @@
 """Length-aware recurrent stacks over right-padded batches.
 
-The recurrent core never sees a mask. Padding on the right cannot reach a valid position of a forward pass; a backward
+The recurrent core never sees a mask. Padding on the right cannot affect a real position of a forward pass; a backward
 pass reads each row reversed within its own length, so that its padding stays on the right too. That keeps the stock
 Keras layers eligible for cuDNN, exports them as one ONNX `LSTM` node, and needs no select in an exported loop.
 """
@@ -23,7 +23,7 @@ CELLS = ("lstm", "gru", "layer_norm_lstm")
 
 
 def sequence_dropout(share: float, variational: bool, dtype: Any) -> keras.layers.Dropout:
-    """Dropout of `(B, T, D)`: each number by itself, or where variational one draw for all steps of a row (Gal and
+    """Dropout of `(B, T, D)`: elementwise, or, if variational, one mask for all steps of a row (Gal and
     Ghahramani 2016, arXiv 1512.05287, section 4.1)."""
     check_dropout(share)
     shape = (None, 1, None) if variational else None
@@ -31,7 +31,7 @@ def sequence_dropout(share: float, variational: bool, dtype: Any) -> keras.layer
 
 
 def word_dropout(share: float, dtype: Any) -> keras.layers.Dropout:
-    """Drops whole positions of `(B, T, E)` in training, and scales the others up (Gal and Ghahramani 2016,
+    """Dropout of whole positions of `(B, T, E)`, with the others scaled up (Gal and Ghahramani 2016,
     arXiv 1512.05287, section 4.2, there for word types)."""
     check_dropout(share, "word_dropout")
     return keras.layers.Dropout(share, noise_shape=(None, None, 1), name="word_dropout", dtype=dtype)
@@ -40,16 +40,16 @@ def word_dropout(share: float, dtype: Any) -> keras.layers.Dropout:
 def run_cell(
     cell: keras.Layer, inputs: Tensor, states: list[Tensor], lengths: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    """Runs a recurrent cell over time as a `while_loop` that writes into a buffer of fixed size.
+    """Run a recurrent cell over time as a `while_loop` that writes into a buffer of fixed size.
 
-    The same numbers as `keras.layers.RNN`, in a form that converts to TFLite's built-in operators with a dynamic batch
+    Equal to `keras.layers.RNN`, in a form that converts to TFLite's built-in operators with a dynamic batch
     and length. Not differentiable under JAX: training calls the Keras layer.
 
     Args:
         cell: a Keras recurrent cell: `cell(inputs, states) -> output, states`.
         inputs: `(B, S, D)`.
         states: the cell's initial states, each `(B, U)`.
-        lengths: int `(B,)`; where given, a row's states stop changing at its length.
+        lengths: int `(B,)`; if given, a row's states stop changing at its length.
 
     Returns:
         outputs `(B, S, U)` and the final states.
@@ -80,9 +80,9 @@ class RecurrentStack(keras.layers.Layer):
         cell: `"lstm"`, `"gru"` or `"layer_norm_lstm"` (see `LayerNormLSTMCell`, slower and never one fused node).
         units: size of each direction.
         num_layers: number of layers.
-        bidirectional: whether each layer also reads every row backwards.
-        dropout: share of a layer's inputs dropped in training, from the second layer on.
-        variational_dropout: whether all steps of a row share what is dropped, see `sequence_dropout`.
+        bidirectional: whether each layer also reads every row in reverse.
+        dropout: dropout rate of a layer's inputs, from the second layer on.
+        variational_dropout: whether all steps of a row share one dropout mask, see `sequence_dropout`.
         residual: whether the inputs of each layer from the second on are added to its outputs (Wu et al. 2016, arXiv
             1609.08144, equation 6).
         weight_dropout: share of the recurrent kernels' weights dropped in training, drawn once for all steps of a batch
@@ -98,7 +98,7 @@ class RecurrentStack(keras.layers.Layer):
         initial_state: a state as `step` returns it, for a stack that is not bidirectional; zeros if `None`.
         recurrence: `"layer"` calls the stock Keras layers (training; ONNX), `"loop"` runs the same cells by `run_cell`
             (TFLite).
-        inputs_mask: the name under which Keras hands over a mask that rides on the inputs; it stands in for `mask`.
+        inputs_mask: the mask that Keras propagates with the inputs, the default of `mask`.
             `False`: rows are run to the end.
         training: whether dropout applies.
 
@@ -152,7 +152,7 @@ class RecurrentStack(keras.layers.Layer):
 
     @property
     def has_cell_state(self) -> bool:
-        """Whether a layer's state is h and c, not h alone."""
+        """Whether a layer's state is h and c, not only h."""
         return self.cell != "gru"
 
     @property
@@ -217,8 +217,8 @@ class RecurrentStack(keras.layers.Layer):
         return outputs, final_state
 
     def draw_noise(self, inputs: Tensor) -> TensorDict:
-        """Factors `(B, T, units)` of the dropout below each layer from the second on, for a training pass of steps over
-        inputs `(B, T, ...)`: inside a loop only TensorFlow allows a draw."""
+        """Draw the dropout factors `(B, T, units)` below each layer from the second on, for a stepwise pass over
+        inputs `(B, T, ...)`: only TensorFlow allows random draws inside a loop."""
         if not self.dropout or self.num_layers == 1:
             return {}
         ones = ops.ones((*ops.shape(inputs)[:2], self.units), dtype=self.compute_dtype)
@@ -231,8 +231,8 @@ class RecurrentStack(keras.layers.Layer):
 
         Args:
             inputs: float `(B, D)`.
-            state: the state before, by the names of `state_names`.
-            noise: this step `(B, units)` of what `draw_noise` returned; drawn here if `None`.
+            state: the previous state, by the names of `state_names`.
+            noise: this step `(B, units)` of the result of `draw_noise`; drawn here if `None`.
             training: whether dropout between the layers applies.
         """
         if training and self.weight_dropout:
@@ -282,7 +282,7 @@ class RecurrentStack(keras.layers.Layer):
         recurrence: str,
         training: bool | None,
     ) -> list[tuple[Tensor, list[Tensor]]]:
-        """Each direction of one layer: outputs, and `[h]` or `[h, c]` at each row's last real position."""
+        """Run each direction of one layer: outputs, and `[h]` or `[h, c]` at each row's last real position."""
         masked = lengths if self.return_cell_state else None
         own_gradient = False
         if training and masked is None and self.cell == "lstm":
@@ -316,7 +316,7 @@ class RecurrentStack(keras.layers.Layer):
     def _run_own(
         self, layers: list[keras.Layer], inputs: list[Tensor], initial: list[Tensor], training: bool | None
     ) -> list[tuple[Tensor, list[Tensor]]]:
-        """Each direction with the gradient of `run_lstms`, both in one loop where that is faster."""
+        """Run each direction with the gradient of `run_lstms`, both in one loop where that is faster."""
         weights = []
         for layer in layers:
             recurrent = layer.cell.recurrent_kernel
@@ -326,7 +326,7 @@ class RecurrentStack(keras.layers.Layer):
         states = [(initial[0], initial[1])] * len(layers)
         if keras.backend.backend() == "jax" and keras.distribution.distribution() is None:
             found = run_lstms(inputs, states, weights, self.products)
-        else:  # TensorFlow on a processor is slower at it; where devices share a batch its rows had to change places
+        else:  # TensorFlow on CPU is slower at it; where devices share a batch its rows would have to change places
             each = zip(inputs, states, weights, strict=True)
             found = [run_lstm(x, *state, *parts, products=self.products) for x, state, parts in each]
         return [(outputs, [hidden, cell]) for outputs, hidden, cell in found]
@@ -340,9 +340,9 @@ def _make_layer(cell: str, units: int, name: str, dtype: Any) -> keras.layers.La
 
 
 def best_by_own_gradient(dtype: str) -> bool:
-    """TensorFlow on a processor, and JAX on a GPU; elsewhere the Keras layer is as fast or faster."""
+    """Return True on TensorFlow on a CPU and JAX on a GPU; elsewhere the Keras layer is at least as fast."""
     backend = keras.backend.backend()
-    if dtype != "float32" or backend not in ("tensorflow", "jax"):  # of others Keras does not know the devices
+    if dtype != "float32" or backend not in ("tensorflow", "jax"):  # Keras cannot list other backends' devices
         return False
     on_gpu = any(name.lower().startswith(("gpu", "cuda")) for name in keras.distribution.list_devices())
     return on_gpu if backend == "jax" else not on_gpu

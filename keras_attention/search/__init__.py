@@ -1,4 +1,4 @@
-"""Searches over a `step` function and a state tree; they know nothing of models or text."""
+"""Searches over a `step` function and a state tree, independent of models and text."""
 
 from keras_attention.search.agreement import agreement_search
 from keras_attention.search.beam import beam_search

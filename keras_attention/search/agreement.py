@@ -1,4 +1,4 @@
-"""Beam search in both directions of one model, ranked by what both directions say of each hypothesis."""
+"""Bidirectional beam search, ranked by the agreement of both directions of one model."""
 
 import dataclasses
 from typing import Any
@@ -44,15 +44,15 @@ def agreement_search(
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
 ) -> SearchResult:
-    """The K hypotheses that both directions of writing find likely, of those that one beam in each direction finished.
+    """Return the K hypotheses that both directions rank best, among those that a beam in either direction finished.
 
         score(Y) = ((1 - w) log p(y_1 .. y_T, EOS) + w log p(y_T .. y_1, EOS)) / lp(T + 1)
 
     (Liu et al. 2016, NAACL, "Agreement on Target-bidirectional Neural Machine Translation"), lp the length penalty of
-    `beam_search`. The step is that of a model which writes from the first word to the last after `bos_id`, and from the
-    last to the first after `backward_id`. Both beams are one search over twice the rows; then each direction reads what
-    the other one wrote. A row of which neither beam finished anything has the hypotheses of the forward one, as they
-    are. Hypotheses are told apart by their ids: two segmentations of one text are two.
+    `beam_search`. The step is that of a model which generates left-to-right after `bos_id`, and right-to-left after
+    `backward_id`. Both beams are one search over twice the rows; then each direction scores the other's hypotheses. A
+    row without a finished hypothesis in either beam keeps the hypotheses of the left-to-right one. Hypotheses are
+    compared by their ids: two segmentations of one text are two.
 
     Args:
         step, state, memory: see `beam_search`.
@@ -60,13 +60,13 @@ def agreement_search(
         backward_weight: w, from 0 to 1, a number or a scalar tensor.
         batch_size, max_length, capacity, source_length: see `beam_search`.
         length_penalty, length_penalty_kind: see `beam_search`.
-        constraints: see `Constraints`; all but a prefix and phrases, which know one direction alone. A penalty on
-            repetition shapes what the beams find, and is no part of the scores above.
-        bos_id, backward_id, eos_id, pad_id: ids of the special words.
+        constraints: see `Constraints`; prefix and phrases are excluded, as they apply to one direction only. A
+            repetition penalty shapes the beams, and is no part of the scores above.
+        bos_id, backward_id, eos_id, pad_id: ids of the special tokens.
 
     Returns:
-        A `SearchResult`, all of it in the forward order: `log_probs` are the sum above before the length penalty (of
-        hypotheses that did not end, the forward direction's), and alignments those of the forward direction.
+        A `SearchResult`, all in left-to-right order: `log_probs` are the sum above before the length penalty (the
+            forward direction's for unfinished hypotheses), and alignments those of the forward direction.
 
     Raises:
         ValueError: for a weight out of range, a prefix or phrases, and what `beam_search` raises.
@@ -100,7 +100,7 @@ def agreement_search(
         eos_id=eos_id,
         pad_id=pad_id,
     )
-    # Each direction reads what the other one wrote.
+    # Each direction scores the other's hypotheses.
     turned = _turn(found["ids"], found["lengths"])
     first_words = tile_rows(ops.concatenate(ways[::-1], axis=0), beam_size)
     read, alignments = _read(step, state, memory, turned, found["lengths"], first_words, source_length)
@@ -110,7 +110,7 @@ def agreement_search(
     weight = ops.cast(backward_weight, "float32")
     ahead, behind = ops.where(forwards, written, read), ops.where(forwards, read, written)
     agreed = (1.0 - weight) * ahead + weight * behind
-    # What a direction that counts can never write is no candidate.
+    # Exclude hypotheses that a direction with a nonzero weight cannot generate.
     possible = ops.logical_and(
         ops.logical_or(ahead > NEVER / 2, weight >= 1.0), ops.logical_or(behind > NEVER / 2, weight <= 0.0)
     )
@@ -135,18 +135,18 @@ def agreement_search(
 
 
 def _twice(tree: Any) -> Any:
-    """All rows, and all rows again."""
+    """Concatenate all rows with themselves."""
     return keras.tree.map_structure(lambda tensor: ops.concatenate([tensor, tensor], axis=0), tree)
 
 
 def _halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """The first and the last B of 2 B rows."""
+    """Return the first and the last B of 2 B rows."""
     both = ops.reshape(tensor, (2, -1, *ops.shape(tensor)[1:]))
     return both[0], both[1]
 
 
 def _of_both(constraints: Constraints) -> Constraints:
-    """The same for twice the rows, where they may differ from row to row."""
+    """Return the constraints for twice the rows, where they may differ by row."""
     given = {}
     for name, axes in (("min_length", 1), ("allowed", 2)):
         value = getattr(constraints, name)
@@ -157,7 +157,7 @@ def _of_both(constraints: Constraints) -> Constraints:
 
 
 def _turn(ids: Tensor, lengths: Tensor) -> Tensor:
-    """Ids `(B, K, L)` with their words in the opposite order; EOS, and padding, stay where they are."""
+    """Reverse the tokens of ids `(B, K, L)`; EOS and padding keep their positions."""
     batch, beam_size, length = ops.shape(ids)
     rows = batch * beam_size
     positions, ends = ops.arange(length, dtype="int32")[None, :], ops.reshape(lengths, (rows, 1)) - 1
@@ -170,13 +170,13 @@ def _turn(ids: Tensor, lengths: Tensor) -> Tensor:
 def _read(
     step: Step, state: Any, memory: Any, ids: Tensor, lengths: Tensor, first_words: Tensor, source_length: Tensor | int
 ) -> tuple[Tensor, Tensor]:
-    """What given hypotheses come to, word by word: log-probabilities `(2 B, K)` of all, and alignments of the last B.
+    """Score given hypotheses token by token: log-probabilities `(2 B, K)` of all, and alignments of the last B.
 
     Args:
         step: see `Step`.
         state, memory: of 2 B rows.
-        ids, lengths: of the hypotheses, `(2 B, K, L)` and `(2 B, K)`.
-        first_words: what is read before each, `(2 B K,)`.
+        ids, lengths: ids `(2 B, K, L)` and lengths `(2 B, K)` of the hypotheses.
+        first_words: first input of each, `(2 B K,)`.
         source_length: S of the alignments `(B, K, L, S)`.
     """
     batch, beam_size, length = ops.shape(ids)
@@ -211,13 +211,13 @@ def _read(
 
 
 def _among(ids: Tensor, others: Tensor, there: Tensor) -> Tensor:
-    """bool `(B, K)`: whether each of the ids `(B, K, L)` is one of those others that are `there`."""
+    """bool `(B, K)`: whether each of the ids `(B, K, L)` is among those of `others` that `there` marks."""
     same = ops.all(ops.equal(ids[:, :, None], others[:, None]), axis=3)
     return ops.any(ops.logical_and(same, there[:, None]), axis=2)
 
 
 def _keep(result: dict[str, Tensor], kept: Tensor, pad_id: int) -> dict[str, Tensor]:
-    """The result with all slots empty but those that are kept, bool `(2 B, K)`."""
+    """Return the result with only the slots `kept`, bool `(2 B, K)`; the others are emptied."""
     return {
         **result,
         "ids": ops.where(ops.expand_dims(kept, 2), result["ids"], pad_id),

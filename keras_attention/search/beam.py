@@ -49,48 +49,48 @@ def beam_search(
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
 ) -> SearchResult:
-    """Keeps the K hypotheses of highest penalised score at every step.
+    """Beam search: keep the K hypotheses of highest penalised score at every step.
 
         score(Y) = log P(Y) / ((5 + length) / 6) ** alpha + beta sum_s log min(sum_t a_t(s), 1)
 
-    (Wu et al. 2016, arXiv 1609.08144, equation 14), a_t the alignment that word t was predicted with. Live and finished
-    hypotheses share the K slots. A finished one is frozen: its score never changes. At the maximum length a live
-    hypothesis is kept as it is, marked unfinished. Padding is never chosen; among equal scores the hypothesis ranked
-    higher before, and then the lower id, comes first.
+    (Wu et al. 2016, arXiv 1609.08144, equation 14), a_t the alignment that token t was predicted with. Live and
+    finished hypotheses share the K slots. A finished one is frozen: its score never changes. At the maximum length a
+    live hypothesis is kept, marked unfinished. Padding is never chosen. Ties are broken by the previous rank of the
+    hypothesis, then by the lower id.
 
     With `groups` above 1 the search is diverse (Vijayakumar et al. 2016, arXiv 1610.02424, algorithm 1): each group
-    keeps its share of the K, one group after the other chooses its next words, and a word counts `diversity` less for
-    each hypothesis of an earlier group that chose it at the same step. That ranks words only: scores hold none of it.
+    has an equal share of the K. The groups choose their tokens one after the other. A token is penalised by
+    `diversity` for each hypothesis of an earlier group that chose it at this step. Only the ranking uses this penalty.
 
     Args:
         step: see `Step`. Log-probabilities are at most 0.
-        state: the state before the first word, `B` rows.
-        memory: what every step reads, `B` rows.
+        state: the state before the first token, `B` rows.
+        memory: tensors that every step reads, `B` rows.
         beam_size: K, at least 1.
-        batch_size: B; read off the first tensor of the state or the memory if `None`.
-        max_length: most words, EOS counted: an int, a scalar, or int `(B,)`.
+        batch_size: B; inferred from the first tensor of the state or the memory if `None`.
+        max_length: maximum number of tokens, EOS counted: an int, a scalar, or int `(B,)`.
         capacity: static length L of the buffers; `max_length` if that is an int.
-        source_length: S of the alignments; found by one step more if `None`.
+        source_length: S of the alignments; found by one extra step if `None`.
         length_penalty: alpha, a number or a scalar tensor; 0 ranks by plain log-probability.
         length_penalty_kind: `"gnmt"` as above, or `"average"` for `length ** alpha`.
-        coverage_penalty: GNMT beta, a number or a scalar tensor, at least 0: against sources left untranslated.
-        source_mask: bool `(B, S)`, true at the source positions that should be covered. A coverage penalty needs it.
-        constraints: what hypotheses may not hold, or must; see `Constraints`.
+        coverage_penalty: GNMT beta, a number or a scalar tensor, at least 0: against untranslated source tokens.
+        source_mask: bool `(B, S)`, true at the source positions to be covered. Required for a coverage penalty.
+        constraints: see `Constraints`.
         groups: number of groups, a divisor of K.
-        diversity: strength of the groups' dissimilarity, a number or a scalar tensor.
-        stop: `"all"` until every hypothesis has ended; `"best"` until none that is live can overtake the best finished
-            one. The first hypothesis is the same, those behind it may be left unfinished, and lack phrases.
-        finished_first: whether hypotheses that ended are ranked before those that the maximum length cut, whatever
-            their scores.
-        bos_id: what is read before the first word, for all rows, or int32 `(B,)` where `source_length` is given.
-        eos_id, pad_id: ids of the special words.
+        diversity: strength of the dissimilarity between groups, a number or a scalar tensor.
+        stop: `"all"`: until every hypothesis is finished; `"best"`: until no live hypothesis can overtake the best
+            finished one. The first hypothesis is the same; those behind it may be left unfinished, and lack phrases.
+        finished_first: whether finished hypotheses rank before those cut at the maximum length, regardless of
+            scores.
+        bos_id: first input token, for all rows, or int32 `(B,)` where `source_length` is given.
+        eos_id, pad_id: ids of the special tokens.
 
     Returns:
         A `SearchResult`.
 
     Raises:
         ValueError: for a beam below 1, buffers without a length, groups that do not divide the beam, a coverage
-            penalty without `source_mask`, and what `Constraints.check` finds.
+            penalty without `source_mask`, and as `Constraints.check`.
     """
     constraints = constraints or Constraints()
     length = check_capacity(capacity, max_length)
@@ -105,7 +105,7 @@ def beam_search(
     if source_length is None:
         source_length = source_length_of(step, rows, bos_id, state, memory)
     alignments = ops.zeros((length, rows, source_length), dtype="float32")
-    # The attention that each source position got so far; nothing at all where it is not asked for.
+    # Attention accumulated by each source position; empty without a coverage penalty.
     coverage = [] if wanted is None else [ops.zeros((rows, source_length), dtype="float32")]
     phrases = constraints.required(pad_id)
 
@@ -154,7 +154,7 @@ def beam_search(
             part = None if penalty is None else penalty[:, ours]
             grown, origin = grow(t, group, table, part, [group.tokens for group in new])
             new.append(grown)
-            # Rows of the group, counted among all rows.
+            # Indices of the group's rows among all rows.
             origin = ops.reshape(origin, (batch, size)) + ops.arange(batch, dtype="int32")[:, None] * (beam_size - size)
             parents.append(origin + number * size)
         chosen = ops.reshape(_joined(parents), (rows,))

@@ -1,4 +1,4 @@
-"""The hypotheses that a beam search holds, and one step of growing them."""
+"""State of a beam search, and one step of extending its hypotheses."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,30 +11,30 @@ from keras_attention.types import Tensor
 
 
 class Beams(NamedTuple):
-    """What the loop carries beside the step, the alignments and the state; `(B, K)` where nothing else is said."""
+    """State of the beam in the loop, besides step, alignments and decoder state; `(B, K)` unless noted."""
 
     tokens: Tensor
     log_probs: Tensor  # of the model
-    totals: Tensor  # the same, after constraints changed them: what scores are made of
+    totals: Tensor  # log_probs after constraints changed them: the basis of scores
     scores: Tensor  # NEVER marks an empty slot
     lengths: Tensor
     live: Tensor
     finished: Tensor
     ids: Tensor  # (B, K, L)
-    ancestors: Tensor  # (B, K, L): the slot whose step predicted the word at each position
+    ancestors: Tensor  # (B, K, L): the slot whose step predicted the token at each position
     margins: Tensor  # (B,)
 
 
 class Growth(NamedTuple):
-    """How one step grows hypotheses.
+    """Settings of one step that extends the hypotheses.
 
     Attributes:
-        t: int scalar, the number of words so far.
-        limits: int32 `(B,)`, most words of each row.
-        normaliser: float scalar, what totals of `t + 1` words are divided by.
-        eos_id, pad_id: ids of the special words.
-        penalty: added to the scores of all words that may follow a hypothesis, `(B, K, 1)`, or nothing.
-        phrases: what must occur in every hypothesis, or nothing.
+        t: int scalar, the number of tokens so far.
+        limits: int32 `(B,)`, maximum number of tokens of each row.
+        normaliser: float scalar, the divisor of totals of `t + 1` tokens.
+        eos_id, pad_id: ids of the special tokens.
+        penalty: added to the scores of all continuations of a hypothesis, `(B, K, 1)`, or `None`.
+        phrases: required phrases of every hypothesis, or `None`.
     """
 
     t: Tensor
@@ -47,7 +47,7 @@ class Growth(NamedTuple):
 
 
 def first_beams(batch: Tensor | int, beam_size: int, length: int, bos_id: Tensor | int, pad_id: int) -> Beams:
-    """One live hypothesis without a word in slot 0, and empty slots; `bos_id`: one for all rows, or one for each."""
+    """One live empty hypothesis in slot 0, and empty slots; `bos_id`: one for all rows, or one for each."""
     first = ops.broadcast_to(ops.equal(ops.arange(beam_size, dtype="int32"), 0)[None, :], (batch, beam_size))
     scores = ops.where(first, ops.zeros((), dtype="float32"), NEVER)
     return Beams(
@@ -67,12 +67,12 @@ def first_beams(batch: Tensor | int, beam_size: int, length: int, bos_id: Tensor
 def active_in(
     beams: Beams, t: Tensor, limits: Tensor, longest: Tensor | None = None, now: Tensor | None = None
 ) -> Tensor:
-    """bool `(B, K)`: the hypotheses that grow at step t.
+    """Return the hypotheses that are extended at step t, bool `(B, K)`.
 
-    With `longest` `(B,)` and `now`, what totals of the most words, and of one word more than there are, are divided by,
-    none of a row grows any more once no live hypothesis can overtake the best finished one, nor is ahead of it as it
-    is: totals only fall, and the greater of the two is the most that they will ever be divided by. With a penalty that
-    favours few words the total so far is divided by more than that.
+    `longest` `(B,)` and `now` are the length penalties of the maximum length and of one token more than so far.
+    With them, a row stops once no live hypothesis can overtake the best finished one or is ahead of it already.
+    Totals only fall, and the greater of the two is the largest divisor that they can get. With a penalty that
+    favours short outputs the current total is divided by more than that.
     """
     active = ops.logical_and(beams.live, (t < limits)[:, None])
     if longest is None:
@@ -91,21 +91,21 @@ def advance(
     allowed: Tensor | None = None,
     ranking: Tensor | None = None,
 ) -> tuple[Beams, Tensor]:
-    """Extends the active hypotheses by one word each, and keeps the K best of these and of the frozen ones.
+    """Extend each active hypothesis by one token, and keep the K best of these and of the frozen ones.
 
-    Only the best K + 1 words of a hypothesis can be among the best K + 1 of all, so that these are looked for first,
-    by what ranks the words of one hypothesis, and everything else is done with few numbers.
+    Only the best K + 1 tokens of a hypothesis can be among the best K + 1 of all. They are selected first, by the
+    ranking within a hypothesis, so that the remaining work is on few candidates.
 
     Args:
         beams: the hypotheses.
         growth: see `Growth`.
         active: bool `(B, K)`, from `active_in`.
         log_probs: float32 `(B * K, V)`, of the model.
-        allowed: the same after constraints changed them, NEVER for a word that may not follow; `None` if none did.
-        ranking: the same as this step alone ranks them; `None` if it does not differ.
+        allowed: log_probs after the constraints, NEVER for a forbidden token; `None` if unchanged.
+        ranking: `allowed` as this step alone ranks it; `None` if it does not differ.
 
     Returns:
-        The new beams, and the flat row `(B * K,)` that each of them continues.
+        The new beams, and the flat parent row `(B * K,)` of each.
     """
     batch, beam_size, length = ops.shape(beams.ids)
     vocabulary = log_probs.shape[-1]
@@ -113,7 +113,7 @@ def advance(
     allowed = log_probs if allowed is None else allowed
     ranking = allowed if ranking is None else ranking
 
-    # Padding is never chosen, and EOS may be refused: two more than the K + 1 that are needed.
+    # Padding is never chosen, and EOS may be forbidden: two more than the K + 1 that are needed.
     width = min(beam_size + 3, vocabulary)
     values, words = top_k(ranking, width)
     values = ops.reshape(values, (batch, beam_size, width))
@@ -133,7 +133,7 @@ def advance(
         room = phrases.leave_room(progress, words, growth.t, growth.limits, growth.eos_id)
         possible = ops.logical_and(possible, room)
     extended = ops.where(possible, ops.maximum(extended, NEVER), NEVER)
-    # A frozen hypothesis has one candidate: itself, as if followed by padding.
+    # A frozen hypothesis has one candidate: itself, followed by padding.
     frozen = ops.expand_dims(ops.where(active, NEVER, beams.scores), 2)
     width = words.shape[2] + 1
     candidates = ops.reshape(ops.concatenate([frozen, extended], axis=2), (batch, beam_size * width))
@@ -143,7 +143,7 @@ def advance(
         scores, chosen, dropped = best[:, :beam_size], chosen[:, :beam_size], best[:, beam_size]
         gap = ops.where(dropped > NEVER / 2, scores[:, -1] - dropped, -NEVER)
     else:
-        # A frozen hypothesis holds all phrases.
+        # A frozen hypothesis contains all phrases.
         whole = ops.zeros_like(words[:, :, :1]) + ops.expand_dims(phrases.total, 2)
         progress = ops.reshape(ops.concatenate([whole, progress], axis=2), ops.shape(candidates))
         scores, chosen, gap = phrases.choose(candidates, progress, beam_size)
@@ -154,12 +154,12 @@ def advance(
     chosen_words = ops.take(ops.reshape(words, (-1,)), ops.reshape(first_rows * width + chosen, (rows,)))
 
     def inherit(values: Tensor) -> Tensor:
-        """`(B, K, ...)` of the parents."""
+        """Gather `(B, K, ...)` from the parents."""
         flat = ops.reshape(values, (rows, *values.shape[2:]))
         return ops.reshape(ops.take(flat, parents, axis=0), (batch, beam_size, *values.shape[2:]))
 
     def picked(table: Tensor) -> Tensor:
-        """`(B, K)` of a table `(B * K, V)`: what it holds for each chosen word after its parent."""
+        """Gather `(B, K)` from a table `(B * K, V)`: the value of each chosen token after its parent."""
         found = ops.take(ops.reshape(table, (-1,)), parents * vocabulary + chosen_words)
         return ops.reshape(found, (batch, beam_size))
 
@@ -172,7 +172,7 @@ def advance(
     totals = new_log_probs
     if allowed is not log_probs:
         totals = inherit(beams.totals) + ops.where(grown, picked(allowed), 0.0)
-    if ranking is not allowed:  # what only ranks a step is no part of a score
+    if ranking is not allowed:  # a term that only ranks this step is no part of the score
         scores = ops.where(grown, _score(totals, growth, inherit), scores)
     new = Beams(
         tokens=tokens,
@@ -195,10 +195,10 @@ def _score(totals: Tensor, growth: Growth, inherit: Callable[[Tensor], Tensor]) 
 
 
 def gather_result(beams: Beams, alignments: Tensor, pad_id: int, ranked: bool = True) -> SearchResult:
-    """Follows the ancestors of each hypothesis through the alignments `(L, B * K, S)`, and marks empty slots.
+    """Trace each hypothesis' ancestors through the alignments `(L, B * K, S)`, and mark empty slots.
 
-    Margins count the gaps between neighbours where the hypotheses are `ranked` by their scores. Those of a group are
-    not: the diversity has a say in their order.
+    Margins include the gaps between neighbours where the hypotheses are `ranked` by their scores. In groups they
+    are not: diversity affects their order.
     """
     filled = beams.scores > NEVER / 2
     batch, beam_size, length = ops.shape(beams.ids)

@@ -1,4 +1,4 @@
-"""What a hypothesis may not hold, or must: changes to the log-probabilities before a search sees them."""
+"""Constraints on hypotheses, as changes to the log-probabilities before a search ranks them."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -14,21 +14,21 @@ from keras_attention.types import EOS_ID, PAD_ID, Tensor
 
 @dataclasses.dataclass(frozen=True)
 class Constraints:
-    """Constraints on the hypotheses of a search. Those that are tensors can be inputs of a graph.
+    """Constraints on the hypotheses of a search. Tensors among them can be inputs of a graph.
 
     Args:
-        min_length: fewest words, EOS counted: an int, a scalar, or int `(B,)`. EOS is refused before.
-        allowed: bool `(V,)` or `(B, V)`, false for words that never follow; see `allow_words`.
-        prefix: int `(B, P)`, padded on the right: the words that each row's hypotheses begin with. Where a prefix
-            stands, it is all that may follow, whatever the other constraints say.
-        phrases: int `(B, C, N)`, padded on the right: runs of words that each hypothesis must hold, see `Phrases`. Beam
+        min_length: minimum number of tokens, EOS counted: an int, a scalar, or int `(B,)`. EOS is forbidden before.
+        allowed: bool `(V,)` or `(B, V)`, false for banned tokens; see `allow_words`.
+        prefix: int `(B, P)`, right-padded: the tokens that each row's hypotheses begin with. Within its length the
+            prefix overrides all other constraints.
+        phrases: int `(B, C, N)`, right-padded: token sequences that each hypothesis must contain, see `Phrases`. Beam
             search only.
-        no_repeat_ngram: no n words in a row occur twice in a hypothesis; 0 for no such rule. A number, fixed.
-        repetition_penalty: log-probabilities of words that are in the hypothesis already are multiplied by it, which
-            lowers them above 1 (Keskar et al. 2019, arXiv 1909.05858, section 4.1, there for logits); EOS aside. The
-            scores then rank what came of it, `log_probs` stay those of the model.
+        no_repeat_ngram: block repeated n-grams of this size; 0: none. A static number.
+        repetition_penalty: factor on the log-probabilities of tokens already in the hypothesis, except EOS; above 1 it
+            lowers them (Keskar et al. 2019, arXiv 1909.05858, section 4.1, there for logits). Scores include it;
+            `log_probs` are the model's.
 
-    A row that no hypothesis can satisfy gets none: its scores are -inf. A graph cannot raise.
+    A row whose constraints cannot be met gets no hypothesis: its scores are -inf. A graph cannot raise.
     """
 
     min_length: Tensor | int = 0
@@ -40,7 +40,7 @@ class Constraints:
 
     @property
     def changes_log_probs(self) -> bool:
-        """Whether anything but phrases is asked for."""
+        """Whether there is a constraint other than phrases."""
         return (
             self.no_repeat_ngram > 0
             or self.allowed is not None
@@ -58,11 +58,11 @@ class Constraints:
         pad_id: int = PAD_ID,
         phrases_allowed: bool = True,
     ) -> None:
-        """Compares what is known before the search runs: numbers and NumPy arrays.
+        """Check the values that are known before the search runs: numbers and NumPy arrays.
 
         Raises:
             ValueError: for phrases where they are not allowed, a minimum above the maximum length, a prefix or phrases
-                that do not fit into it or hold words that there are not, a number that is out of range.
+                that exceed it or contain unknown ids, and a number that is out of range.
         """
         if self.phrases is not None and not phrases_allowed:
             raise ValueError("Only a beam can wait for phrases. Expected: beam_search, of any beam_size, for them")
@@ -94,13 +94,13 @@ class Constraints:
                 )
 
     def apply(self, log_probs: Tensor, ids: Tensor, t: Tensor, eos_id: int, pad_id: int) -> Tensor:
-        """float32 `(B * K, V)`: the log-probabilities of the words that may follow, NEVER or less for others.
+        """Apply the constraints: float32 `(B * K, V)`, NEVER or less for forbidden tokens.
 
         Args:
             log_probs: float32 `(B * K, V)`, of the model.
-            ids: int32 `(B, K, L)`, the words so far, then padding.
+            ids: int32 `(B, K, L)`, the tokens so far, then padding.
             t: int scalar, their number.
-            eos_id, pad_id: ids of the special words.
+            eos_id, pad_id: ids of the special tokens.
         """
         batch, beam_size, length = ops.shape(ids)
         vocabulary = log_probs.shape[-1]
@@ -121,7 +121,7 @@ class Constraints:
         return ops.reshape(table, (batch * beam_size, vocabulary))
 
     def _forced(self, t: Tensor, pad_id: int) -> Tensor | None:
-        """int32 `(B, 1)`: the word of the prefix at position t, padding where it is over."""
+        """int32 `(B, 1)`: the token of the prefix at position t, padding after its end."""
         if self.prefix is None:
             return None
         prefix = ops.cast(ops.convert_to_tensor(self.prefix), "int32")
@@ -129,10 +129,10 @@ class Constraints:
         return ops.where(t < size, ops.take(prefix, ops.minimum(t, size - 1), axis=1), pad_id)[:, None]
 
     def _refusal(self, t: Tensor, vocabulary: int, forced: Tensor | None, eos_id: int, pad_id: int) -> Tensor | None:
-        """float32 `(1 or B, V)`: what is added to each word, 0 or NEVER and less; `None` if none is refused.
+        """float32 `(1 or B, V)`: the penalty added to each token, 0 or NEVER and less; `None` if none is forbidden.
 
-        One sum over all hypotheses is cheap in every runtime, where a choice between two tables is not. Tables hold 0
-        and 1 up to the last product: a table of NEVER is none that float16 could store.
+        One sum over all hypotheses is cheap in every runtime, unlike a select between two tables. Tables hold 0 and 1
+        up to the last product, because float16 cannot store NEVER.
         """
         words = ops.arange(vocabulary, dtype="int32")[None, :]
         refused = None
@@ -152,7 +152,7 @@ class Constraints:
         return None if refused is None else NEVER * refused
 
     def required(self, pad_id: int) -> Phrases | None:
-        """The phrases, where there are any."""
+        """Return the phrases, or `None`."""
         if self.phrases is None:
             return None
         return Phrases(ops.cast(ops.convert_to_tensor(self.phrases), "int32"), pad_id)
@@ -161,13 +161,13 @@ class Constraints:
 def allow_words(
     vocabulary: int, allowed: Iterable[int] | None = None, banned: Iterable[int] = (), eos_id: int = EOS_ID
 ) -> np.ndarray:
-    """bool `(V,)`: the words that may follow, for `Constraints.allowed`. EOS may, unless it is banned.
+    """Return the mask of allowed tokens, bool `(V,)`, for `Constraints.allowed`. EOS is allowed, unless banned.
 
     >>> allow_words(6, banned=[4]).tolist()
     [True, True, True, True, False, True]
 
     Raises:
-        ValueError: for an id that is not of the vocabulary.
+        ValueError: for an id outside of the vocabulary.
     """
     chosen, refused = (None if allowed is None else [*allowed]), [*banned]
     for index in [*(chosen or []), *refused]:
@@ -186,21 +186,21 @@ def _is_number(value: Any, number: float) -> bool:
 
 
 def _known(value: Any) -> Any:
-    """A number or an array as NumPy; `None` for a tensor of a graph and for nothing."""
+    """Return a number or an array as NumPy; `None` for a symbolic tensor and for `None`."""
     return np.asarray(value) if isinstance(value, int | float | list | tuple | np.ndarray | np.generic) else None
 
 
 def _scatter(table: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
-    """A table `(N, V)` with values put at `(row, column)`; equal places get one of the values, in TFLite their sum."""
+    """Scatter values into a table `(N, V)` at `(row, column)`; duplicates keep one value, in TFLite their sum."""
     places = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(columns, (-1,))], axis=1)
     return ops.scatter_update(table, places, ops.reshape(values, (-1,)))
 
 
 def _penalise_repetition(log_probs: Tensor, history: Tensor, penalty: Tensor | float, eos_id: int) -> Tensor:
-    """Log-probabilities of the words of the history, times the penalty. Padding among it counts: nobody chooses it.
+    """Multiply the log-probabilities of tokens in the history by the penalty. Padding may be included: never chosen.
 
-    A word comes more than once in a history. What is scattered is therefore a mark, which may be there once or be
-    summed up.
+    A token may occur more than once in a history. The scattered value is therefore a mark, for which summed
+    duplicates do no harm.
     """
     rows = ops.zeros_like(history) + ops.arange(ops.shape(history)[0], dtype="int32")[:, None]
     marks = ops.cast(ops.not_equal(history, eos_id), "float32")
@@ -209,7 +209,7 @@ def _penalise_repetition(log_probs: Tensor, history: Tensor, penalty: Tensor | f
 
 
 def _refuse_repetition(log_probs: Tensor, history: Tensor, t: Tensor, n: int, pad_id: int) -> Tensor:
-    """NEVER for words that would make n words in a row that are in the history `(N, L)` already."""
+    """Add NEVER to tokens that would repeat an n-gram of the history `(N, L)`."""
     count, length = ops.shape(history)
     if n > length:
         return log_probs
@@ -221,5 +221,5 @@ def _refuse_repetition(log_probs: Tensor, history: Tensor, t: Tensor, n: int, pa
         before = ops.concatenate([ops.full_like(history[:, :back], pad_id), history[:, : length - back]], axis=1)
         repeats = ops.logical_and(repeats, ops.equal(before, last))
     rows = ops.zeros_like(history) + ops.arange(count, dtype="int32")[:, None]
-    words = ops.where(repeats, history, pad_id)  # where nothing repeats, padding is refused, which nobody chooses
+    words = ops.where(repeats, history, pad_id)  # without a repeat padding is forbidden, which is never chosen
     return _scatter(log_probs, rows, words, ops.full_like(ops.cast(words, "float32"), NEVER))

@@ -1,4 +1,4 @@
-"""What greedy and beam search share: the contract of a step, the result, and small tensor functions."""
+"""Contract of a step, the result of a search, and tensor functions that the searches share."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypedDict
@@ -17,29 +17,29 @@ Step: TypeAlias = Callable[[Tensor, Any, Any], tuple[Tensor, Any, Tensor]]
 """
 
 BLOCK = 32
-"""Positions that `top_k` looks at as one, where there are many."""
+"""Block size of a blockwise `top_k`, for long rows."""
 NEVER = -1e30
 """Finite stand-in for the score -inf inside a search: sums and products of it stay free of NaN."""
 
 
 class SearchResult(TypedDict):
-    """What a search found for B rows, K hypotheses each, best first, in buffers of length L.
+    """Result of a search: K hypotheses of each of B rows, best first, in buffers of length L.
 
-    An empty slot, one that no hypothesis fills, has score and log-probability -inf and length 0.
+    An empty slot, one without a hypothesis, has score and log-probability -inf and length 0.
     """
 
     ids: Tensor
-    """int32 `(B, K, L)`: the words, EOS included, then padding."""
+    """int32 `(B, K, L)`: the tokens, EOS included, then padding."""
     lengths: Tensor
     """int32 `(B, K)`, EOS counted."""
     log_probs: Tensor
-    """float32 `(B, K)`: the sum of the words' log-probabilities."""
+    """float32 `(B, K)`: the sum of the tokens' log-probabilities."""
     scores: Tensor
     """float32 `(B, K)`: log-probability over length penalty, and the coverage penalty; hypotheses are ranked by it."""
     finished: Tensor
     """bool `(B, K)`: whether the hypothesis ends in EOS; if not, it met its maximum length."""
     alignments: Tensor
-    """float32 `(B, K, L, S)`: for each word the alignment it was predicted with, zero past the length."""
+    """float32 `(B, K, L, S)`: for each token the alignment it was predicted with, zero past the length."""
     margins: Tensor
     """float32 `(B,)`: the smallest gap between a candidate kept and one dropped at any step of the search, and between
     neighbours of the final ranking. Two implementations whose scores differ by less than half of it agree on all
@@ -47,13 +47,13 @@ class SearchResult(TypedDict):
 
 
 def length_penalty_factor(length: Tensor, alpha: Tensor | float, kind: str = "gnmt") -> Tensor:
-    """What a log-probability is divided by, in float32.
+    """Length penalty, the divisor of a log-probability, in float32.
 
     `"gnmt"`: `((5 + length) / 6) ** alpha` (Wu et al. 2016, arXiv 1609.08144, equation 14); `"average"`:
-    `length ** alpha`, with alpha 1 the mean over the words.
+    `length ** alpha`, with alpha 1 the mean over the tokens.
 
     Raises:
-        ValueError: for another kind.
+        ValueError: for an unknown kind.
     """
     if kind not in LENGTH_PENALTIES:
         raise ValueError(f"Expected: length_penalty_kind in {LENGTH_PENALTIES}. Received: length_penalty_kind={kind!r}")
@@ -63,7 +63,7 @@ def length_penalty_factor(length: Tensor, alpha: Tensor | float, kind: str = "gn
 
 
 def float32_step(step: Step) -> Step:
-    """`step` with log-probabilities and alignments in float32, which searches add up, whatever it computes in."""
+    """Wrap `step` to return log-probabilities and alignments in float32, in which searches accumulate them."""
 
     def cast_step(token: Tensor, state: Any, memory: Any) -> tuple[Tensor, Any, Tensor]:
         log_probs, new_state, alignment = step(token, state, memory)
@@ -73,15 +73,15 @@ def float32_step(step: Step) -> Step:
 
 
 def penalises_coverage(beta: Tensor | float) -> bool:
-    """False for the number 0: the coverage is not summed up then."""
+    """Return False for the number 0, where no coverage is accumulated."""
     return not (isinstance(beta, int | float) and beta == 0)
 
 
 def coverage_mask(beta: Tensor | float, source_mask: Tensor | None) -> Tensor | None:
-    """The positions that a coverage penalty counts, for all hypotheses of a row: `(B, 1, S)`; `None` for no penalty.
+    """Return the mask of a coverage penalty, for all hypotheses of a row: `(B, 1, S)`; `None` for no penalty.
 
     Raises:
-        ValueError: for a penalty without a mask, which would count padding.
+        ValueError: for a penalty without a mask, which would include padding.
     """
     if not penalises_coverage(beta):
         return None
@@ -97,21 +97,21 @@ def coverage_penalty_term(coverage: Tensor, source_mask: Tensor, beta: Tensor | 
     """`beta * sum_s log(min(coverage_s, 1))` over real positions s (Wu et al. 2016, arXiv 1609.08144, equation 14).
 
     Args:
-        coverage: float32 `(..., S)`: the attention that each position got from all words so far.
+        coverage: float32 `(..., S)`: the attention that each position received from all tokens so far.
         source_mask: bool, true at real positions, of a shape that broadcasts.
         beta: a number or a scalar tensor.
 
     Returns:
-        float32 `(...)`, at most 0. A position without any attention counts as one with 1e-6 of it.
+        float32 `(...)`, at most 0. Coverage below 1e-6 counts as 1e-6.
     """
     logs = ops.log(ops.clip(coverage, 1e-6, 1.0)) * ops.cast(source_mask, "float32")
     return ops.cast(beta, "float32") * ops.sum(logs, axis=-1)
 
 
 def filled_or_infinite(values: Tensor, filled: Tensor) -> Tensor:
-    """Finite values, and -inf where bool `filled` is false.
+    """Return the values, with -inf where bool `filled` is false.
 
-    Infinity is that of a logarithm: TFLite has no infinite constants, and a choice in ONNX is a sum of products.
+    Infinity is that of a logarithm: TFLite has no infinite constants, and a select in ONNX is a sum of products.
     """
     return ops.where(filled, values, 0.0) + ops.log(ops.cast(filled, "float32"))
 
@@ -125,7 +125,7 @@ def length_limits(
 
 
 def tile_rows(tree: Any, times: int) -> Any:
-    """Repeats each row of every tensor of a nest: `(B, ...)` becomes `(B * times, ...)`, copies side by side."""
+    """Repeat each row of every tensor of a nest: `(B, ...)` becomes `(B * times, ...)`, copies adjacent."""
 
     def tile(tensor: Tensor) -> Tensor:
         shape = ops.shape(tensor)
@@ -136,17 +136,17 @@ def tile_rows(tree: Any, times: int) -> Any:
 
 
 def take_rows(tree: Any, rows: Tensor) -> Any:
-    """Rows of every tensor of a nest."""
+    """Gather rows of every tensor of a nest."""
     return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), tree)
 
 
 def top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of `(N, W)`, ties by the lower position: values and int32 positions, `(N, k)` each.
+    """Return the k largest of each row of `(N, W)`, ties by the lower position: values and int32 positions `(N, k)`.
 
-    TensorFlow and JAX promise this order of ties, and exports keep it: there it is `ops.top_k`. `torch.topk`
-    promises none, neither which of the equal values at the border it keeps nor their order, so that the positions are
-    chosen anew there: `2 W - position` above the border, `W - position` on it and 0 below are keys that do not tie.
-    A stable sort of all W does the same at ten times the cost.
+    TensorFlow and JAX guarantee this order of ties, and exports keep it: there it is `ops.top_k`. `torch.topk`
+    guarantees neither which of the equal values at the border it keeps nor their order. There the positions are
+    selected again, by keys without ties: `2 W - position` above the border, `W - position` on it and 0 below.
+    A stable sort of all W gives the same at ten times the cost.
     """
     width = values.shape[1]
     if keras.backend.backend() == "torch":
@@ -169,10 +169,10 @@ def _top_k_with_order(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _top_k_by_blocks(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same, in a quarter of the time: the k largest are in the k blocks whose own largest are the largest.
+    """Blockwise `top_k` in a quarter of the time: the k largest are in the k blocks with the largest maxima.
 
-    Equal blocks go by their position, and the blocks chosen are put back in order, so that ties still go to the lower
-    position. What is left behind the last whole block is looked at in any case.
+    Ties between blocks go to the lower position, and the chosen blocks are put back in order, so that ties still go
+    to the lower position. The remainder behind the last whole block is always included.
     """
     rows, width = ops.shape(values)[0], values.shape[1]
     blocks = width // BLOCK
@@ -199,7 +199,7 @@ def _top_k_by_blocks(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def batch_size_of(tree: Any) -> Tensor | int:
-    """Size of the first axis of a nest's first tensor.
+    """Return the size of the first axis of a nest's first tensor.
 
     Raises:
         ValueError: if the nest holds no tensor.
@@ -211,19 +211,19 @@ def batch_size_of(tree: Any) -> Tensor | int:
 
 
 def source_length_of(step: Step, rows: Tensor | int, bos_id: int, state: Any, memory: Any) -> Tensor | int:
-    """S of the alignments, found by running one step; who knows S passes it to the search and saves that step."""
+    """Find S of the alignments by running one step; callers that know S pass it to the search and save that step."""
     _, _, alignment = step(ops.full((rows,), bos_id, dtype="int32"), state, memory)
     return ops.shape(alignment)[1]
 
 
 def row_limits(max_length: Tensor | int, batch_size: Tensor | int, capacity: int) -> Tensor:
-    """`max_length`, a scalar or one value per row, as int32 `(B,)`, at most the capacity of the buffers."""
+    """Return `max_length`, a scalar or one value per row, as int32 `(B,)`, at most the capacity of the buffers."""
     limits = ops.cast(ops.convert_to_tensor(max_length), "int32")
     return ops.minimum(limits + ops.zeros((batch_size,), dtype="int32"), capacity)
 
 
 def check_capacity(capacity: int | None, max_length: Tensor | int) -> int:
-    """The static buffer length: `capacity`, or `max_length` where that is an int.
+    """Return the static buffer length: `capacity`, or `max_length` where that is an int.
 
     Raises:
         ValueError: if neither is a positive int.
@@ -240,9 +240,9 @@ def check_capacity(capacity: int | None, max_length: Tensor | int) -> int:
 def sort_hypotheses(
     results: Sequence[SearchResult], count: int | None = None, finished_first: bool = False
 ) -> SearchResult:
-    """The hypotheses of several results for the same rows as one result, best first; the best `count`, or all.
+    """Merge several results for the same rows, best first; keep the best `count`, or all.
 
-    With `finished_first` those that ended in EOS come before all others.
+    With `finished_first`, hypotheses that ended in EOS come before all others.
     """
     scores = ops.concatenate([result["scores"] for result in results], axis=1)
     batch, width = ops.shape(scores)
@@ -252,14 +252,14 @@ def sort_hypotheses(
     if finished_first:
         finished = ops.concatenate([result["finished"] for result in results], axis=1)
         ended = ops.reshape(ops.take(ops.reshape(finished, (-1,)), ops.reshape(rows + order, (-1,))), (batch, width))
-        # Whole numbers below 2 W, which float32 holds exactly: a place in the order, and W more for an end.
+        # Integers below 2 W, exact in float32: the rank, plus W for a finished hypothesis.
         places = ops.arange(width, 0, -1, dtype="int32") + width * ops.cast(ended, "int32")
         _, again = top_k(ops.cast(places, "float32"), width)
         flat = ops.reshape(rows + again, (-1,))
         best, order, ended = (
             ops.reshape(ops.take(ops.reshape(values, (-1,)), flat), (batch, width)) for values in (best, order, ended)
         )
-        later = ops.not_equal(ended[:, 1:], ended[:, :-1])  # here the ranking does not hang on the scores
+        later = ops.not_equal(ended[:, 1:], ended[:, :-1])  # here the ranking does not depend on the scores
     kept = width if count is None else count
     flat = ops.reshape(rows + order[:, :kept], (-1,))
 

@@ -1,4 +1,4 @@
-"""Contrastive search: likely words whose representation does not repeat those before."""
+"""Contrastive search: likely tokens whose representation does not repeat that of earlier ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,32 +41,32 @@ def contrastive_search(
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
 ) -> SearchResult:
-    """Of the k likeliest words, the one that scores best (Su et al. 2022, arXiv 2202.06417, equation 5):
+    """Of the k likeliest tokens, choose the one of the best score (Su et al. 2022, arXiv 2202.06417, equation 5):
 
         (1 - alpha) P(w | before) - alpha max_j cos(h_w, h_j)
 
-    `h_w` is what the model makes of the word as its next input, and `h_j` of the words before it. All k words go
-    through the step at once, and the state of the chosen one is kept, so that there is one step for each word.
+    `h_w` is the representation of the candidate after one step, and `h_j` those of the earlier tokens. All k
+    candidates take the step in one batch, and the state of the chosen one is kept: one step per token.
 
     Args:
         step: see `Step`.
-        state: the state before the first word, `B` rows.
-        memory: what every step reads, `B` rows.
-        representation: `(N, D)` of a state with N rows, for instance the decoder's h.
+        state: the state before the first token, `B` rows.
+        memory: tensors that every step reads, `B` rows.
+        representation: maps a state of N rows to `(N, D)`, for instance the decoder's h.
         candidates: k, at least 1; 1 is greedy search.
         alpha: in [0, 1], a number or a scalar tensor; 0 is greedy search.
         batch_size, max_length, capacity: see `beam_search`.
         length_penalty, length_penalty_kind: of the returned scores, see `beam_search`.
-        constraints: see `Constraints`; all but phrases.
-        bos_id, eos_id, pad_id: ids of the special words.
+        constraints: see `Constraints`; phrases are excluded.
+        bos_id, eos_id, pad_id: ids of the special tokens.
 
     Returns:
-        A `SearchResult` with K = 1; `log_probs` are those of the model. A margin is the smallest gap between what a
-        word chosen and the one after it came to, or between the log-probabilities of the last candidate and the first
-        word that was none.
+        A `SearchResult` with K = 1; `log_probs` are those of the model. A margin is the smallest gap between the
+            scores of a chosen token and the runner-up, or between the log-probabilities of the last candidate and the
+            first token that was none.
 
     Raises:
-        ValueError: for numbers out of range, buffers without a length, phrases, and what `Constraints.check` finds.
+        ValueError: for numbers out of range, buffers without a length, phrases, and as `Constraints.check`.
     """
     constraints = constraints or Constraints()
     length = check_capacity(capacity, max_length)
@@ -124,7 +124,7 @@ def contrastive_search(
     def unfinished(t: Tensor, paths: list[Tensor], *_: Any) -> Tensor:
         return any_live(Paths(*paths), t, limits)
 
-    # Of the word that comes next its log-probabilities and alignment; of those before their vectors, of unit length.
+    # Log-probabilities and alignment of the next token; unit-length vectors of the earlier ones.
     seen = [log_probs, alignment, ops.zeros((batch, length, depth), dtype="float32")]
     alignments = ops.zeros((length, batch, ops.shape(alignment)[1]), dtype="float32")
     start = ops.convert_to_tensor(0, dtype="int32")

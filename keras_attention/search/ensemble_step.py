@@ -1,4 +1,4 @@
-"""Several models as one `step`."""
+"""An ensemble of models as one `step`."""
 
 import math
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ COMBINATIONS = ("probabilities", "logits")
 
 
 def ensemble_step(steps: Sequence[Step], combination: str = "probabilities") -> Step:
-    """A step that asks several models and takes the mean of their answers.
+    """Return a step that averages the predictions of several models.
 
         "probabilities":  log P(w) = log (1/M sum_m P_m(w))
         "logits":         log P(w) = log softmax(1/M sum_m log P_m(w)), the geometric mean
 
-    Its state and memory are lists, an entry for each model; the alignment is the mean of theirs. The vocabularies and
-    the source must be the same.
+    Its state and memory are lists, with an entry for each model; the alignment is the mean of theirs. The models must
+    share vocabularies and source.
 
     Args:
         steps: M of them, see `Step`.
         combination: `"probabilities"` or `"logits"`.
 
     Raises:
-        ValueError: for no steps, or another combination.
+        ValueError: for no steps, or an unknown combination.
     """
     if not steps:
         raise ValueError("Expected: one step or more. Received: none")
@@ -41,7 +41,7 @@ def ensemble_step(steps: Sequence[Step], combination: str = "probabilities") -> 
 
 
 def combine(answers: Sequence[tuple[Tensor, Tensor]], combination: str) -> tuple[Tensor, Tensor]:
-    """One answer of several models': log-probabilities `(..., V)` and alignments, see `ensemble_step`."""
+    """Combine the models' predictions: log-probabilities `(..., V)` and alignments, see `ensemble_step`."""
     _check(combination)
     tables = ops.stack([ops.cast(log_probs, "float32") for log_probs, _ in answers], axis=0)
     if combination == "probabilities":

@@ -1,4 +1,4 @@
-"""Greedy search: the likeliest word at every step."""
+"""Greedy search: the likeliest token at every step."""
 
 from typing import Any
 
@@ -36,31 +36,31 @@ def greedy_search(
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
 ) -> SearchResult:
-    """Follows the likeliest word until EOS or the maximum length; the same hypotheses as a beam of 1.
+    """Greedy search to EOS or the maximum length, with the same hypotheses as a beam of 1.
 
     Padding is never chosen; ties go to the lower id.
 
     Args:
         step: see `Step`.
-        state: the state before the first word.
-        memory: what every step reads.
-        batch_size: B; read off the first tensor of the state or the memory if `None`.
-        max_length: most words, EOS counted: an int, a scalar, or int `(B,)`.
+        state: the state before the first token.
+        memory: tensors that every step reads.
+        batch_size: B; inferred from the first tensor of the state or the memory if `None`.
+        max_length: maximum number of tokens, EOS counted: an int, a scalar, or int `(B,)`.
         capacity: static length L of the buffers; `max_length` if that is an int.
-        source_length: S of the alignments; found by one step more if `None`.
+        source_length: S of the alignments; found by one extra step if `None`.
         length_penalty: alpha of the returned scores.
         length_penalty_kind: `"gnmt"` or `"average"`, see `length_penalty_factor`.
         coverage_penalty: GNMT beta of the returned scores.
-        source_mask: bool `(B, S)`, true at the source positions that should be covered. A coverage penalty needs it.
-        constraints: what hypotheses may not hold, or must; all but phrases, which beam search knows.
-        bos_id, eos_id, pad_id: ids of the special words.
+        source_mask: bool `(B, S)`, true at the source positions to be covered. Required for a coverage penalty.
+        constraints: see `Constraints`; phrases are excluded, which require beam search.
+        bos_id, eos_id, pad_id: ids of the special tokens.
 
     Returns:
         A `SearchResult` with K = 1.
 
     Raises:
-        ValueError: for buffers without a length, phrases, a coverage penalty without `source_mask`, and what
-            `Constraints.check` finds.
+        ValueError: for buffers without a length, phrases, a coverage penalty without `source_mask`, and as
+            `Constraints.check`.
     """
     wanted = coverage_mask(coverage_penalty, source_mask)
 

@@ -1,4 +1,4 @@
-"""Lexical constraints: phrases that every hypothesis has to hold."""
+"""Lexical constraints: phrases that every hypothesis must contain."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from keras_attention.types import Tensor
 
 
 class Phrases(NamedTuple):
-    """Phrases that must occur in each row's hypotheses, each as a run of neighbouring words, in any order.
+    """Phrases that each row's hypotheses must contain, each as consecutive tokens, in any order.
 
-    How much of a phrase is there is read off the words themselves, so that nothing has to be carried along: a phrase
-    that was begun and broken off counts for nothing, unless its end is again its beginning. Hypotheses that hold more
-    of the phrases compete with each other, not with those that hold less, and the K slots are dealt round
-    (Post and Vilar 2018, arXiv 1804.06609, section 3.2, dynamic beam allocation). A word is refused if the phrases that
-    are missing after it would no longer fit below the maximum length, and EOS while any is missing; room is counted as
-    if phrases shared no words.
+    Progress is derived from the tokens themselves, so that no extra state is needed. An interrupted phrase counts for
+    nothing, unless its end is again its beginning. Hypotheses compete only with those of equal progress, and the K
+    slots are dealt in turn to each level (Post and Vilar 2018, arXiv 1804.06609, section 3.2, dynamic beam
+    allocation). A token is forbidden if the phrases missing after it would not fit below the maximum length, and EOS
+    while any is missing. The room needed is counted without overlaps of phrases.
+
 
     Attributes:
-        ids: int32 `(B, C, N)`, padded on the right; a phrase of padding alone asks for nothing.
+        ids: int32 `(B, C, N)`, right-padded; a phrase of padding only is no constraint.
         pad_id: id of padding.
     """
 
@@ -28,16 +28,16 @@ class Phrases(NamedTuple):
 
     @property
     def lengths(self) -> Tensor:
-        """int32 `(B, 1, C)`."""
+        """Lengths of the phrases, int32 `(B, 1, C)`."""
         return ops.expand_dims(ops.sum(ops.cast(ops.not_equal(self.ids, self.pad_id), "int32"), axis=2), 1)
 
     @property
     def total(self) -> Tensor:
-        """int32 `(B, 1)`: the words of all phrases."""
+        """Total number of phrase tokens, int32 `(B, 1)`."""
         return ops.sum(self.lengths, axis=2)
 
     def missing(self, history: Tensor) -> Tensor:
-        """bool `(B, K, C)`: whether a phrase is not yet among the words `(B, K, L)`."""
+        """Return whether a phrase is not yet among the tokens `(B, K, L)`: bool `(B, K, C)`."""
         length, size = history.shape[2], self.ids.shape[2]
         is_pad = ops.equal(self.ids, self.pad_id)
         padded = ops.pad(history, ((0, 0), (0, 0), (0, size)), constant_values=self.pad_id)
@@ -51,7 +51,7 @@ class Phrases(NamedTuple):
         return ops.logical_and(ops.logical_not(there), self.lengths > 0)
 
     def begun(self, history: Tensor, t: Tensor) -> Tensor:
-        """bool `(B, K, C, N)`: whether the last j of t words are the first j of a phrase that has more."""
+        """Return whether the last j of t tokens are the first j of an incomplete phrase: bool `(B, K, C, N)`."""
         size = self.ids.shape[2]
         shape = ops.shape(history)
         flat = ops.reshape(history, (shape[0] * shape[1], shape[2]))
@@ -67,7 +67,7 @@ class Phrases(NamedTuple):
         return ops.stack(matches, axis=3)
 
     def progress(self, words: Tensor, missing: Tensor, begun: Tensor) -> Tensor:
-        """int32 `(B, K, M)`: how many words of the phrases are in place when `words` `(B, K, M)` come next."""
+        """Return how many phrase tokens are in place when `words` `(B, K, M)` come next: int32 `(B, K, M)`."""
         total = None
         for c in range(self.ids.shape[1]):
             best = ops.zeros_like(words)
@@ -80,7 +80,7 @@ class Phrases(NamedTuple):
         return total
 
     def leave_room(self, progress: Tensor, words: Tensor, t: Tensor, limits: Tensor, eos_id: int) -> Tensor:
-        """bool `(B, K, M)`: whether what is missing after each word can still follow it."""
+        """Return whether the missing phrases still fit after each token: bool `(B, K, M)`."""
         missing = ops.expand_dims(self.total, 2) - progress
         room = ops.where(ops.equal(words, eos_id), 0, ops.expand_dims(limits, (1, 2)) - (t + 1))
         return missing <= room
@@ -88,9 +88,9 @@ class Phrases(NamedTuple):
     def add_candidates(
         self, table: Tensor, values: Tensor, words: Tensor, missing: Tensor, begun: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Values and words `(B, K, M)`, and behind them those of the words that take a phrase on.
+        """Append the tokens that continue a phrase to the values and tokens `(B, K, M)`.
 
-        `table`, `(B, K, V)`, holds the values of all words. One that is a candidate already comes with NEVER.
+        `table`, `(B, K, V)`, holds the values of all tokens. Duplicates of a candidate get NEVER.
         """
         batch, beam_size, vocabulary = ops.shape(table)
         count = self.ids.shape[1] * self.ids.shape[2]
@@ -107,13 +107,13 @@ class Phrases(NamedTuple):
         return ops.concatenate([values, found], axis=2), ops.concatenate([words, more], axis=2)
 
     def choose(self, candidates: Tensor, progress: Tensor, beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """K candidates of `(B, W)`: the best of each number of phrase words in place, then the second best, and so on.
+        """Choose K of the candidates `(B, W)`: the best of each level of progress, then the second best, and so on.
 
         Returns:
-            Their scores `(B, K)`, best first, their positions, and the smallest gap `(B,)` between what was kept and
-            what was dropped among equals.
+            Their scores `(B, K)`, best first, their positions, and the smallest gap `(B,)` between a kept and a
+                dropped candidate of the same level.
         """
-        scores, order = top_k(candidates, candidates.shape[1])  # all, in order
+        scores, order = top_k(candidates, candidates.shape[1])  # a full sort
         batch, width = ops.shape(scores)
         first = ops.arange(batch, dtype="int32")[:, None] * width
         bank = ops.reshape(ops.take(ops.reshape(progress, (-1,)), ops.reshape(first + order, (-1,))), (batch, width))

@@ -1,4 +1,4 @@
-"""Sampling: words drawn from the model's distribution, or from its likelier part."""
+"""Sampling of tokens from the model's distribution, or from its likelier part."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from keras_attention.search.single_path import at, follow
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 
 NEGLIGIBLE = 1e-5
-"""A probability that no draw is said to turn on."""
+"""Probability below which a token is ignored in margins."""
 
 
 def sample_search(
@@ -36,36 +36,36 @@ def sample_search(
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
 ) -> SearchResult:
-    """Draws each word from `softmax(log P / temperature)`, cut to its likeliest words.
+    """Sample each token from `softmax(log P / temperature)`, truncated to its likeliest tokens.
 
-    Cut to `top_k_words` (Fan, Lewis and Dauphin 2018, arXiv 1805.04833, section 5.2), then to the fewest words that
-    together hold `top_p` of what is left (nucleus: Holtzman et al. 2019, arXiv 1904.09751, section 3.1). A word
-    is found by inverting the distribution function at a number of `uniforms`, so that one seed gives the same outputs
-    wherever the same log-probabilities come out, in an exported graph too.
+    Truncated to `top_k_words` (Fan, Lewis and Dauphin 2018, arXiv 1805.04833, section 5.2), then to the fewest
+    tokens that together hold `top_p` of the rest (nucleus: Holtzman et al. 2019, arXiv 1904.09751, section 3.1). A
+    token is sampled by inverting the distribution function at one of the `uniforms`. One seed therefore gives the
+    same outputs wherever the log-probabilities are the same, in an exported graph too.
 
     Args:
         step: see `Step`.
-        state: the state before the first word, `B` rows.
-        memory: what every step reads, `B` rows.
-        num_samples: K, hypotheses drawn for each row, independent of each other.
-        temperature: above 0; below 1 likely words are drawn more often. A number or a scalar tensor.
-        top_k_words: a fixed number; all words if `None`.
-        top_p: in (0, 1], a number or a scalar tensor; the likeliest word always stays.
-        seed: of the numbers drawn; `None` for other ones in each call. Needs a batch size that is known.
+        state: the state before the first token, `B` rows.
+        memory: tensors that every step reads, `B` rows.
+        num_samples: K, independent samples of each row.
+        temperature: above 0; below 1 likely tokens are drawn more often. A number or a scalar tensor.
+        top_k_words: a static number; all tokens if `None`.
+        top_p: in (0, 1], a number or a scalar tensor; the likeliest token is always kept.
+        seed: seed of the draws; `None` for a new one in each call. Needs a known batch size.
         uniforms: float `(B, K, L)` in [0, 1), in place of a seed.
         batch_size, max_length, capacity, source_length: see `beam_search`.
         length_penalty, length_penalty_kind: of the returned scores, see `beam_search`.
-        constraints: see `Constraints`; all but phrases. They change the log-probabilities before the temperature.
-        bos_id, eos_id, pad_id: ids of the special words.
+        constraints: see `Constraints`; phrases are excluded. They change the log-probabilities before the temperature.
+        bos_id, eos_id, pad_id: ids of the special tokens.
 
     Returns:
-        A `SearchResult`, the hypotheses in the order that they were drawn, not ranked. A margin is in probability: the
-        smallest distance, in any draw of the row, between the number drawn and a border of the word's interval, or
-        between `top_p` and what is held against it, or between the log-probabilities on both sides of the cut to
-        `top_k_words`.
+        A `SearchResult`, the hypotheses in the order of the draws, not ranked. A margin is in probability: the
+            smallest distance, over the row's draws, between the number drawn and a border of the token's interval, or
+            between `top_p` and the cumulative probability that it is compared with, or between the log-probabilities on
+            both sides of the cut to `top_k_words`.
 
     Raises:
-        ValueError: for numbers out of range, buffers without a length, phrases, and what `Constraints.check` finds.
+        ValueError: for numbers out of range, buffers without a length, phrases, and as `Constraints.check`.
     """
     length = check_capacity(capacity, max_length)
     _check(num_samples, temperature, top_k_words, top_p)
@@ -75,15 +75,15 @@ def sample_search(
     chances = ops.reshape(ops.cast(ops.convert_to_tensor(uniforms), "float32"), (batch * num_samples, length))
 
     def draw(log_probs: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The words where the distribution function passes a chance; another one is never far.
+        """Draw tokens by inverting the distribution function at `chance`, and the distance to another choice.
 
-        Words come in the order of their ids, or where there is a cut the likeliest first.
+        Tokens are in the order of their ids, or, if truncated, the likeliest first.
         """
         vocabulary, chance = log_probs.shape[-1], ops.take(chances, t, axis=1)
         is_pad = ops.equal(ops.arange(vocabulary, dtype="int32"), pad_id)[None, :]
         allowed = ops.where(is_pad, NEVER, ops.maximum(log_probs, NEVER))
         everything = top_k_words is None and isinstance(top_p, int | float) and top_p == 1
-        if everything:  # in any order: a sort of all words would cost more than the step
+        if everything:  # in any order: a sort of all tokens would cost more than the step
             values, words, gaps = allowed, None, ops.full_like(chance, -NEVER)
         else:
             count = min(top_k_words or vocabulary, vocabulary)
@@ -97,18 +97,18 @@ def sample_search(
             kept = ops.logical_and(before < ops.cast(top_p, "float32"), values > NEVER / 2)
             first = ops.equal(ops.arange(ops.shape(values)[1], dtype="int32"), 0)[None, :]
             kept = ops.logical_or(kept, first)
-            # What the cut may take or leave matters as much as it weighs.
+            # A token of negligible weight may be kept or cut without effect, so that it does not count in the margin.
             counts = ops.logical_and(weights > NEGLIGIBLE, ops.logical_not(first))
             near = ops.where(counts, ops.abs(before - ops.cast(top_p, "float32")), -NEVER)
             gaps = ops.minimum(gaps, ops.min(near, axis=-1, initial=-NEVER))
             weights = ops.where(kept, weights, 0.0)
         reached = ops.cumsum(weights, axis=-1)
         aim = chance[:, None] * reached[:, -1:]
-        # Both ends of the whole are no borders: nothing is beyond them.
+        # The ends of the distribution are no borders: nothing is beyond them.
         inside = ops.logical_and(reached > 0, reached < reached[:, -1:])
         gaps = ops.minimum(gaps, ops.min(ops.where(inside, ops.abs(reached - aim), -NEVER), axis=1, initial=-NEVER))
         rank = ops.sum(ops.cast(reached <= aim, "int32"), axis=1)
-        # Sums of floats may end below the whole: then it is the last word that has a weight.
+        # Rounded sums may end below the total: then the last token of nonzero weight is chosen.
         last = ops.sum(ops.cast(reached < reached[:, -1:], "int32"), axis=1)
         rank = ops.minimum(rank, last)
         return rank if words is None else at(words, rank), gaps

@@ -1,4 +1,4 @@
-"""Searches that follow one path for each hypothesis: the loop, and the result, that they share."""
+"""Loop and result of searches that extend each hypothesis along a single path."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -23,16 +23,16 @@ from keras_attention.search.contract import (
 from keras_attention.types import Tensor
 
 Choose: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`choose(log_probs, t) -> words, gaps`: of float32 `(N, V)`, which may hold NEVER and below, the words to go on with,
-int32 `(N,)`, and how far each choice was from another one, float32 `(N,)`."""
+"""`choose(log_probs, t) -> words, gaps`: given float32 `(N, V)`, which may hold NEVER and below, return the next tokens
+int32 `(N,)`, and the gap between each choice and its alternative, float32 `(N,)`."""
 
 
 class Paths(NamedTuple):
-    """`(N,)` where nothing else is said."""
+    """State of the paths, `(N,)` unless noted."""
 
     tokens: Tensor
     log_probs: Tensor  # of the model
-    totals: Tensor  # the same, after constraints changed them; below NEVER / 2 where nothing could follow
+    totals: Tensor  # log_probs after constraints changed them; below NEVER / 2 where no token was allowed
     lengths: Tensor
     live: Tensor
     finished: Tensor
@@ -41,7 +41,7 @@ class Paths(NamedTuple):
 
 
 def first_paths(rows: Tensor | int, length: int, bos_id: int, pad_id: int) -> Paths:
-    """N paths without a word."""
+    """N empty paths."""
     return Paths(
         tokens=ops.full((rows,), bos_id, dtype="int32"),
         log_probs=ops.zeros((rows,), dtype="float32"),
@@ -65,7 +65,7 @@ def extend(
     eos_id: int,
     pad_id: int,
 ) -> tuple[Paths, Tensor]:
-    """The paths with the words that were chosen, as far as they may follow, and which of them grew, bool `(N,)`."""
+    """Append the chosen tokens where they are allowed; return the paths, and which of them grew, bool `(N,)`."""
     running = ops.logical_and(paths.live, t < limits)
     chosen = at(allowed, words)
     possible = chosen > NEVER / 2
@@ -88,7 +88,7 @@ def extend(
 
 
 def any_live(paths: Paths, t: Tensor, limits: Tensor) -> Tensor:
-    """Whether a path goes on at step t."""
+    """Return whether any path is live at step t."""
     return ops.any(ops.logical_and(paths.live, t < limits))
 
 
@@ -110,7 +110,7 @@ def follow(
     eos_id: int,
     pad_id: int,
 ) -> SearchResult:
-    """Goes on with what `choose` says until each path ends, `count` of them for each row; arguments as in searches."""
+    """Extend paths by `choose` until each ends, `count` of them for each row; arguments as in searches."""
     constraints = constraints or Constraints()
     length = check_capacity(capacity, max_length)
     constraints.check(max_length, length, None, eos_id, pad_id, phrases_allowed=False)
@@ -156,7 +156,7 @@ def gather_paths(
     length_penalty_kind: str,
     pad_id: int,
 ) -> SearchResult:
-    """The result of `batch * count` paths whose alignments are `(L, N, S)`; a path that could not go on is none."""
+    """Return the result of `batch * count` paths with alignments `(L, N, S)`; a path that could not go on is empty."""
     found = paths.totals > NEVER / 2
     scores = paths.totals / length_penalty_factor(paths.lengths, length_penalty, length_penalty_kind)
     shown = ops.transpose(alignments, (1, 0, 2)) * ops.cast(found, "float32")[:, None, None]
@@ -177,7 +177,7 @@ def gather_paths(
 
 
 def at(table: Tensor, columns: Tensor) -> Tensor:
-    """`table[i, columns[i]]` of `(N, W)`."""
+    """Gather `table[i, columns[i]]` of `(N, W)`."""
     count, width = ops.shape(table)
     places = ops.arange(count, dtype="int32") * width + columns
     return ops.take(ops.reshape(table, (-1,)), places)

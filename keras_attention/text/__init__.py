@@ -1,4 +1,4 @@
-"""Text and token ids: tokenizers, and one reader of lines."""
+"""Text and token ids: tokenizers, and line readers."""
 
 from keras_attention.text.tokenizers import (
     KINDS,

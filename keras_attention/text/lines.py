@@ -11,9 +11,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_lines(path: str | pathlib.Path) -> list[str]:
-    """The lines of a UTF-8 file, without line ends (\\n or \\r\\n) and without a byte order mark.
+    """Return the lines of a UTF-8 file, without line ends (\\n or \\r\\n) and without a byte order mark.
 
-    Raises UserError that names file and line: missing, empty, not UTF-8.
+    Raises UserError, naming file and line, for a file that is missing, empty or not UTF-8.
     """
     path = pathlib.Path(path)
     try:
@@ -31,9 +31,9 @@ def read_lines(path: str | pathlib.Path) -> list[str]:
 
 
 def read_parallel_lines(first: str | pathlib.Path, *others: str | pathlib.Path) -> list[list[str]]:
-    """The lines of files that belong together line by line.
+    """Return the lines of parallel files.
 
-    Raises UserError where one has another number of lines than the first, and what `read_lines` raises.
+    Raises UserError where a file's number of lines differs from the first's, and as `read_lines`.
     """
     texts = [read_lines(path) for path in (first, *others)]
     count = len(texts[0])
@@ -48,7 +48,7 @@ def read_parallel_lines(first: str | pathlib.Path, *others: str | pathlib.Path) 
 
 
 def decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
-    """Lines of bytes as text, one by one. Raises UserError with file and line at a byte that is not UTF-8."""
+    """Decode lines of bytes one by one. Raises UserError with file and line at a byte that is not UTF-8."""
     for number, line in enumerate(lines, 1):
         if number == 1:
             line = line.removeprefix(BYTE_ORDER_MARK)

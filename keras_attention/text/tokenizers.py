@@ -28,7 +28,7 @@ SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
 UNKNOWN_ID = 3
 KINDS = ("subword", "char", "word")
 LONGEST_LINE = 2**30
-"""Bytes of a line that sentencepiece learns from; by default it drops those of more than 4192 without a word."""
+"""Longest line, in bytes, that sentencepiece learns from; by default it silently drops those above 4192."""
 
 
 class Tokenizer(abc.ABC):
@@ -39,30 +39,30 @@ class Tokenizer(abc.ABC):
     @property
     @abc.abstractmethod
     def vocabulary_size(self) -> int:
-        """Number of ids, the four special ones included."""
+        """Number of ids, including the four special ones."""
 
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without BOS and EOS; what is not in the vocabulary becomes the unknown id 3."""
+        """Return the ids of a text, without BOS and EOS; out-of-vocabulary parts become the unknown id 3."""
 
     @abc.abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; special ids are dropped."""
+        """Return the text of ids; special ids are dropped."""
 
     @abc.abstractmethod
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """The written form of each id, special ids included: labels for an alignment."""
+        """Return the token of each id, special ids included: labels for an alignment."""
 
     @abc.abstractmethod
     def pieces(self, text: str) -> list[str]:
-        """What is written at each id of `encode`, in the text's own letters where the id is the unknown one."""
+        """Return the surface form of each id of `encode`: the text's own letters where the id is the unknown one."""
 
     @abc.abstractmethod
     def join(self, tokens: Iterable[str]) -> str:
-        """The text of pieces, the inverse of `pieces`."""
+        """Return the text of pieces, the inverse of `pieces`."""
 
     def word_numbers(self, tokens: Iterable[str]) -> list[int]:
-        """The number of the word that each piece belongs to, from 0; -1 for begin, end, padding. Here each is one."""
+        """Return the index of each piece's word, from 0; -1 for BOS, EOS, padding. By default each piece is a word."""
         numbers, word = [], -1
         for token in tokens:
             word += self._begins_word(token) or word < 0
@@ -73,16 +73,16 @@ class Tokenizer(abc.ABC):
         return token not in SPECIAL_TOKENS[:UNKNOWN_ID]
 
     def equals(self, other: Tokenizer) -> bool:
-        """Whether both give the same ids."""
+        """Return whether both tokenizers give the same ids."""
         return self.to_dict() == other.to_dict()
 
     @abc.abstractmethod
     def unknown(self, text: str) -> list[str]:
-        """The characters of a text (words, for a word tokenizer) that the vocabulary does not hold, in order."""
+        """Return a text's characters (words, for a word tokenizer) that are out of vocabulary, in order."""
 
     @abc.abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The content of the tokenizer's JSON file."""
+        """Return the content of the tokenizer's JSON file."""
 
     def save(self, directory: str | pathlib.Path, name: str) -> list[str]:
         """Write `name`.tok.json (and `name`.tok.model for subwords) into `directory`; returns the file names."""
@@ -92,7 +92,7 @@ class Tokenizer(abc.ABC):
 
 
 class VocabularyTokenizer(Tokenizer):
-    """A tokenizer that is a list of tokens: the position of a token is its id."""
+    """A tokenizer defined by a list of tokens: a token's position is its id."""
 
     separator: ClassVar[str]
 
@@ -111,11 +111,11 @@ class VocabularyTokenizer(Tokenizer):
     @staticmethod
     @abc.abstractmethod
     def split(text: str) -> list[str]:
-        """The tokens of a text."""
+        """Return the tokens of a text."""
 
     @classmethod
     def train(cls, lines: Iterable[str], size: int | None = None) -> VocabularyTokenizer:
-        """The most frequent tokens of `lines` (ties: by code point), at most `size` ids with the four special ones."""
+        """Keep the most frequent tokens of `lines` (ties by code point): at most `size` ids, special ones included."""
         counts = collections.Counter(token for line in lines for token in cls.split(line))
         for special in SPECIAL_TOKENS:
             counts.pop(special, None)
@@ -162,7 +162,7 @@ class CharacterTokenizer(VocabularyTokenizer):
 
 
 class WordTokenizer(VocabularyTokenizer):
-    """One token for each run of characters between ASCII white space."""
+    """One token for each run of characters separated by ASCII white space."""
 
     kind = "word"
     separator = " "
@@ -174,7 +174,7 @@ class WordTokenizer(VocabularyTokenizer):
 
 
 class SubwordTokenizer(Tokenizer):
-    """A sentencepiece unigram model (Kudo 2018) whose special ids are 0 to 3 in our order."""
+    """A sentencepiece unigram model (Kudo 2018) with special ids 0 to 3 in this package's order."""
 
     kind = "subword"
 
@@ -206,7 +206,7 @@ class SubwordTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, lines: Iterable[str], size: int | None = None) -> SubwordTokenizer:
-        """A unigram model of at most `size` pieces (8000); it holds every character of the text."""
+        """Train a unigram model of at most `size` pieces (8000); it covers every character of the text."""
         import sentencepiece
 
         buffer = io.BytesIO()
@@ -245,10 +245,10 @@ class SubwordTokenizer(Tokenizer):
         return list(self._processor.encode(text))
 
     def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
-        """Ids of each text in a segmentation drawn at random, a function of `(texts, alpha, seed)`.
+        """Sample a segmentation of each text, a deterministic function of `(texts, alpha, seed)`.
 
-        P(segmentation) is proportional to its unigram probability to the power `alpha`: 0 draws all alike, a great
-        alpha the best one only (subword regularisation with all segmentations, Kudo 2018, section 3.2).
+        P(segmentation) is proportional to its unigram probability to the power `alpha`: 0 samples uniformly, a large
+        alpha only the best one (subword regularisation with all segmentations, Kudo 2018, section 3.2).
         """
         import threading
 
@@ -260,7 +260,7 @@ class SubwordTokenizer(Tokenizer):
             for text in texts:
                 rows.append(list(self._processor.encode(text, enable_sampling=True, alpha=alpha, nbest_size=-1)))
 
-        # Sentencepiece seeds a generator for each thread, at the thread's first draw.
+        # Sentencepiece seeds one generator per thread, at the thread's first draw.
         sentencepiece.set_random_generator_seed(seed % 2**32)
         thread = threading.Thread(target=draw)
         thread.start()
@@ -313,9 +313,9 @@ _CLASSES: dict[str, type[CharacterTokenizer] | type[WordTokenizer] | type[Subwor
 
 
 def train_tokenizer(kind: str, lines: Iterable[str], size: int | None = None) -> Tokenizer:
-    """A tokenizer of `kind` ("subword", "char", "word") for `lines`; `size` bounds its vocabulary.
+    """Train a tokenizer of `kind` ("subword", "char", "word") on `lines`; `size` bounds its vocabulary.
 
-    Raises UserError for another kind.
+    Raises UserError for an unknown kind.
     """
     if kind not in _CLASSES:
         raise UserError(f"Unknown tokenizer. Expected one of {', '.join(KINDS)}. Received: {kind!r}")
@@ -323,9 +323,9 @@ def train_tokenizer(kind: str, lines: Iterable[str], size: int | None = None) ->
 
 
 def load_tokenizer(directory: str | pathlib.Path, name: str) -> Tokenizer:
-    """The tokenizer saved in `directory` under `name` (with or without the ending `.tok.json`).
+    """Load the tokenizer saved in `directory` as `name` (with or without the ending `.tok.json`).
 
-    Raises UserError that names the file when it is missing or damaged.
+    Raises UserError that names a missing or damaged file.
     """
     path = pathlib.Path(directory) / (name if name.endswith(".json") else f"{name}.tok.json")
     try:
