@@ -31,6 +31,9 @@ UPDATES = 4000
 MOST_EPOCHS = 300
 PATIENCE = 400
 """Updates without a better score that halve the learning rate, in whole epochs."""
+WARMUP = 300
+"""Updates over which the learning rate of a model without recurrence rises: at the full rate its first ones diverge
+or stall (Vaswani et al. 2017, section 5.3)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,8 @@ def choose(
     (16, 20, 138, 64, False)
     """
     found = _for_text(text, settings, sized=any(given.get(name) is not None for name in SIZES))
+    if given.get("cell") == "self_attention":
+        found = Chosen({**found.settings, "warmup": WARMUP}, found.model)
     if parent is not None:
         sizes = {name: parent.metadata["model"][name] for name in SIZES if name in parent.metadata["model"]}
         found = Chosen(found.settings, {**found.model, **sizes})
@@ -94,7 +99,8 @@ def _recorded(output: pathlib.Path | None) -> Mapping[str, Any]:
         return {}
     # A run without a record began when these were the defaults for any text.
     fixed = {field.name: field.default for field in dataclasses.fields(Settings)}
-    return dict(training.get("chosen", {**fixed, **LARGE_MODEL}))
+    # One that recorded none had no warm-up chosen for it.
+    return {"warmup": fixed["warmup"], **training.get("chosen", {**fixed, **LARGE_MODEL})}
 
 
 def _for_text(text: Pairs | None, settings: Settings, sized: bool) -> Chosen:

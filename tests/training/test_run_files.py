@@ -15,7 +15,7 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.training.config import Settings
 from keras_attention.training.data.pairs import Pairs
 from keras_attention.training.data.text_checks import require_two_files, warn_of_useless
-from keras_attention.training.defaults import LARGE_MODEL, SMALL_MODEL, choose
+from keras_attention.training.defaults import LARGE_MODEL, SMALL_MODEL, WARMUP, choose
 from keras_attention.training.loop.checkpoints import find_checkpoints, load_checkpoint, save_checkpoint
 from keras_attention.training.loop.history import read_history, write_history
 from keras_attention.training.recipes import Splits
@@ -180,9 +180,17 @@ def test_what_is_given_is_not_chosen_and_sizes_go_together() -> None:
     assert found["encoder_units"] == LARGE_MODEL["encoder_units"], "256 = 2 * 128, as some scores want it"
 
 
+def test_a_model_without_recurrence_warms_up() -> None:
+    assert chosen(3_000, cell="self_attention")["warmup"] == WARMUP
+    assert "warmup" not in chosen(3_000, cell="lstm")
+    assert "warmup" not in chosen(3_000, cell="self_attention", warmup=10)
+
+
 def test_a_run_goes_on_with_what_was_chosen_for_it(toy_run) -> None:
     assert find_checkpoints(toy_run.path)
     recorded = RunDirectory.open(toy_run.path).metadata["training"]["chosen"]
     found = choose(pairs(MANY, MANY), Settings(), {}, toy_run.path).all
     assert recorded
     assert {name: found[name] for name in recorded} == recorded
+    again = choose(pairs(MANY, MANY), Settings(), {"cell": "self_attention"}, toy_run.path).all
+    assert again["warmup"] == 0, "it began before a warm-up was chosen"
