@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_attention.export import runtime
+from keras_attention.export.formats.runtime_copy import SOURCE, copy_runtime
 from keras_attention.export.runtime.backends.npu import Npu
 from keras_attention.export.runtime.backends.openvino import OpenVino
 from keras_attention.export.runtime.command import read_lines
@@ -207,6 +208,25 @@ def test_rows_of_each_length_alone_for_openvino(
     assert found["total"].tolist() == [33, 21, 78, 24]
     assert found["each"].tolist() == (2 * source).tolist()
     assert found["shape"].tolist() == [[3]] * 4
+
+
+@pytest.mark.parametrize(
+    ("formats", "backends"),
+    [
+        (["tflite"], {"litert"}),
+        (["saved_model", "onnx"], {"onnx_runtime", "openvino"}),
+        (["npu"], {"npu"}),
+        (["saved_model"], set()),
+    ],
+)
+def test_an_artefact_gets_the_backends_of_its_formats(
+    formats: list[str], backends: set[str], tmp_path: pathlib.Path
+) -> None:
+    """Each other module of the folder, and nothing that Python cached."""
+    copy_runtime(tmp_path, formats)
+    copied = {path.relative_to(tmp_path / "runtime").as_posix() for path in (tmp_path / "runtime").rglob("*.*")}
+    modules = {path.name for path in SOURCE.glob("*.py")}
+    assert copied == {*modules, "backends/__init__.py", *(f"backends/{name}.py" for name in backends)}
 
 
 def test_the_runtime_has_the_ranges_of_the_library() -> None:
