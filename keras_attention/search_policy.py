@@ -122,10 +122,10 @@ class SearchPolicy:
 
     @classmethod
     def of(cls, policy: SearchPolicy | None = None, **settings: Any) -> SearchPolicy:
-        """A policy, the default one if `None`, with other values of the settings given.
+        """Return a policy, the default one if `None`, with the given settings replaced.
 
         Raises:
-            TypeError: for a name that is no setting.
+            TypeError: for an unknown setting.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(settings) - known):
@@ -133,7 +133,7 @@ class SearchPolicy:
         return dataclasses.replace(policy or cls(), **settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that are not their defaults, and the beam."""
+        """Return the settings that differ from their defaults, and `beam_size`."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         changed = {
             field.name: values[field.name] for field in dataclasses.fields(self) if values[field.name] != field.default

@@ -1,1 +1,1 @@
-"""The encoder-decoder: its config, its parts, and the model built of them."""
+"""The encoder-decoder: its config, its layers, and the model."""

@@ -1,4 +1,4 @@
-"""Checks of what `fit` and its like are given: arrays as a whole, batches as they pass."""
+"""Checks of the data given to `fit` and its like: arrays as a whole, streams batch by batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_attention.models.id_checks import check_features, check_ids
 
 @dataclass(frozen=True)
 class InputCheck:
-    """What a model of `build_seq2seq` reads: numbers of ids, or the depth of features. It holds no tensors."""
+    """Check of a `build_seq2seq` model's inputs: vocabulary sizes, or the depth of features. It holds no tensors."""
 
     source_vocabulary: int
     target_vocabulary: int
@@ -24,7 +24,7 @@ class InputCheck:
 
     @classmethod
     def of(cls, model: keras.Model) -> InputCheck:
-        """The check that a model's layers ask for."""
+        """Return the check that a model's layers imply."""
         layers = {layer.name: layer for layer in model.layers}
         source, target = (layers.get("embedding") or layers[f"{side}_embedding"] for side in ("source", "target"))
         features = model.input["source"].shape[2] if isinstance(source, keras.layers.Dense) else None
@@ -33,10 +33,10 @@ class InputCheck:
         return cls(words, target.input_dim + copied, features)
 
     def __call__(self, inputs: Any) -> None:
-        """Check `inputs`, the first argument of `fit`; what is no array or tensor is left to Keras.
+        """Check `inputs`, the first argument of `fit`; anything but arrays and tensors is left to Keras.
 
         Raises:
-            ValueError: for what `check_ids` or `check_features` refuses.
+            ValueError: for inputs that `check_ids` or `check_features` rejects.
         """
         if isinstance(inputs, list | tuple) and len(inputs) == 2:
             inputs = dict(zip(("source", "target"), inputs, strict=True))
@@ -53,7 +53,7 @@ class InputCheck:
 
 
 class BatchGuard:
-    """Sees all that one `fit` reads. A wrong batch is a `ValueError` of the caller, in whichever thread it was made.
+    """Check of all data that one `fit` reads, raised as the caller's `ValueError` whichever thread made the batch.
 
     Args:
         check: raises `ValueError` for wrong inputs.
@@ -64,9 +64,9 @@ class BatchGuard:
         self.failure: ValueError | None = None
 
     def __call__(self, data: Any) -> Any:
-        """`data` itself where it is arrays, checked at once; a stream whose batches are checked as they come.
+        """Check arrays at once and return them; wrap a stream so that its batches are checked as they are read.
 
-        Streams are PyDatasets, generators and `tf.data`. Others pass unchecked: to look at a batch would consume it.
+        Streams are PyDatasets, generators and `tf.data`. Others pass unchecked, since reading a batch would consume it.
         """
         if isinstance(data, keras.utils.PyDataset):
             return GuardedDataset(data, self)
@@ -78,7 +78,7 @@ class BatchGuard:
         return data
 
     def see(self, batch: Any) -> None:
-        """Check one batch, `inputs` or `(inputs, labels, ...)`, and remember what was wrong with it."""
+        """Check one batch, `inputs` or `(inputs, labels, ...)`, and remember its error."""
         try:
             self.check(batch[0] if isinstance(batch, list | tuple) and batch else batch)
         except ValueError as error:
@@ -87,7 +87,7 @@ class BatchGuard:
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
-        """The failure itself where a backend wraps it in an error of its own, as TensorFlow's pipelines do."""
+        """Re-raise the check's own error where a backend wraps it, as TensorFlow's pipelines do."""
         try:
             yield
         except Exception as error:
@@ -101,7 +101,7 @@ class BatchGuard:
             yield batch
 
     def _mapped(self, dataset: Any) -> Any:
-        """The same `tf.data.Dataset` with a look at each element; nothing is read ahead, nothing is shuffled anew."""
+        """Map a check over a `tf.data.Dataset`, without prefetching or reshuffling."""
         import tensorflow as tf
 
         names = ("source", "target")
@@ -118,7 +118,7 @@ class BatchGuard:
             elif isinstance(inputs, dict) and all(name in inputs for name in names):
                 given = [inputs[name] for name in names]
             else:
-                return batch if single is None else inputs  # Keras says what is missing
+                return batch if single is None else inputs  # Keras reports missing inputs
             with tf.control_dependencies([tf.numpy_function(look, given, tf.bool)]):
                 inputs = keras.tree.map_structure(tf.identity, inputs)
             return (inputs, *batch[1:]) if single is None else inputs
@@ -128,7 +128,7 @@ class BatchGuard:
 
 
 class GuardedDataset(keras.utils.PyDataset):
-    """A PyDataset whose batches a `BatchGuard` sees; workers, order and number of batches are those of the dataset."""
+    """A PyDataset whose batches a `BatchGuard` checks, with the dataset's workers, order and number of batches."""
 
     def __init__(self, dataset: keras.utils.PyDataset, guard: BatchGuard) -> None:
         super().__init__(dataset.workers, dataset.use_multiprocessing, dataset.max_queue_size)
@@ -153,6 +153,6 @@ class GuardedDataset(keras.utils.PyDataset):
 
 
 def is_tensorflow_dataset(data: Any) -> bool:
-    """Whether `data` is a `tf.data.Dataset`; TensorFlow is not loaded for the question."""
+    """Return whether `data` is a `tf.data.Dataset`, without importing TensorFlow."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and isinstance(data, tensorflow.data.Dataset)

@@ -1,4 +1,4 @@
-"""From the encoder to the decoder's first state."""
+"""Bridge from the encoder to the decoder's initial state."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ BRIDGE_INPUTS = ("mean", "final")
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class Bridge(keras.layers.Layer):
-    """The decoder's initial state from what the encoder returned.
+    """The decoder's initial state, computed from the encoder's result.
 
-    `dense`: every state is `tanh(W x + b)`, with weights of its own, of one summary `x` of the source: the mean of the
-    memory over real positions, or the final h of the encoder's top layer. `copy`: the encoder's final states as they
-    are, layer by layer (Sutskever et al. 2014, arXiv 1409.3215), which asks for the same layers and sizes.
+    `dense`: each state is `tanh(W x + b)`, with its own weights, of one summary `x` of the source: the mean of the
+    memory over real positions, or the final h of the encoder's top layer. `copy`: the encoder's final states,
+    unchanged, layer by layer (Sutskever et al. 2014, arXiv 1409.3215), which requires equal layers and sizes.
 
     Args:
         kind: `"dense"` or `"copy"`.
         source: `"mean"` or `"final"`, the summary that `dense` reads.
         state_names: names of the decoder's states.
-        units: size of each.
+        units: size of each state.
 
     Call arguments:
-        encoded: what `Encoder` returned.
+        encoded: result of `Encoder`.
 
     Returns:
         A flat dict, `state_names` to `(B, units)`.
@@ -40,7 +40,7 @@ class Bridge(keras.layers.Layer):
             raise ValueError(f"Expected: units >= 1. Received: {units=}")
         if kind not in BRIDGES or source not in BRIDGE_INPUTS:
             raise ValueError(f"Expected: kind in {BRIDGES} and source in {BRIDGE_INPUTS}. Received: {kind=}, {source=}")
-        self.supports_masking = True  # states have none to pass on
+        self.supports_masking = True  # states carry no mask
         self.kind = kind
         self.source = source
         self.state_names = list(state_names)
@@ -74,7 +74,7 @@ class Bridge(keras.layers.Layer):
         return {name: layer(summary) for name, layer in zip(self.state_names, self.projections, strict=True)}
 
     def compute_mask(self, encoded: dict[str, Any], previous_mask: Any = None) -> None:
-        """None: a state has no positions."""
+        """Return None: a state has no positions."""
         return
 
     def get_config(self) -> dict[str, Any]:
@@ -91,6 +91,6 @@ class Bridge(keras.layers.Layer):
             top = max((name for name in encoded["state"] if name[0] == "h"), key=lambda name: int(name[2:]))
             return encoded["state"][top]
         values = encoded["values"]  # zero at padding, so that the sum is over real positions
-        # In float32: float16 counts to 2048, and its sums end at 65504.
+        # In float32, because float16 is exact only to 2048 and its sums overflow at 65504.
         count = ops.maximum(ops.sum(ops.cast(encoded["mask"], "float32"), axis=1, keepdims=True), 1)
         return ops.cast(ops.sum(ops.cast(values, "float32"), axis=1) / count, values.dtype)

@@ -1,4 +1,4 @@
-"""Every choice of an encoder-decoder, as plain data."""
+"""Hyperparameters of an encoder-decoder, as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -40,12 +40,12 @@ OF_ATTENTION = (
     "attentional_size",
     "input_feeding",
 )
-"""Fields that say nothing without attention."""
+"""Fields that have no effect without attention."""
 
 
 @dataclass(frozen=True)
 class Seq2SeqConfig:
-    """The encoder-decoder that `build_seq2seq` makes. Ids: 0 padding, 1 beginning, 2 end of sentence, 3 unknown.
+    """Configuration of `build_seq2seq`. Ids: 0 padding, 1 BOS, 2 EOS, 3 unknown.
 
     Args:
         source_vocabulary: number of source ids; 0 with `source_features`.
@@ -55,49 +55,49 @@ class Seq2SeqConfig:
         embedding_size: depth of the word embeddings.
         encoder_units: size of each encoder direction; without recurrence the depth of the encoder.
         encoder_layers: number of encoder layers.
-        bidirectional: whether the encoder also reads backwards; its memory is then `2 * encoder_units` deep. Of no
-            meaning without recurrence.
+        bidirectional: whether the encoder also reads in reverse; its memory is then `2 * encoder_units` deep. Ignored
+            without recurrence.
         decoder_units: size of the decoder's layers.
         decoder_layers: number of decoder layers.
         attention: a score of `LuongAttention`, or `"none"` for the plain encoder-decoder.
-        feed_forward_units: hidden units of the layers between attention; without recurrence alone, `4 * decoder_units`
+        feed_forward_units: hidden units of the feed-forward layers; only without recurrence, `4 * decoder_units`
             if `None`.
-        scale_embeddings: whether embedded words are multiplied by the square root of the depth, and begin at a size
-            that fits, so that positions do not drown them (see `AttentionStack`); without recurrence alone, `True`
-            there if `None`.
+        scale_embeddings: whether embeddings are multiplied by the square root of the depth, and initialised at a size
+            at which positions do not dominate them (see `AttentionStack`); only without recurrence, where `None` is
+            `True`.
         attention_units: hidden units of an additive score.
         max_source_length: positions of the location score.
-        use_scale: a learned factor on the score.
-        attention_heads: number of heads; 1 for plain attention without projections of the heads.
-        attention_dropout: share of the alignment weights dropped in training.
-        window: `"local_m"` or `"local_p"` for local attention, `None` for all of the source.
+        use_scale: whether the score has a learned scale.
+        attention_heads: number of heads; 1 for plain attention without head projections.
+        attention_dropout: dropout rate of the alignment weights.
+        window: `"local_m"` or `"local_p"` for local attention, `None` for global attention.
         half_width: D of the window.
         alignment: `"softmax"`, `"sparsemax"`, `"hardmax"`, `"monotonic"` or `"hard_monotonic"`.
-        use_coverage: coverage of the source inside an additive score.
-        score_bias_init: first value of the learned bias of monotonic energies.
+        use_coverage: whether an additive score includes coverage.
+        score_bias_init: initial value of the learned bias of monotonic energies.
         sigmoid_noise: noise on monotonic energies in training.
         style: `"luong"`; `"bahdanau"` for attention before the recurrent step, see `AttentionCell`; `"gnmt"` for
-            attention from the bottom layer, whose context every layer above reads, see `UpperLayers`.
-        attentional_size: depth of the attentional vector; if `None`, `decoder_units`, and in Bahdanau's style the
-            context as it is.
-        input_feeding: whether the attentional vector is fed to the next step (slower training, better search).
+            attention from the bottom layer, with the context as an input of every layer above, see `UpperLayers`.
+        attentional_size: depth of the attentional vector; if `None`, `decoder_units`, or in Bahdanau's style that of
+            the context.
+        input_feeding: whether the attentional vector is an input of the next step (slower training, better search).
         bridge: `"dense"` or `"copy"`; if `None`, `"dense"` with attention, `"copy"` without.
-        bridge_input: what the dense bridge reads, `"mean"` of the memory or `"final"` state.
+        bridge_input: input of the dense bridge, `"mean"` of the memory or `"final"` state.
         tie_embeddings: `"none"`; `"target"`: the output layer is the transposed target embedding; `"all"`: the source
             shares that matrix too, which needs one joint vocabulary.
-        dropout: share dropped in training of embedded words, memory, decoder states and attentional vectors.
-        word_dropout: share of words dropped as a whole in training, of the source and of the target inputs.
-        weight_dropout: share of the recurrent kernels' weights dropped in training, see `RecurrentStack`.
+        dropout: dropout rate of embedded tokens, memory, decoder states and attentional vectors.
+        word_dropout: dropout rate of whole tokens, of the source and of the target inputs.
+        weight_dropout: dropout rate of the recurrent kernels' weights, see `RecurrentStack`.
         residual: whether the inputs of each recurrent layer from the second on are added to its outputs.
-        variational_dropout: whether all steps of a row share what dropout takes.
-        source_features: where given, a source is no words but so many numbers at each position (sensors, frames of
+        variational_dropout: whether all steps of a row share one dropout mask.
+        source_features: if given, a source is not tokens but feature vectors of this depth (sensors, frames of
             speech, patches of an image), which a dense layer projects to `embedding_size`.
-        copy_words: where given, words of the source can be copied into the output, among them so many that the
-            vocabulary does not hold, see `PointerGenerator`. It needs attention and one vocabulary for both sides.
-        shortlist: where given, most candidates of a source word, see `VocabularyShortlist`.
+        copy_words: if given, source words can be copied into the output, among them up to this many that are out of
+            vocabulary, see `PointerGenerator`. It requires attention and one vocabulary for both sides.
+        shortlist: if given, maximum number of candidates per source token, see `VocabularyShortlist`.
 
     Raises:
-        ValueError: where values are out of range or do not fit together.
+        ValueError: for values that are out of range or inconsistent.
     """
 
     source_vocabulary: int
@@ -195,12 +195,12 @@ class Seq2SeqConfig:
 
     @property
     def recurrent(self) -> bool:
-        """Whether words are read one after the other, by recurrent cells."""
+        """Whether recurrent cells read the tokens in sequence."""
         return self.cell in CELLS
 
     @property
     def output_vocabulary(self) -> int:
-        """Number of ids that a step gives probabilities of: the target vocabulary, and copied words."""
+        """Number of ids in a step's distribution: the target vocabulary, and copied words."""
         return self.target_vocabulary + (self.copy_words or 0)
 
     @property
@@ -209,7 +209,7 @@ class Seq2SeqConfig:
         return self.encoder_units * (2 if self.bidirectional and self.recurrent else 1)
 
     def attention_arguments(self) -> dict[str, Any] | None:
-        """The arguments of `LuongAttention`, or with `num_heads` of `MultiHeadLuongAttention`; `None` for neither."""
+        """Return the arguments of `LuongAttention`, or with `num_heads` of `MultiHeadLuongAttention`, or `None`."""
         if self.attention == "none":
             return None
         heads = {} if self.attention_heads == 1 and self.recurrent else {"num_heads": self.attention_heads}
@@ -230,7 +230,7 @@ class Seq2SeqConfig:
 
     @classmethod
     def attention_fields(cls, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The inverse of `attention_arguments`: the fields of a config, from the arguments of an attention layer."""
+        """Return a config's fields from the arguments of an attention layer, the inverse of `attention_arguments`."""
         if arguments is None:
             return {"attention": "none"}
         names = {
@@ -244,18 +244,18 @@ class Seq2SeqConfig:
         return {name: value for name, value in renamed.items() if name in known}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Seq2SeqConfig":
-        """The inverse of `to_dict`.
+        """Restore a config, the inverse of `to_dict`.
 
-        A model without recurrence that lacks `scale_embeddings` was saved before there was this choice: it keeps its
-        numbers, those of `False`. A new one is made by the constructor.
+        A model without recurrence that lacks `scale_embeddings` was saved before that field existed: it gets `False`,
+        which keeps its results. The constructor makes new ones.
 
         Raises:
-            ValueError: for a name that is no field.
+            ValueError: for an unknown field.
         """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)

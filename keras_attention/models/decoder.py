@@ -1,4 +1,4 @@
-"""The recurrent decoder with attention: one step, and the teacher-forced pass that shares everything with it."""
+"""The recurrent decoder with attention: a single step, and the teacher-forced pass that shares its weights."""
 
 from typing import Any
 
@@ -19,15 +19,15 @@ from keras_attention.types import Shape, Tensor, TensorDict
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class Decoder(keras.layers.Layer):
-    """An `AttentionRNN` between a `Bridge` and the output layer; without attention, the recurrent stack alone.
+    """An `AttentionRNN` between a `Bridge` and the output layer; without attention, only the recurrent stack.
 
         h_t = RNN(x_t, h_{t-1})            x_t = y_{t-1}, or [y_{t-1} ; h~_{t-1}] with input feeding
         c_t = attention(h_t, memory)
         h~_t = tanh(W_c [c_t ; h_t])       the attentional vector, without bias
 
     (Luong, Pham and Manning 2015, arXiv 1508.04025, section 3 and equation 5; input feeding: section 3.3.) Without
-    attention `h~_t` is `h_t` itself: the plain encoder-decoder. Bahdanau's style, where attention comes before the
-    recurrent step and the output is `h_t`, is described at `AttentionCell`.
+    attention `h~_t` is `h_t`: the plain encoder-decoder. Bahdanau's style, with attention before the recurrent step
+    and `h_t` as the output, is documented in `AttentionCell`.
 
     Args:
         cell: `"lstm"`, `"gru"` or `"layer_norm_lstm"`.
@@ -39,24 +39,24 @@ class Decoder(keras.layers.Layer):
         input_feeding: whether `h~_{t-1}` is part of the next input; `h~_0 = 0`.
         bridge: `"dense"` or `"copy"`, see `Bridge`.
         bridge_input: `"mean"` or `"final"`, see `Bridge`.
-        dropout: share of the embedded words, of `h_t` without input feeding, and of the outputs dropped in training.
+        dropout: dropout rate of embedded tokens, of `h_t` without input feeding, and of the outputs.
         style: `"luong"` or `"bahdanau"`, see `AttentionCell`; `"gnmt"`: the bottom layer in Bahdanau's style, and the
-            context an input of every layer above, see `UpperLayers`.
-        weight_dropout: see `RecurrentStack`; only where the recurrence runs before attention, without input feeding.
-        word_dropout: share of the words, as a whole, dropped in training.
-        residual, variational_dropout: see `RecurrentStack`; the second holds for all dropout but that of words.
+            context as an input of every layer above, see `UpperLayers`.
+        weight_dropout: see `RecurrentStack`; only if the recurrence runs before attention, without input feeding.
+        word_dropout: dropout rate of whole tokens.
+        residual, variational_dropout: see `RecurrentStack`; the latter applies to all dropout except `word_dropout`.
 
     Call arguments:
-        embedded: float `(B, T, E)`, the target words one step behind the labels.
-        encoded: what `Encoder` returned.
-        return_attention_scores: whether the alignments are returned too.
+        embedded: float `(B, T, E)`, the target tokens, shifted one step behind the labels.
+        encoded: result of `Encoder`.
+        return_attention_scores: whether to return the alignments too.
         training: whether dropout applies.
 
     Returns:
-        The outputs `(B, T, A)`, and where asked for the alignments `(B, T, S)`, zeros without attention.
+        The outputs `(B, T, A)`, and if requested the alignments `(B, T, S)`, zeros without attention.
 
     Raises:
-        ValueError: for input feeding without attention, and what `AttentionCell`, `Bridge` and `RecurrentStack` raise.
+        ValueError: for input feeding without attention, and as `AttentionCell`, `Bridge` and `RecurrentStack`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Decoder(keras.layers.Layer):
             )
         policy = self.dtype_policy
         gnmt, context_first = style == "gnmt", style in ("bahdanau", "gnmt")
-        # With the cell states, which cost nothing where no lengths are given: a decoder's rows are run to the end.
+        # With the cell states, which are free without lengths: a decoder's rows run to the end.
         self.stack = RecurrentStack(
             cell,
             units,
@@ -145,7 +145,7 @@ class Decoder(keras.layers.Layer):
             self.upper = UpperLayers(cell, units, num_layers, **arguments, name="upper", dtype=policy)
         names = self.stack.state_names + (self.upper.state_names if self.upper else [])
         self.bridge = Bridge(bridge, bridge_input, names, units, name="bridge", dtype=policy)
-        self.depths: dict[str, Any] = {}  # known once it is built
+        self.depths: dict[str, Any] = {}  # set by build
         self.num_layers = num_layers
         self.residual = residual
         self.attention_arguments = attention
@@ -171,15 +171,15 @@ class Decoder(keras.layers.Layer):
         self.built = True
 
     def representation(self, state: TensorDict) -> Tensor:
-        """The h of the last layer after a step, `(B, units)`."""
+        """Return the h of the last layer after a step, `(B, units)`."""
         return state[f"h_{self.num_layers - 1}"]
 
     def start(self, encoded: dict[str, Any], capacity: int | None = None) -> tuple[TensorDict, TensorDict]:
-        """The first state, and the memory that every step reads: both flat dicts.
+        """Return the initial state, and the memory that every step reads: both flat dicts.
 
         The memory holds `mask` `(B, S)` and, with attention, `values` `(B, S, D)` and the projected `keys`, where the
-        score has any. The state is that of the `AttentionCell`: the recurrent states, and what input feeding, style and
-        attention need. They are of one size however many steps follow: `capacity` is for decoders that keep all words.
+        score has any. The state is that of the `AttentionCell`: the recurrent states, and those of input feeding, style
+        and attention. Its size is independent of the number of steps; only decoders that cache tokens use `capacity`.
         """
         state = self.bridge(encoded)
         if self.stepper is None:
@@ -192,8 +192,8 @@ class Decoder(keras.layers.Layer):
         """One decoding step, without dropout.
 
         Args:
-            embedded: `(B, E)`, the word before.
-            state: from `start` or the step before.
+            embedded: `(B, E)`, the previous token.
+            state: from `start` or the previous step.
             memory: from `start`.
 
         Returns:
@@ -210,7 +210,7 @@ class Decoder(keras.layers.Layer):
         return hidden, new_state, _no_alignment(hidden[:, :1], memory["mask"])
 
     def _split(self, state: TensorDict) -> tuple[TensorDict, TensorDict]:
-        """The states of the layers that attend, and of those above."""
+        """Split the states into those of the attending layers, and those of the layers above."""
         names = self.upper.state_names if self.upper is not None else []
         above = {name: state[name] for name in names}
         return {name: tensor for name, tensor in state.items() if name not in above}, above
@@ -242,7 +242,7 @@ class Decoder(keras.layers.Layer):
     def compute_output_spec(
         self, embedded: Tensor, encoded: dict[str, Any], return_attention_scores: bool = False, training: Any = None
     ) -> Any:
-        """Said, not traced: JAX and PyTorch trace unknown lengths as numbers greater than a location score takes."""
+        """Skip tracing: JAX and PyTorch trace unknown lengths as numbers above the limit of a location score."""
         shapes = {"embedded": (embedded.shape, "B T E"), "values": (encoded["values"].shape, "B S Dv")}
         check_shapes("Decoder", shapes, **self.depths)
         batch, steps, _ = embedded.shape
@@ -274,5 +274,5 @@ class Decoder(keras.layers.Layer):
 
 
 def _no_alignment(like: Tensor, mask: Tensor) -> Tensor:
-    """Zeros in the shape of an alignment."""
+    """Return zeros in the shape of an alignment."""
     return ops.zeros_like(like) * ops.cast(mask, like.dtype)

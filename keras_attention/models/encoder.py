@@ -1,4 +1,4 @@
-"""The recurrent encoder: embedded source words to a memory that attention can read."""
+"""The recurrent encoder: embedded source tokens to a memory for attention."""
 
 from typing import Any
 
@@ -20,17 +20,17 @@ class Encoder(keras.layers.Layer):
         cell: `"lstm"`, `"gru"` or `"layer_norm_lstm"`.
         units: size of each direction.
         num_layers: number of layers.
-        bidirectional: whether rows are also read backwards.
-        dropout: share of the embedded words, of the inputs of each further layer and of the memory dropped in training.
-        return_cell_state: whether the final LSTM cell states are returned (for `bridge="copy"`).
+        bidirectional: whether rows are also read in reverse.
+        dropout: dropout rate of the embedded tokens, of the inputs of each further layer and of the memory.
+        return_cell_state: whether to return the final LSTM cell states (for `bridge="copy"`).
         weight_dropout: see `RecurrentStack`.
-        word_dropout: share of the words, as a whole, dropped in training.
-        residual, variational_dropout: see `RecurrentStack`; the second holds for all dropout but that of words.
+        word_dropout: dropout rate of whole tokens.
+        residual, variational_dropout: see `RecurrentStack`; the latter applies to all dropout except `word_dropout`.
 
     Call arguments:
         embedded: float `(B, S, E)`.
-        mask: bool `(B, S)`, true at real words, which come before all padding; all are real if `None`. Every row holds
-            at least one. A mask that rides on `embedded` (`keras.layers.Embedding(mask_zero=True)`) stands in for it.
+        mask: bool `(B, S)`, true at real tokens, which come before all padding; all are real if `None`. Every row has
+            at least one. A mask propagated with `embedded` (`keras.layers.Embedding(mask_zero=True)`) is the default.
         recurrence: `"layer"` or `"loop"`, see `RecurrentStack`.
         training: whether dropout applies.
 
@@ -94,7 +94,7 @@ class Encoder(keras.layers.Layer):
         return {"values": values, "mask": mask, "state": state}
 
     def compute_mask(self, embedded: Tensor, previous_mask: Any = None) -> dict[str, Any]:
-        """The mask that Keras sees belongs to the values."""
+        """Return the mask for Keras, which belongs to the values."""
         return {"mask": None, "state": dict.fromkeys(self.stack.final_names), "values": previous_mask}
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The functional encoder-decoder, and the view on it that searches and exports step through."""
+"""The functional encoder-decoder, and the view of it that searches and exports step through."""
 
 import functools
 from collections.abc import Callable
@@ -20,15 +20,15 @@ from keras_attention.types import Tensor, TensorDict
 
 
 def build_seq2seq(config: Seq2SeqConfig) -> Seq2SeqModel:
-    """The encoder-decoder of a config, as a functional Keras model that checks what it is fitted on.
+    """Build the encoder-decoder of a config, as a functional Keras model that checks its training data.
 
-    Inputs: a dict of `source`, int32 `(B, S)`, words and EOS, and `target`, int32 `(B, T)`, BOS and words, both padded
-    on the right with 0. Output: float32 logits `(B, T, target_vocabulary)`. Labels are the words and EOS.
+    Inputs: a dict of `source`, int32 `(B, S)`, tokens and EOS, and `target`, int32 `(B, T)`, BOS and tokens, both
+    right-padded with 0. Output: float32 logits `(B, T, target_vocabulary)`. Labels are the tokens and EOS.
 
-    With `source_features` F the source is float32 `(B, S, F)`, padded on the right with zeros (see `real_positions`).
-    With `copy_words` all three may hold ids from `target_vocabulary` on, which stand for words of the source (see
-    `CopiedWords`), and the output is log-probabilities `(B, T, target_vocabulary + copy_words)`: their own log-softmax,
-    so that losses on logits take them as they are. The same holds for a model with a `shortlist`.
+    With `source_features` F the source is float32 `(B, S, F)`, right-padded with zeros (see `real_positions`).
+    With `copy_words` all three may hold ids from `target_vocabulary` on, which stand for source words (see
+    `CopiedWords`), and the output is log-probabilities `(B, T, target_vocabulary + copy_words)`. These equal their
+    own log-softmax, so that losses on logits accept them. The same holds for a model with a `shortlist`.
 
     Example:
 
@@ -73,8 +73,8 @@ def build_seq2seq(config: Seq2SeqConfig) -> Seq2SeqModel:
 
 
 def _embedding(config: Seq2SeqConfig, vocabulary: int, name: str, tied: bool = False) -> keras.Layer:
-    """A table of words; times the square root of the depth its first numbers have size 1, beside positions of 0.7."""
-    # One initializer for each table: an instance draws the same numbers again.
+    """Embedding table; times the square root of the depth its initial values have size 1, beside positions of 0.7."""
+    # One initializer for each table, because a reused instance draws the same numbers again.
     first = (
         keras.initializers.RandomNormal(stddev=config.embedding_size**-0.5) if config.scale_embeddings else "uniform"
     )
@@ -83,7 +83,7 @@ def _embedding(config: Seq2SeqConfig, vocabulary: int, name: str, tied: bool = F
 
 
 def _stacks(config: Seq2SeqConfig) -> tuple[keras.Layer, keras.Layer]:
-    """Encoder and decoder of a config."""
+    """Build encoder and decoder of a config."""
     if not config.recurrent:
         shared: dict[str, Any] = {
             "attention": config.attention_arguments(),
@@ -92,7 +92,7 @@ def _stacks(config: Seq2SeqConfig) -> tuple[keras.Layer, keras.Layer]:
             "word_dropout": config.word_dropout,
         }
         scaled = bool(config.scale_embeddings)
-        words = scaled and config.source_features is None  # features are projected to numbers of their own size
+        words = scaled and config.source_features is None  # projected features already have their own scale
         return (
             AttentionEncoder(
                 config.encoder_units, config.encoder_layers, **shared, scale_embeddings=words, name="encoder"
@@ -135,25 +135,25 @@ def _stacks(config: Seq2SeqConfig) -> tuple[keras.Layer, keras.Layer]:
 
 
 def _logits(attentional: Tensor, output: keras.Layer, embedding: keras.Layer, tied: bool) -> Tensor:
-    """`W_s h~_t + b`; where tied, `E (W h~_t + b)` with the embedding matrix E. In float32."""
+    """`W_s h~_t + b`; if tied, `E (W h~_t + b)` with the embedding matrix E. In float32."""
     projected = output(attentional)
     return ops.cast(embedding(projected, reverse=True) if tied else projected, "float32")
 
 
 COPIES = "copies"
-"""The source ids among the memory of a model that copies them."""
+"""Memory key of the source ids, in a model that copies them."""
 CANDIDATES = "candidates"
-"""bool `(B, V)` among the memory of a model with a shortlist: the words that may be written."""
+"""Memory key of the candidate mask, bool `(B, V)`, in a model with a shortlist."""
 
 
 class EncoderDecoder(Searching):
-    """Steps and searches through a model made by `build_seq2seq`, also one that was saved and loaded.
+    """Steps and searches through a model made by `build_seq2seq`, including one that was saved and loaded.
 
-    A view: it holds no weights and no state of its own. Everything here is `keras.ops`, so that it runs eagerly, inside
+    A view: it holds no weights and no state of its own. It uses only `keras.ops`, so that it runs eagerly, inside
     `tf.function` or `jax.jit`, and in exported graphs.
 
     Args:
-        model: what `build_seq2seq` returned.
+        model: result of `build_seq2seq`.
 
     Raises:
         ValueError: if the model lacks one of the layers.
@@ -181,7 +181,7 @@ class EncoderDecoder(Searching):
 
     @property
     def config(self) -> Seq2SeqConfig:
-        """The config that this model was built from, read off its layers."""
+        """Return the config that this model was built from, derived from its layers."""
         encoder, decoder = self.encoder.get_config(), self.decoder.get_config()
         shared = self.source_embedding is self.target_embedding
         common: dict[str, Any] = {
@@ -218,13 +218,13 @@ class EncoderDecoder(Searching):
         )
 
     def encode(self, source: Tensor, recurrence: str = "layer", capacity: int = 100) -> tuple[TensorDict, TensorDict]:
-        """Source ids `(B, S)` to the decoder's first state and its memory, as `Decoder.start` describes them.
+        """Encode source ids `(B, S)` to the decoder's initial state and its memory, see `Decoder.start`.
 
         Args:
-            source: int32, words and EOS, padded on the right with 0; or features, float32 `(B, S, F)`.
+            source: int32, tokens and EOS, right-padded with 0; or features, float32 `(B, S, F)`.
             recurrence: `"layer"` or `"loop"`, see `RecurrentStack`.
-            capacity: most steps that will be made from the state; of meaning for a model without recurrence alone,
-                whose state holds the words before.
+            capacity: maximum number of steps from the state; used only by a model without recurrence, whose state
+                caches the earlier tokens.
         """
         source = ops.convert_to_tensor(source, dtype=self.source_dtype)
         mask = real_positions(source)
@@ -237,16 +237,16 @@ class EncoderDecoder(Searching):
     def step(
         self, token: Tensor, state: TensorDict, memory: TensorDict, chosen: Among | None = None
     ) -> tuple[Tensor, TensorDict, Tensor]:
-        """One step of the decoder: every search and every exported graph runs this.
+        """One step of the decoder, run by every search and every exported graph.
 
         Args:
-            token: int32 `(B,)`, the word before; BOS at first.
-            state: from `encode` or the step before.
+            token: int32 `(B,)`, the previous token; BOS at first.
+            state: from `encode` or the previous step.
             memory: from `encode`.
-            chosen: of a model with a shortlist, what `stepper` makes once.
+            chosen: of a model with a shortlist, the candidates that `stepper` prepares once.
 
         Returns:
-            float32 log-probabilities `(B, V)` of the next word, the new state, and the alignment `(B, S)`, which is
+            float32 log-probabilities `(B, V)` of the next token, the new state, and the alignment `(B, S)`, which is
             zero for the plain encoder-decoder.
         """
         read = {name: tensor for name, tensor in memory.items() if name not in (COPIES, CANDIDATES)}
@@ -260,32 +260,32 @@ class EncoderDecoder(Searching):
         return ops.log_softmax(logits, axis=-1), new_state, alignment
 
     def logits(self, attentional: Tensor) -> Tensor:
-        """The decoder's outputs `(..., A)` to scores of words, float32 `(..., V)`, without copies."""
+        """Map the decoder's outputs `(..., A)` to logits of tokens, float32 `(..., V)`, without copies."""
         return _logits(attentional, self.output, self.target_embedding, self.tied)
 
     def stepper(self, memory: TensorDict) -> Callable[..., tuple[Tensor, TensorDict, Tensor]]:
-        """`step` for a search through one memory: what no step changes is computed once."""
+        """Return `step` for a search through one memory, with step-invariant parts computed once."""
         if self.shortlist is None or keras.backend.backend() == "jax":
             return self.step
         return functools.partial(self.step, chosen=among(memory[CANDIDATES], self._words))
 
     def _words(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows `(C, E)` and bias `(C,)` of the product that gives the logits of some words."""
+        """Return rows `(C, E)` and bias `(C,)` of the output layer for some token ids."""
         if self.tied:
             rows = self.target_embedding(ids)
             return rows, ops.zeros_like(rows[:, 0])
-        table = ops.transpose(self.output.kernel)  # a constant of exported graphs: its rows are looked up like words
+        table = ops.transpose(self.output.kernel)  # a constant of exported graphs, gathered like embeddings
         return ops.take(table, ids, axis=0), ops.take(self.output.bias, ids, axis=0)
 
     def _among_candidates(self, attentional: Tensor, memory: TensorDict, chosen: Among | None) -> Tensor:
-        """Log-probabilities `(B, V)` of a step. JAX, whose shapes are static, makes the product for all words."""
+        """Log-probabilities `(B, V)` of a step. JAX, whose shapes are static, computes the product for all tokens."""
         if keras.backend.backend() == "jax":
             return masked_log_softmax(self.logits(attentional), memory[CANDIDATES])
         chosen = chosen or among(memory[CANDIDATES], self._words)
         return chosen.log_probs(self.output(attentional) if self.tied else attentional, memory[CANDIDATES])
 
     def align(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher-forced pass without dropout: the model's output `(B, T, V)` and alignments `(B, T, S)`."""
+        """Run the teacher-forced pass without dropout: the model's output `(B, T, V)` and alignments `(B, T, S)`."""
         source = ops.convert_to_tensor(source, dtype=self.source_dtype)
         target = ops.convert_to_tensor(target, dtype="int32")
         mask = real_positions(source)
@@ -301,7 +301,7 @@ class EncoderDecoder(Searching):
         return logits, alignments
 
     def log_probs(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher-forced pass as log-probabilities `(B, T, V)`, and alignments `(B, T, S)`; see `align`."""
+        """Run the teacher-forced pass: log-probabilities `(B, T, V)` and alignments `(B, T, S)`; see `align`."""
         logits, alignments = self.align(source, target)
         return ops.log_softmax(logits, axis=-1), alignments
 
@@ -315,13 +315,13 @@ class EncoderDecoder(Searching):
 
     @property
     def source_features(self) -> int | None:
-        """F where a source is features, None where it is words."""
+        """Feature depth F, None for a source of tokens."""
         dense = isinstance(self.source_embedding, keras.layers.Dense)
         return self.source_embedding.kernel.shape[0] if dense else None
 
     @property
     def max_source_length(self) -> int | None:
-        """The most source positions that a location score can read; None for no limit."""
+        """Maximum source length of a location score; None for no limit."""
         return self.config.max_source_length
 
     @property
@@ -330,13 +330,13 @@ class EncoderDecoder(Searching):
 
     @property
     def covers_source(self) -> bool:
-        """Whether the alignments say anything: not so for the plain encoder-decoder."""
+        """Whether the model has alignments: False for the plain encoder-decoder."""
         return self.decoder.attention_arguments is not None
 
     def source_mask(self, memory: TensorDict) -> Tensor:
-        """bool `(B, S)`: the words of the source."""
+        """Return the mask of the source tokens, bool `(B, S)`."""
         return memory["mask"]
 
     def representation(self, state: TensorDict) -> Tensor:
-        """What the decoder made of the word it read last, see `Decoder.representation`."""
+        """Return the decoder's representation of the last token it read, see `Decoder.representation`."""
         return self.decoder.representation(state)

@@ -1,4 +1,4 @@
-"""Several encoder-decoders that answer as one."""
+"""Ensembles of encoder-decoders."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from keras_attention.types import Tensor, TensorDict
 
 
 class Ensemble(Searching):
-    """Searches with several models of the same vocabularies: every step takes the mean of their answers.
+    """Searches with several models of the same vocabularies: every step averages their predictions.
 
     Args:
-        members: two `EncoderDecoder` or more.
+        members: two or more `EncoderDecoder`.
         combination: mean of `"probabilities"` or of `"logits"`, see `ensemble_step`.
 
     Raises:
-        ValueError: for no members, vocabularies of different sizes, or another combination.
+        ValueError: for no members, vocabularies of different sizes, or an unknown combination.
     """
 
     def __init__(self, members: Sequence[Any], combination: str = "probabilities") -> None:
@@ -35,18 +35,18 @@ class Ensemble(Searching):
 
     @property
     def config(self) -> Any:
-        """Of the first member; the vocabularies are those of all."""
+        """Config of the first member; all members share its vocabularies."""
         return self.members[0].config
 
     @property
     def max_source_length(self) -> int | None:
-        """The most source positions that every member can read; None for no limit."""
+        """Maximum source length that every member can read; None for no limit."""
         limits = [member.config.max_source_length for member in self.members]
         return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def source_features(self) -> int | None:
-        """F where a source is features, None where it is words."""
+        """Feature depth F, None for a source of tokens."""
         features: int | None = self.members[0].source_features
         return features
 
@@ -61,24 +61,24 @@ class Ensemble(Searching):
     def encode(
         self, source: Tensor, recurrence: str = "layer", capacity: int = 100
     ) -> tuple[list[TensorDict], list[TensorDict]]:
-        """The states and memories of all members."""
+        """Encode with all members; return their states and memories."""
         encoded = [member.encode(source, recurrence, capacity) for member in self.members]
         return [state for state, _ in encoded], [memory for _, memory in encoded]
 
     def stepper(self, memory: list[TensorDict]) -> Step:
-        """`step` for a search through one memory, see `EncoderDecoder.stepper`."""
+        """Return `step` for a search through one memory, see `EncoderDecoder.stepper`."""
         steps = [member.stepper(own) for member, own in zip(self.members, memory, strict=True)]
         return ensemble_step(steps, self.combination)
 
     def log_probs(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher-forced pass of all members, combined: `(B, T, V)`, and the mean alignments `(B, T, S)`."""
+        """Run the members' teacher-forced passes, combined: `(B, T, V)`, and the mean alignments `(B, T, S)`."""
         return combine([member.log_probs(source, target) for member in self.members], self.combination)
 
     def source_mask(self, memory: list[TensorDict]) -> Tensor:
-        """bool `(B, S)`: the words of the source."""
+        """Return the mask of the source tokens, bool `(B, S)`."""
         return self.members[0].source_mask(memory[0])
 
     def representation(self, state: list[TensorDict]) -> Tensor:
-        """The members' representations side by side."""
+        """Concatenate the members' representations."""
         parts = [member.representation(own) for member, own in zip(self.members, state, strict=True)]
         return ops.concatenate(parts, axis=-1)

@@ -1,4 +1,4 @@
-"""The layers above attention in Google's wiring: each reads the layer below and the context."""
+"""The layers above attention in the GNMT decoder: each reads the layer below and the context."""
 
 from typing import Any
 
@@ -22,20 +22,20 @@ class UpperLayers(keras.layers.Layer):
 
     Args:
         cell, units, residual, variational_dropout: see `RecurrentStack`.
-        num_layers: number of all layers of the decoder, the bottom one counted; 2 or more.
-        dropout: share of each layer's inputs from below dropped in training.
+        num_layers: number of all decoder layers, including the bottom one; 2 or more.
+        dropout: dropout rate of each layer's inputs from below.
 
     Call arguments:
         hidden: float `(B, T, units)`, the bottom layer's outputs.
         contexts: float `(B, T, D)`.
-        state: `h_1`, `c_1`, `h_2`, and so on, each `(B, units)`; others are left alone.
+        state: `h_1`, `c_1`, `h_2`, and so on, each `(B, units)`; other entries are ignored.
         training: whether dropout applies.
 
     Returns:
         The outputs of the top layer, `(B, T, units)`.
 
     Raises:
-        ValueError: for less than 2 layers, and what `RecurrentStack` raises.
+        ValueError: for less than 2 layers, and as `RecurrentStack`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class UpperLayers(keras.layers.Layer):
 
     @property
     def state_names(self) -> list[str]:
-        """The names of the states of all layers here."""
+        """Names of the states of all these layers."""
         return [self._name(name, index) for index, layer in enumerate(self.layers, 1) for name in layer.state_names]
 
     def build(self, hidden_shape: Shape, contexts_shape: Shape) -> None:
@@ -110,7 +110,7 @@ class UpperLayers(keras.layers.Layer):
 
     @staticmethod
     def _name(name: str, index: int) -> str:
-        """The name in the decoder of a state that is `h_0` or `c_0` in its own layer."""
+        """Return the decoder's name of a state that is `h_0` or `c_0` in its own layer."""
         return f"{name[0]}_{index}"
 
     def _own(self, state: TensorDict, index: int) -> TensorDict:

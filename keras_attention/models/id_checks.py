@@ -1,4 +1,4 @@
-"""Checks of token ids and features: what a graph would read wrongly, or refuse in the backend's words."""
+"""Checks of token ids and features that a graph would misread, or reject with a backend's message."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from keras_attention.types import EOS_ID, PAD_ID
 
 
 def check_ids(name: str, ids: Any, vocabulary: int, ends: bool = False, eos_id: int = EOS_ID) -> None:
-    """Check rows of token ids, padded on the right with 0.
+    """Check rows of token ids, right-padded with 0.
 
-    The values of a tensor that a graph is being traced with are unknown: then its dtype and rank alone are checked.
+    The values of a symbolic tensor are unknown: then only its dtype and rank are checked.
 
     Args:
-        name: of the argument, for the message.
+        name: name of the argument, for the message.
         ids: a list of rows, an array or a tensor.
         vocabulary: V; ids are below it.
-        ends: whether each row has to end with `eos_id`, padding aside.
+        ends: whether each row must end with `eos_id`, followed only by padding.
         eos_id: id of EOS.
 
     Raises:
         ValueError: for rows of different lengths, another dtype or rank, an id out of range, padding before a token,
-            and where `ends` is given a row without EOS at its end.
+            and with `ends` a row without EOS at its end.
     """
     values = _known(name, ids)
     dtype, rank = _kind(ids if values is None else values)
@@ -63,10 +63,10 @@ def check_ids(name: str, ids: Any, vocabulary: int, ends: bool = False, eos_id: 
 
 
 def check_features(name: str, features: Any, depth: int) -> None:
-    """Check a source of features `(B, S, F)`, padded on the right with positions that are wholly 0.
+    """Check a source of features `(B, S, F)`, right-padded with all-zero positions.
 
     Raises:
-        ValueError: for another shape, numbers that are not finite, and a row that is wholly padding.
+        ValueError: for another shape, non-finite numbers, and a row of padding only.
     """
     values = _known(name, features)
     given = features if values is None else values
@@ -88,7 +88,7 @@ def check_features(name: str, features: Any, depth: int) -> None:
 
 
 def _known(name: str, given: Any) -> Any:
-    """The values as a NumPy array; `None` where a graph does not know them yet."""
+    """Return the values as a NumPy array; `None` for symbolic tensors."""
     if isinstance(given, list | tuple):
         try:
             return np.asarray(given)
@@ -98,7 +98,7 @@ def _known(name: str, given: Any) -> Any:
                 f"Expected: rows of one length in {name}, padded on the right with {PAD_ID}. "
                 f"Received: rows of lengths {lengths}"
             ) from None
-        except (TypeError, NotImplementedError):  # a list of tensors that are being traced
+        except (TypeError, NotImplementedError):  # a list of symbolic tensors
             return None
     if isinstance(given, np.ndarray | np.generic | int | float):
         return np.asarray(given)
@@ -112,7 +112,7 @@ def _known(name: str, given: Any) -> Any:
 
 
 def _kind(given: Any) -> tuple[str, int | None]:
-    """Dtype and rank; the rank is `None` where it is unknown."""
+    """Return dtype and rank; the rank is `None` where it is unknown."""
     dtype = str(given.dtype) if isinstance(given, np.ndarray) else keras.backend.standardize_dtype(given.dtype)
     try:
         return dtype, len(given.shape)

@@ -1,4 +1,4 @@
-"""The Keras model that `build_seq2seq` returns: ids are checked, outputs of any widths are joined."""
+"""The Keras model that `build_seq2seq` returns: it checks ids, and joins outputs of different widths."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from keras_attention.models.batch_checks import BatchGuard, InputCheck
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class Seq2SeqModel(keras.Model):
-    """A functional model of `source` and `target` that refuses ids which it would read wrongly.
+    """A functional model of `source` and `target` that rejects ids which it would misread.
 
     `fit`, `evaluate`, `predict` and their `_on_batch` forms raise the `ValueError` of `check_ids` or `check_features`:
-    for padding before a token, ids out of range and numbers that are not whole. Arrays are checked before the first
-    step. Of a PyDataset, a generator or a `tf.data.Dataset` each batch is checked when it is read. A torch
-    `DataLoader`, a grain dataset and a distributed dataset are not checked. Labels are not checked: their form is the
-    loss's. What is computed is what `keras.Model` computes, and a call of the model checks nothing.
+    for padding before a token, ids out of range and numbers that are not integers. Arrays are checked before the first
+    step. A PyDataset, a generator or a `tf.data.Dataset` is checked batch by batch. A torch `DataLoader`, a grain
+    dataset and a distributed dataset are not checked. Labels are not checked, because their form depends on the loss.
+    Results are those of `keras.Model`, and calling the model checks nothing.
     """
 
     _passed: int | None = None
@@ -41,7 +41,7 @@ class Seq2SeqModel(keras.Model):
         guard = self._guard()
         x = guard(x)
         validation = _guarded_validation(guard, validation_data)
-        # Keras gives the validation inputs to `evaluate` at each epoch, where they are known by their identity.
+        # Keras passes the validation inputs to `evaluate` at each epoch, where they are recognised by identity.
         self._passed = id(keras.utils.unpack_x_y_sample_weight(validation)[0]) if validation is not None else None
         fixed = x, y, batch_size, epochs, verbose, callbacks, validation_split, validation
         try:
@@ -70,15 +70,15 @@ class Seq2SeqModel(keras.Model):
         """`keras.Model.predict`, with the check of `Seq2SeqModel`; batches may have targets of different widths.
 
         Returns:
-            The model's outputs `(N, T, V)`, T of the widest batch. Positions past a narrower batch's own width are 0:
-            their best word is padding, and 0 stays 0 under a mask, which infinity and NaN do not.
+            The model's outputs `(N, T, V)`, T of the widest batch. Positions past a narrower batch's width are 0: their
+                argmax is padding, and 0 stays 0 under a mask, unlike infinity and NaN.
         """
         guard = self._guard()
         checked = guard(x)
-        if isinstance(x, dict | list | tuple):  # arrays, which Keras cuts into batches of one width
+        if isinstance(x, dict | list | tuple):  # arrays, which Keras slices into batches of one width
             return super().predict(x, batch_size, verbose, steps, callbacks)
         collector = _Collector()
-        # Keras would append the bar of progress behind the collector, whose end comes last.
+        # Keras would append the progress bar behind the collector, whose end must come last.
         bar = [keras.callbacks.ProgbarLogger()] if verbose != 0 else []
         listed = [*(keras.tree.flatten(callbacks) if callbacks else []), *bar, collector]
         with guard.telling():
@@ -107,11 +107,11 @@ class Seq2SeqModel(keras.Model):
 
 
 class _WidthsError(Exception):
-    """Ends a prediction whose batches Keras cannot join."""
+    """Signal to end a prediction whose batches Keras cannot concatenate."""
 
 
 class _Collector(keras.callbacks.Callback):
-    """Keeps the outputs of each batch, and joins those that are not of one width."""
+    """Collector of each batch's outputs, which joins those of different widths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class _Collector(keras.callbacks.Callback):
             raise _WidthsError
 
     def joined(self) -> npt.NDArray[Any]:
-        """All outputs below each other, padded on the right with 0."""
+        """Concatenate all outputs, right-padded with 0."""
         arrays = [keras.ops.convert_to_numpy(output) for output in self.outputs]
         widest = max(array.shape[1] for array in arrays)
         first = arrays[0]
@@ -138,7 +138,7 @@ class _Collector(keras.callbacks.Callback):
 
 
 def _guarded_validation(guard: BatchGuard, data: Any) -> Any:
-    """`validation_data` of `fit`, whose inputs a guard sees."""
+    """Wrap `validation_data` of `fit` in a guard."""
     if isinstance(data, list | tuple) and data:
         return (guard(data[0]), *data[1:])
     return guard(data)

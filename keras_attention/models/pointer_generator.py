@@ -1,7 +1,7 @@
-"""Copying words of the source into the output, also words that the vocabulary does not hold.
+"""Pointer-generator: copying source words into the output, including out-of-vocabulary words.
 
-The words of a source that the vocabulary lacks get ids of their own, for that source alone: the first is V, the next
-V + 1, up to a fixed number of them. So shapes are static, and every search works on the larger vocabulary as it is.
+Out-of-vocabulary words of a source get ids of their own, for that source only: V, V + 1, …, up to a fixed number.
+Shapes are therefore static, and every search works on the extended vocabulary unchanged.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from keras_attention.text.tokenizers import Tokenizer
 from keras_attention.types import UNK_ID, Shape, Tensor
 
 SMALLEST = 1e-20
-"""Probabilities are no smaller, so that their logarithms are finite: ids that stand for no word have none."""
+"""Lower bound of probabilities, for finite logarithms: ids without a word have probability 0."""
 
 
 def without_copies(ids: Tensor, vocabulary: int) -> Tensor:
-    """Ids as an embedding of V words reads them: copied words are unknown ones."""
+    """Replace the ids of copied words, V and above, by the unknown id, for an embedding of V tokens."""
     return ops.where(ids < vocabulary, ids, UNK_ID)
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class PointerGenerator(keras.layers.Layer):
-    """Mixes the words that the output layer writes with those that attention points at.
+    """Mixture of the output layer's distribution and a copy distribution from attention.
 
         p_t(w) = g_t softmax(z_t)(w) + (1 - g_t) sum_{s: x_s = w} a_t(s)        g_t = sigmoid(v . h~_t + b)
 
     (See, Liu and Manning 2017, arXiv 1704.04368, equations 8 and 9. There g_t reads context, state and input; here the
-    attentional vector, which is made of them.) Source and target have one vocabulary of V words, ids from V on stand
-    for words of the source that it lacks, see `CopiedWords`.
+    attentional vector, which is computed from them.) Source and target share one vocabulary of V tokens; ids from V on
+    stand for out-of-vocabulary words of the source, see `CopiedWords`.
 
     Args:
-        copy_words: how many ids there are for such words.
+        copy_words: number of ids for such words.
 
     Call arguments:
         logits: float `(B, T, V)`, z.
@@ -46,7 +46,7 @@ class PointerGenerator(keras.layers.Layer):
         source: int32 `(B, S)`, x; ids below `V + copy_words`.
 
     Returns:
-        Float32 log-probabilities `(B, T, V + copy_words)`; the logarithm of 1e-20 at least.
+        Float32 log-probabilities `(B, T, V + copy_words)`, at least the logarithm of 1e-20.
 
     Raises:
         ValueError: for `copy_words` below 1.
@@ -57,7 +57,7 @@ class PointerGenerator(keras.layers.Layer):
         check_whole(copy_words=copy_words)
         if copy_words < 1:
             raise ValueError(f"Expected: copy_words >= 1. Received: copy_words={copy_words}")
-        self.autocast = False  # logits come in float32, and stay so
+        self.autocast = False  # logits are float32, and remain so
         self.supports_masking = True
         self.copy_words = copy_words
         self.gate = keras.layers.Dense(1, activation="sigmoid", name="gate", dtype=self.dtype_policy)
@@ -73,7 +73,7 @@ class PointerGenerator(keras.layers.Layer):
         generate = ops.cast(self.gate(attentional), "float32")
         written = generate * ops.softmax(ops.cast(logits, "float32"), axis=-1)
         written = ops.pad(written, ((0, 0), (0, 0), (0, self.copy_words)))
-        # A product with one-hot rows, not a scatter: words that stand twice in the source add up on every backend, in
+        # A product with one-hot rows, not a scatter: duplicate words of the source are summed on every backend, in
         # gradients, in TFLite and in ONNX.
         words = ops.one_hot(source, logits.shape[-1] + self.copy_words, dtype="float32")
         pointed = ops.matmul((1.0 - generate) * ops.cast(alignment, "float32"), words)
@@ -87,12 +87,12 @@ class PointerGenerator(keras.layers.Layer):
 
 
 class CopiedWords:
-    """Ids of one source and its outputs: the vocabulary's own, and from V on the words of the source that it lacks.
+    """Ids of one source and its outputs: the vocabulary's own, and from V on the source's out-of-vocabulary words.
 
     Args:
-        tokenizer: of both sides.
+        tokenizer: tokenizer of both sides.
         source: the text.
-        most: how many such words get an id, in the order of the text; what comes after them stays unknown.
+        most: maximum number of such words with an id, in the order of the text; later ones remain unknown.
 
     >>> from keras_attention.text import WordTokenizer
     >>> words = CopiedWords(WordTokenizer.train(["call at", "at call"]), "call Ada at Ada", 2)
@@ -108,7 +108,7 @@ class CopiedWords:
         self._ids = {word: tokenizer.vocabulary_size + number for number, word in enumerate(self.words)}
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the source, or of an output of it."""
+        """Return the ids of the source, or of one of its outputs."""
         ids = self.tokenizer.encode(text)
         if UNK_ID in ids and self.words:
             pieces = self.tokenizer.pieces(text)
@@ -119,7 +119,7 @@ class CopiedWords:
         return ids
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """The written form of each id; `<unk>` for one that stands for no word of this source."""
+        """Return the token of each id; `<unk>` for one that stands for no word of this source."""
         size, known = self.tokenizer.vocabulary_size, [*ids]
         tokens = self.tokenizer.tokens([index if index < size else UNK_ID for index in known])
         return [
@@ -128,7 +128,7 @@ class CopiedWords:
         ]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; special ids are dropped, and what stands for no word."""
+        """Return the text of ids, without special ids and ids that stand for no word."""
         size = self.tokenizer.vocabulary_size
         kept = [index for index in ids if UNK_ID < index < size + len(self.words)]
         if all(index < size for index in kept):
@@ -136,7 +136,7 @@ class CopiedWords:
         return self.tokenizer.join(self.tokens(kept))
 
     def unknown(self, text: str) -> list[str]:
-        """The words of a text that can be neither written nor copied, in order."""
+        """Return the words of a text that are neither in the vocabulary nor copyable, in order."""
         read = zip(self.pieces(text), self.encode(text), strict=True)
         return [piece for piece, index in read if index == UNK_ID]
 
@@ -148,11 +148,11 @@ class CopiedWords:
 
 
 TextIds: TypeAlias = Tokenizer | CopiedWords
-"""What reads or writes the ids of one text."""
+"""Encoder and decoder of one text's ids."""
 
 
 def of_text(tokenizers: tuple[Tokenizer, Tokenizer], source: str, copy_words: int | None) -> tuple[TextIds, TextIds]:
-    """What reads one source, and what writes its outputs: the tokenizers themselves where nothing is copied."""
+    """Return the tokenizers of one source and its outputs: the given ones if nothing is copied."""
     if copy_words is None:
         return tokenizers
     words = CopiedWords(tokenizers[0], source, copy_words)

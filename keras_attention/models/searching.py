@@ -1,4 +1,4 @@
-"""The searches over anything that encodes a source and steps through a target: one model, or an ensemble."""
+"""Searches over a model or an ensemble."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,10 +25,10 @@ class Searching:
     """Searches, for a class with `encode`, `stepper`, `log_probs`, `source_mask`, `representation`, `covers_source`,
     `source_dtype`, `source_features` and `config`.
 
-    All raise `ValueError` for a source that `check_ids` or `check_features` refuses, where its values are known.
+    All raise `ValueError` for a source that `check_ids` or `check_features` rejects, if its values are known.
 
-    Limits of length, the same in all: `max_length`, most words of a hypothesis, EOS counted; where `max_length_factor`
-    is given, also at most that many words per word of the row's own source plus `max_length_offset`. `capacity` is the
+    Length limits, the same in all: `max_length`, the maximum number of tokens of a hypothesis, EOS counted; with
+    `max_length_factor` also at most that many tokens per source token plus `max_length_offset`. `capacity` is the
     static length L of the buffers; `max_length` if that is an int.
     """
 
@@ -56,22 +56,22 @@ class Searching:
         constraints: Constraints | None = None,
         **options: Any,
     ) -> SearchResult:
-        """Translates source ids `(B, S)`: `encode`, then greedy search for a beam of 1, beam search for a wider one.
+        """Translate source ids `(B, S)`: `encode`, then greedy search for a beam of 1, beam search for a wider one.
 
         Args:
-            source: int32, words and EOS, padded on the right with 0; or features, float32 `(B, S, F)`.
+            source: int32, tokens and EOS, right-padded with 0; or features, float32 `(B, S, F)`.
             beam_size: K, the number of hypotheses kept for each row.
             max_length, max_length_factor, max_length_offset, capacity: limits, see above.
             length_penalty: alpha of the length penalty; 0 for plain log-probabilities.
-            coverage_penalty: beta of the GNMT coverage penalty, against words of the source left untranslated; 0 for
-                none. It needs attention.
-            recurrence: how the encoder runs, `"layer"` or `"loop"`.
-            constraints: what hypotheses may not hold, or must.
-            **options: more of `beam_search`: `length_penalty_kind`, `groups`, `diversity`, `stop`, `finished_first`,
-                `bos_id`.
+            coverage_penalty: beta of the GNMT coverage penalty, against untranslated source tokens; 0 for none. It
+                requires attention.
+            recurrence: recurrence of the encoder, `"layer"` or `"loop"`.
+            constraints: see `Constraints`.
+            **options: further arguments of `beam_search`: `length_penalty_kind`, `groups`, `diversity`, `stop`,
+                `finished_first`, `bos_id`.
 
         Returns:
-            What `beam_search` returns.
+            The result of `beam_search`.
         """
         if not self.covers_source and penalises_coverage(coverage_penalty):
             raise ValueError(
@@ -97,33 +97,33 @@ class Searching:
         return beam_search(self.stepper(memory), state, memory, beam_size=beam_size, **arguments, **options)
 
     def sample(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
-        """Draws outputs for source ids `(B, S)`: `sample_search` with its `options`, and the limits above."""
+        """Sample outputs for source ids `(B, S)`: `sample_search` with its `options`, and the limits above."""
         source, state, memory, options = self._begin_with(source, recurrence, options)
         return sample_search(self.stepper(memory), state, memory, source_length=ops.shape(source)[1], **options)
 
     def contrast(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
-        """Searches source ids `(B, S)` with `contrastive_search`: its `options`, and the limits above.
+        """Contrastive search for source ids `(B, S)`: `contrastive_search` with its `options`, and the limits above.
 
-        What it compares are the decoder's states.
+        The compared representations are the decoder's states.
         """
         _, state, memory, options = self._begin_with(source, recurrence, options)
         return contrastive_search(self.stepper(memory), state, memory, self.representation, **options)
 
     def agree(self, source: Tensor, recurrence: str = "layer", **options: Any) -> SearchResult:
-        """Searches source ids `(B, S)` in both directions with `agreement_search`: its `options`, and the limits above.
+        """Agreement search for source ids `(B, S)`: `agreement_search` with its `options`, and the limits above.
 
-        The model is one that learnt to write in both (`train --backward`).
+        The model must be trained in both directions (`train --backward`).
         """
         source, state, memory, options = self._begin_with(source, recurrence, options)
         return agreement_search(self.stepper(memory), state, memory, source_length=ops.shape(source)[1], **options)
 
     def score(self, source: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-probability of given outputs.
+        """Return the log-probability of given outputs.
 
         Args:
-            source: int32 `(B, S)`, words and EOS, padded on the right with 0.
-            target: int32 `(B, T)`, BOS and words.
-            labels: int32 `(B, T)`, the words and EOS.
+            source: int32 `(B, S)`, tokens and EOS, right-padded with 0.
+            target: int32 `(B, T)`, BOS and tokens.
+            labels: int32 `(B, T)`, the tokens and EOS.
 
         Returns:
             The log-probability of each label, float32 `(B, T)`, 0 at padding, and the alignments `(B, T, S)`.
@@ -137,7 +137,7 @@ class Searching:
         return ops.where(ops.not_equal(labels, PAD_ID), picked, 0.0), alignments
 
     def check_source(self, source: Tensor) -> None:
-        """Raise `ValueError` for a source that this model would read wrongly, see `check_ids`, `check_features`."""
+        """Raise `ValueError` for a source that this model would misread, see `check_ids`, `check_features`."""
         if self.source_features is not None:
             check_features("source", source, self.source_features)
         else:
@@ -145,13 +145,13 @@ class Searching:
             check_ids("source", source, known, ends=True)
 
     def _check_constraints(self, constraints: Constraints, max_length: Any, capacity: int | None) -> None:
-        """Raise `ValueError` for ids that the target vocabulary lacks; of the rest, each search knows more."""
+        """Raise `ValueError` for ids outside the target vocabulary; each search checks the rest."""
         length = max_length if capacity is None else capacity
         if isinstance(length, int):
             constraints.check(max_length, length, self.config.output_vocabulary)
 
     def _begin_with(self, source: Tensor, recurrence: str, options: dict[str, Any]) -> Any:
-        """`_begin` with the limits among the options; the others come back with what became of the limits."""
+        """Call `_begin` with the limits among the options; the remaining options are merged into its arguments."""
         names = ("max_length", "max_length_factor", "max_length_offset", "capacity")
         given = {name: options[name] for name in names if name in options}
         if options.get("constraints") is not None:
@@ -168,7 +168,7 @@ class Searching:
         max_length_offset: Any = 10,
         capacity: int | None = None,
     ) -> tuple[Tensor, Any, Any, dict[str, Any]]:
-        """The source as a tensor, the first state, the memory, and the limits as arguments of a search."""
+        """Return the source as a tensor, the initial state, the memory, and the limits as arguments of a search."""
         self.check_source(source)
         source = ops.convert_to_tensor(source, dtype=self.source_dtype)
         if capacity is None:
@@ -184,14 +184,14 @@ class Searching:
 
 
 CONSTRAINTS = ("min_length", "allowed", "prefix", "phrases", "repetition_penalty")
-"""Values of a search that are rules of `Constraints`."""
+"""Settings of a search that are fields of `Constraints`."""
 NUMBERS: dict[str, tuple[str, ...]] = {
     "beam": ("coverage_penalty", "diversity"),
     "sample": ("temperature", "top_p"),
     "contrastive": ("alpha",),
     "agreement": ("backward_weight",),
 }
-"""Settings of each method that may be tensors, beside those of all methods."""
+"""Settings of each method that may be tensors, besides those of all methods."""
 
 
 def run_search(
@@ -209,9 +209,9 @@ def run_search(
     Args:
         policy: settings of the search.
         net: one model or an ensemble.
-        source: int32, tokens and EOS, padded on the right with 0; or features.
-        values: tensors in place of the policy's own numbers, by name; `allowed`, `prefix`, `phrases` and `uniforms`.
-        recurrence: how the encoder runs, `"layer"` or `"loop"`.
+        source: int32, tokens and EOS, right-padded with 0; or features.
+        values: tensors that replace the policy's numbers, by name; `allowed`, `prefix`, `phrases` and `uniforms`.
+        recurrence: recurrence of the encoder, `"layer"` or `"loop"`.
         samples: outputs drawn for each row; `policy.beam_size` if `None`.
         **more: `bos_id`.
     """

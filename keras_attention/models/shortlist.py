@@ -1,7 +1,7 @@
-"""A vocabulary shortlist: a sentence is translated by the words that its source words are known to become.
+"""Vocabulary shortlist: restriction of the output layer to candidate translations of the source tokens.
 
-The product with the output layer is most of a step where the vocabulary is large; with a shortlist it is made for a few
-hundred words.
+With a large vocabulary the product with the output layer dominates a step; with a shortlist it is computed for a few
+hundred tokens.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     from keras_attention.models.config import Seq2SeqConfig
 
 LOW = -1e9
-"""A logit that leaves no probability."""
+"""A logit of zero probability."""
 ABSENT = -100.0
-"""The log-probability of what is no candidate: no search takes it while there is another word, and a prefix may."""
+"""Log-probability of a non-candidate: no search chooses it while there is another token, but a prefix may."""
 
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class VocabularyShortlist(keras.layers.Layer):
-    """The candidates of a source: words that are always possible, and some for each source word.
+    """Candidates of a source: tokens that are always possible, and some for each source token.
 
         C(x) = A + T(x_1) + ... + T(x_S)
 
-    (Jean et al. 2015, arXiv 1412.2007, section 3.3; L'Hostis, Grangier and Auli 2016, arXiv 1610.00072.) What is not in
-    C(x) has the probability exp(-100). A new layer lets all words through; `fill` gives it A and T, which are weights
-    that no training changes.
+    (Jean et al. 2015, arXiv 1412.2007, section 3.3; L'Hostis, Grangier and Auli 2016, arXiv 1610.00072.) Tokens
+    outside C(x) have the probability exp(-100). A new layer admits all tokens; `fill` sets A and T, which are
+    non-trainable weights.
 
     Args:
-        source_vocabulary, target_vocabulary: numbers of words.
-        candidates: N, most words of each T.
+        source_vocabulary, target_vocabulary: numbers of tokens.
+        candidates: N, maximum size of each T.
 
     Call arguments:
-        source: int32 `(B, S)`, padded on the right with 0.
+        source: int32 `(B, S)`, right-padded with 0.
 
     Returns:
-        bool `(B, V)`: which words are candidates.
+        bool `(B, V)`: the mask of candidates.
 
     Raises:
         ValueError: for `candidates` below 1.
@@ -73,12 +73,12 @@ class VocabularyShortlist(keras.layers.Layer):
         self.built = True
 
     def fill(self, table: npt.ArrayLike, always: npt.ArrayLike) -> None:
-        """Give it T `(source_vocabulary, N)` and A, a list of ids. EOS and the unknown word are in A in any case.
+        """Set T `(source_vocabulary, N)` and A, a list of ids. EOS and the unknown id are always in A.
 
-        The row of padding counts for nothing: what a sentence becomes does not depend on how it was padded.
+        The row of padding is ignored, so that the candidates do not depend on the padding.
 
         Raises:
-            ValueError: for another shape, and ids that are no words of the target.
+            ValueError: for another shape, and ids outside the target vocabulary.
         """
         rows, ids = np.array(table, "int32"), np.asarray(always, "int64").reshape(-1)
         if rows.shape != tuple(self.table.shape):
@@ -100,7 +100,7 @@ class VocabularyShortlist(keras.layers.Layer):
         batch, length = ops.shape(source)
         words = ops.reshape(ops.take(self.table, source, axis=0), (batch, length * self.candidates))
         places = words + ops.expand_dims(ops.arange(batch) * self.target_vocabulary, 1)
-        # What stands twice is written twice, or in TFLite added up: above 0 it is in either case.
+        # Duplicates are written twice, or in TFLite summed: the value is above 0 in either case.
         counts = ops.scatter_update(
             ops.zeros((batch * self.target_vocabulary,), "int32"),
             ops.reshape(places, (batch * length * self.candidates, 1)),
@@ -121,12 +121,12 @@ def _ends(shape: Shape, dtype: str | None = None) -> Tensor:
 
 
 class Among(NamedTuple):
-    """The part of an output layer that belongs to the candidates of a batch: made once for a search.
+    """The part of an output layer for a batch's candidates, gathered once per search.
 
     Attributes:
-        ids: int32 `(C,)`, the words that are a candidate in any row.
+        ids: int32 `(C,)`, the tokens that are a candidate in any row.
         rows: `(C, E)`, their rows of the transposed kernel; bias: `(C,)`.
-        places: int32 `(V,)`: where each word is among C, which is C for all others.
+        places: int32 `(V,)`: index of each token among C, which is C for all others.
     """
 
     ids: Tensor
@@ -135,32 +135,32 @@ class Among(NamedTuple):
     places: Tensor
 
     def log_probs(self, projected: Tensor, candidates: Tensor) -> Tensor:
-        """Float32 log-probabilities `(B, V)` over each row's own candidates, bool `(B, V)`; ABSENT of other words."""
+        """Float32 log-probabilities `(B, V)` over each row's own candidates, bool `(B, V)`; ABSENT elsewhere."""
         own = ops.take(candidates, self.ids, axis=1)
         logits = ops.transpose(ops.matmul(self.rows, ops.transpose(projected))) + self.bias
         found = masked_log_softmax(ops.cast(logits, "float32"), own)
-        # Words as rows: what a lookup copies lies together then.
+        # Tokens as rows, so that the gather copies contiguous memory.
         padded = ops.pad(ops.transpose(found), ((0, 1), (0, 0)), constant_values=ABSENT)
         return ops.transpose(ops.take(padded, self.places, axis=0))
 
 
 def masked_log_softmax(logits: Tensor, candidates: Tensor) -> Tensor:
-    """The log-softmax over the words that are candidates; ABSENT of the others."""
+    """Log-softmax over the candidates; ABSENT elsewhere."""
     log_probs = ops.log_softmax(ops.where(candidates, logits, LOW), axis=-1)
     return ops.where(candidates, log_probs, ABSENT)
 
 
 def among(candidates: Tensor, words: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Among:
-    """The `Among` of candidates, bool `(B, V)`.
+    """Gather the `Among` of candidates, bool `(B, V)`.
 
     Args:
-        candidates: for each row.
-        words: gives rows and bias of some ids `(C,)`.
+        candidates: candidates of each row.
+        words: returns rows and bias of some ids `(C,)`.
     """
     mask = ops.any(candidates, axis=0)
     size = mask.shape[0]
     counts = ops.cumsum(ops.cast(mask, "int32"))
-    # `nonzero`, of which TFLite has no form for one axis: all other ids are written behind the end, and cut off.
+    # `nonzero`, which TFLite lacks for one axis: all other ids are written behind the end, and cut off.
     found = ops.scatter_update(
         ops.zeros((size + 1,), "int32"),
         ops.expand_dims(ops.where(mask, counts - 1, size), 1),
@@ -171,7 +171,7 @@ def among(candidates: Tensor, words: Callable[[Tensor], tuple[Tensor, Tensor]]) 
 
 
 def check_shortlist(config: Seq2SeqConfig) -> None:
-    """Raises ValueError where a config has a shortlist and nothing that it fits."""
+    """Raise ValueError for a config whose other fields do not allow its shortlist."""
     if config.shortlist is not None and (config.copy_words is not None or config.source_features is not None):
         raise ValueError(
             "A shortlist goes from words of the source to words of the vocabulary. Expected: copy_words=None and "

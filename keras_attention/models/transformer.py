@@ -1,4 +1,4 @@
-"""Encoder and decoder without recurrence: attention over the words on the same side takes its place."""
+"""Encoder and decoder without recurrence: Transformer stacks of self-attention."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ def encode_positions(positions: Tensor, depth: int) -> Tensor:
         depth: an even number.
 
     Returns:
-        float32 `(..., depth)`; sines come first, cosines behind them.
+        float32 `(..., depth)`; sines first, then cosines.
     """
     rates = ops.power(10000.0, -2.0 * ops.arange(depth // 2, dtype="float32") / depth)
     angles = ops.expand_dims(ops.cast(positions, "float32"), -1) * rates
@@ -33,19 +33,19 @@ def encode_positions(positions: Tensor, depth: int) -> Tensor:
 
 
 class AttentionStack(keras.layers.Layer):
-    """Base of encoder and decoder: embedded words with their positions, blocks, a last normalisation.
+    """Base of encoder and decoder: token embeddings plus positions, blocks, a final normalisation.
 
         x_p = W_i sqrt(D) e_p + encode_positions(p)        (Vaswani et al. 2017, sections 3.4 and 3.5)
 
-    Without the factor the positions, whose numbers are about 0.7, drown embeddings that begin at hundredths.
+    Without the factor the positions, of size 0.7, dominate embeddings that are initialised at hundredths.
 
     Args:
         units: depth D, an even number.
         num_layers: number of blocks.
         attention, feed_forward_units, dropout: of `AttentionBlock`; `feed_forward_units` is `4 * units` if `None`.
-        word_dropout: share of the words, as a whole, dropped in training.
-        scale_embeddings: whether embedded words are multiplied by `sqrt(D)`. A layer that was saved before there was
-            this choice loads as one with `False`.
+        word_dropout: dropout rate of whole tokens.
+        scale_embeddings: whether embedded tokens are multiplied by `sqrt(D)`. A layer saved before this argument
+            existed loads with `False`.
     """
 
     reads_memory = False
@@ -71,7 +71,7 @@ class AttentionStack(keras.layers.Layer):
         if units < 2 or units % 2:
             raise ValueError(f"Sines and cosines share the depth. Expected: units, an even number. Received: {units=}")
         policy = self.dtype_policy
-        self.supports_masking = True  # masks are arguments; one that rides on a tensor says nothing new
+        self.supports_masking = True  # masks are arguments; a propagated one adds no information
         self.units = units
         self.num_layers = num_layers
         self.attention_arguments = dict(attention or {})
@@ -105,7 +105,7 @@ class AttentionStack(keras.layers.Layer):
         self.built = True
 
     def place(self, embedded: Tensor, positions: Tensor, training: bool | None = None) -> Tensor:
-        """Embedded words, multiplied by `sqrt(D)` and projected to depth D, with their positions added."""
+        """Multiply embedded tokens by `sqrt(D)`, project them to depth D, and add their positions."""
         embedded = self._word_dropout(self._dropout(embedded, training=training), training=training)
         if self.scale_embeddings:
             embedded = embedded * self.units**0.5
@@ -138,8 +138,8 @@ class AttentionEncoder(AttentionStack):
 
     Call arguments:
         embedded: float `(B, S, E)`.
-        mask: bool `(B, S)`, true at real words, see `Encoder`.
-        recurrence: of no meaning here.
+        mask: bool `(B, S)`, true at real tokens, see `Encoder`.
+        recurrence: ignored.
         training: whether dropout applies.
 
     Returns:
@@ -163,7 +163,7 @@ class AttentionEncoder(AttentionStack):
         return {"values": values * ops.expand_dims(ops.cast(mask, values.dtype), 2), "mask": mask, "state": {}}
 
     def compute_mask(self, embedded: Tensor, previous_mask: Any = None) -> dict[str, Any]:
-        """The mask that Keras sees belongs to the values."""
+        """Return the mask for Keras, which belongs to the values."""
         return {"mask": None, "state": {}, "values": previous_mask}
 
 
@@ -171,8 +171,8 @@ class AttentionEncoder(AttentionStack):
 class AttentionDecoder(AttentionStack):
     """The decoder without recurrence (Vaswani et al. 2017, section 3.1), with the interface of `Decoder`.
 
-    A step reads what earlier ones left in a cache of fixed size: `start` wants to know the most steps there will be.
-    The alignment that it returns is the mean over blocks and heads.
+    A step reads the earlier ones from a cache of fixed size: `start` needs the maximum number of steps. The returned
+    alignment is the mean over blocks and heads.
 
     Args: those of `AttentionStack`.
 
@@ -182,14 +182,14 @@ class AttentionDecoder(AttentionStack):
     reads_memory = True
 
     def representation(self, state: TensorDict) -> Tensor:
-        """What the last block read at the step before, `(B, units)`."""
+        """Return the last block's input of the previous step, `(B, units)`."""
         last = state[f"values_{self.num_layers - 1}"]
         places = ops.arange(last.shape[1], dtype="int32")[None, :]
         here = ops.cast(ops.equal(places, state["step"][:, None] - 1), last.dtype)
         return ops.sum(last * ops.expand_dims(here, 2), axis=1)
 
     def start(self, encoded: dict[str, Any], capacity: int) -> tuple[TensorDict, TensorDict]:
-        """The first state, a `step` count `(B,)` and for each block its cache, and the memory that every step reads."""
+        """Return the initial state, a `step` count `(B,)` and each block's cache, and the memory of every step."""
         values, mask = encoded["values"], encoded["mask"]
         batch = ops.shape(values)[0]
         state = {"step": ops.zeros((batch,), dtype="int32")}
@@ -201,7 +201,7 @@ class AttentionDecoder(AttentionStack):
         return state, memory
 
     def step(self, embedded: Tensor, state: TensorDict, memory: TensorDict) -> tuple[Tensor, TensorDict, Tensor]:
-        """One decoding step, without dropout, as `Decoder.step`; no more than `capacity` of them."""
+        """One decoding step, without dropout, as `Decoder.step`; at most `capacity` of them."""
         position = state["step"]
         x = self.place(embedded, position, False)
         after = {"step": position + 1}
@@ -251,7 +251,7 @@ def _mean(alignments: list[Any]) -> Tensor:
 
 
 def check_self_attention(config: "Seq2SeqConfig") -> None:
-    """Raises ValueError where a config without recurrence has fields that do not fit."""
+    """Raise ValueError where a config without recurrence has incompatible fields."""
     received: dict[str, Any] = {}
     if config.attention not in HEAD_SCORES:
         received["attention"] = f"{config.attention!r}, none of {HEAD_SCORES}"

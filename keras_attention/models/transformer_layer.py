@@ -1,4 +1,4 @@
-"""One layer of an encoder or decoder without recurrence."""
+"""A Transformer layer, for encoder or decoder."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from keras_attention.types import Shape, Tensor, TensorDict
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class AttentionBlock(keras.layers.Layer):
-    """One layer of an attention-only stack, normalised before each part (Xiong et al. 2020, arXiv 2002.04745):
+    """A pre-norm Transformer layer, with normalisation before each part (Xiong et al. 2020, arXiv 2002.04745):
 
         x = x + self_attention(n(x))        x = x + attention(n(x), memory)        x = x + W_2 relu(W_1 n(x))
 
-    with n a layer normalisation. The middle part is a decoder's alone.
+    with n a layer normalisation. Only a decoder has the middle part.
 
     Args:
         units: depth D.
         feed_forward_units: depth of the hidden layer of the last part.
         attention: arguments of `MultiHeadLuongAttention`, for both kinds of attention.
         reads_memory: whether it is a decoder's block.
-        dropout: share of each part's results dropped in training.
+        dropout: dropout rate of each part's results.
 
     Raises:
-        ValueError: what `MultiHeadLuongAttention` raises.
+        ValueError: as `MultiHeadLuongAttention`.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class AttentionBlock(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         policy = self.dtype_policy
-        self.supports_masking = True  # masks are arguments; one that rides on a tensor says nothing new
+        self.supports_masking = True  # masks are arguments; a propagated one adds no information
         self.units = units
         self.feed_forward_units = feed_forward_units
         self.attention_arguments = attention
@@ -76,13 +76,13 @@ class AttentionBlock(keras.layers.Layer):
         use_causal_mask: bool = False,
         training: bool | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """All positions at once.
+        """Run all positions at once.
 
         Args:
             inputs: `(B, T, D)`.
-            word_mask: bool `(B, T)`, true at real words.
-            memory: values `(B, S, D)`, the keys that `attention.project_keys` made of them, and their mask `(B, S)`.
-            use_causal_mask: whether a position sees itself and those before it alone.
+            word_mask: bool `(B, T)`, true at real tokens.
+            memory: values `(B, S, D)`, their keys from `attention.project_keys`, and their mask `(B, S)`.
+            use_causal_mask: whether a position sees only itself and earlier ones.
 
         Returns:
             `(B, T, D)`, and the alignment with the memory `(B, T, S)`, `None` without one.
@@ -94,13 +94,13 @@ class AttentionBlock(keras.layers.Layer):
         return self._finish(inputs + self._dropout(attended, training=training), memory, training)
 
     def project_memory(self, values: Tensor) -> Tensor:
-        """The keys of the attention over the memory, to be kept with it."""
+        """Return the keys of the attention over the memory, to be cached with it."""
         if self.attention is None:
             raise ValueError("Expected: a block with reads_memory=True. Received: reads_memory=False")
         return self.attention.project_keys(values)
 
     def first_cache(self, batch: Tensor | int, capacity: int) -> TensorDict:
-        """What `step` keeps of up to `capacity` words: `values` `(B, L, D)` and `keys` `(B, H, L, ...)`, zeros."""
+        """Return an empty cache of `capacity` tokens: `values` `(B, L, D)`, `keys` `(B, H, L, ...)`, zeros."""
         values = ops.zeros((batch, capacity, self.units), dtype=self.compute_dtype)
         keys = self.self_attention.project_keys(values[:, :1])
         return {"values": values, "keys": ops.zeros_like(ops.repeat(keys, capacity, axis=2))}
@@ -108,7 +108,7 @@ class AttentionBlock(keras.layers.Layer):
     def step(
         self, inputs: Tensor, cache: TensorDict, position: Tensor, memory: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, TensorDict, Tensor | None]:
-        """One position, `(B, D)`, that sees those of the cache before it; its `position` is int `(B,)`."""
+        """Run one position, `(B, D)`, that sees the earlier ones in the cache; its `position` is int `(B,)`."""
         places = ops.arange(cache["values"].shape[1], dtype="int32")[None, :]
         here = ops.equal(places, position[:, None])
         normal = self.self_norm(ops.expand_dims(inputs, 1))

@@ -1,4 +1,4 @@
-"""A page of HTML that shows what a translation attends to: no script or picture from elsewhere, one file."""
+"""Attention as a self-contained HTML page, one file without external scripts or images."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def write_attention_page(
     title: str = "What each word attends to",
     sources: Sequence[str] | None = None,
 ) -> None:
-    """Write a page with a section for each hypothesis: pointing at a word of the output lights up its sources.
+    """Write a page with a section for each hypothesis; hovering over an output token highlights its sources.
 
     Args:
         path: the file to write.
-        hypotheses: what is shown.
-        title: of the page.
-        sources: the text of each source.
+        hypotheses: hypotheses to show.
+        title: title of the page.
+        sources: text of each source.
 
     Raises UserError when the file cannot be written.
     """
@@ -85,7 +85,7 @@ def write_attention_page(
         )
     weights = [[[round(float(w), 4) for w in row] for row in hypothesis.alignment] for hypothesis in hypotheses]
     page = PAGE.format(title=html.escape(title), sections="\n".join(sections), weights=json.dumps(weights))
-    # A lone surrogate, as an argument that is no UTF-8 brings, is nothing that a file of UTF-8 can hold.
+    # A lone surrogate, as from an argument that is not UTF-8, cannot be encoded in UTF-8.
     write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""The compiled search of a translator, and rows of ids in batches of like length."""
+"""Compiled search of a translator, and batching of ids by length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_attention.types import BOS_ID, Tensor
 
 
 def check_process(process: int) -> None:
-    """Raises RuntimeError in a fork of `process`: the backend's threads stayed behind, and a search would hang."""
+    """Raise RuntimeError in a fork of `process`: the backend's threads do not survive it, and a search would hang."""
     if process != os.getpid():
         raise RuntimeError(
             "A Translator does not work in a forked process. Expected: one that is loaded in the process that uses it, "
@@ -30,26 +30,26 @@ def check_process(process: int) -> None:
 
 
 def why_empty(text: str, tokenizer: Tokenizer) -> str | None:
-    """Why nothing of a text is left to translate, and what is expected; None where something is."""
+    """Return why a text is empty, and the expected input; None for a text with tokens."""
     if not text.strip():
         return "empty line. Expected a sentence"
-    if not tokenizer.encode(text):  # what the tokenizer drops, as a lone U+200B
+    if not tokenizer.encode(text):  # characters that the tokenizer drops, such as a lone U+200B
         return "nothing that is seen: no token is left of it. Expected a sentence"
     return None
 
 
 class SearchModel(keras.Model):
-    """Ids -> the arrays of a search, compiled by Keras on every backend.
+    """Search from ids to result arrays, compiled by Keras on every backend.
 
-    Called with a dict of `source` `(B, S)` and, where wanted, `prefix` `(B, P)`, `phrases` `(B, C, N)` and `uniforms`.
+    Called with a dict of `source` `(B, S)` and, optionally, `prefix` `(B, P)`, `phrases` `(B, C, N)` and `uniforms`.
 
     Args:
-        models: of `build_seq2seq`, one or several that answer as one; their weights may change between calls.
-        combination: of several, see `ensemble_step`.
+        models: one or several of `build_seq2seq`, several as an ensemble; their weights may change between calls.
+        combination: of an ensemble, see `ensemble_step`.
         policy: settings of the search.
-        banned: ids that never follow.
-        phrase_shape: C and N of the phrases, which a graph has to know; `None` for no phrases.
-        samples: outputs that are drawn for each row, of method `"sample"`.
+        banned: ids that are never generated.
+        phrase_shape: static C and N of the phrases; `None` for no phrases.
+        samples: number of samples per row, for method `"sample"`.
         bos_id: first token: the direction of generation.
     """
 
@@ -71,7 +71,7 @@ class SearchModel(keras.Model):
         self.phrase_shape = phrase_shape
         self.samples = samples
         self.options: dict[str, Any] = {} if bos_id is None else {"bos_id": bos_id}
-        # XLA would compile each shape anew; TensorFlow's plain graphs take any shape, and JAX has no other way.
+        # XLA would recompile for each shape; TensorFlow's graphs take any shape, and JAX requires XLA.
         self.compile(jit_compile=keras.backend.backend() == "jax")
 
     def call(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -84,7 +84,7 @@ class SearchModel(keras.Model):
 
 
 class ScoreModel(keras.Model):
-    """A dict of `source`, `target` and `labels` -> what `Searching.score` returns, compiled by Keras."""
+    """Scores from a dict of `source`, `target` and `labels`, as `Searching.score` returns them, compiled by Keras."""
 
     def __init__(self, models: Sequence[keras.Model], combination: str = "probabilities") -> None:
         super().__init__()
@@ -97,20 +97,20 @@ class ScoreModel(keras.Model):
 
 
 def as_one(models: Sequence[keras.Model], combination: str = "probabilities") -> Any:
-    """What searches with one model, or with several that answer as one."""
+    """Return the searches of one model, or of an ensemble of several."""
     members = [EncoderDecoder(model) for model in models]
     return members[0] if len(members) == 1 else Ensemble(members, combination)
 
 
 def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of rows in batches of like length, longest first: the largest buffers are made once."""
+    """Yield indices of rows in batches of similar length, longest first, so that the largest buffers come first."""
     order = np.argsort([-len(row) for row in rows], kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], multiple: int = 1) -> npt.NDArray[np.int32]:
-    """Rows padded on the right with 0 to the longest, rounded up to a multiple: int32 `(B, L)`."""
+    """Right-pad rows with 0 to the longest, rounded up to a multiple: int32 `(B, L)`."""
     longest = max(max((len(row) for row in rows), default=0), 1)
     result = np.zeros((len(rows), -(-longest // multiple) * multiple), np.int32)
     for index, row in enumerate(rows):
@@ -119,14 +119,14 @@ def pad_rows(rows: Sequence[Sequence[int]], multiple: int = 1) -> npt.NDArray[np
 
 
 def pad_phrases(rows: Sequence[Sequence[Sequence[int]]]) -> npt.NDArray[np.int32]:
-    """Phrases of each row, padded to the most and the longest: int32 `(B, C, N)`."""
+    """Pad each row's phrases to the largest number and the longest: int32 `(B, C, N)`."""
     count = max(len(row) for row in rows)
     flat = pad_rows([phrase for row in rows for phrase in [*row, *[[]] * (count - len(row))]])
     return flat.reshape(len(rows), count, -1)
 
 
 def why_nothing(search: SearchModel, source: npt.NDArray[np.int32], text: str) -> str:
-    """A message for a text without an output."""
+    """Return the message for a text without an output."""
     state, memory = search.net.encode(source)
     log_probs, _, _ = search.net.step(np.full(len(source), BOS_ID, np.int32), state, memory)
     if np.isnan(ops.convert_to_numpy(log_probs)).any():

@@ -1,4 +1,4 @@
-"""What a search says of one text: its outputs, with words for ids; and what a model says of a given output."""
+"""Decoded hypotheses of one source text, and scores of given outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_attention.types import EOS_ID
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How likely a model finds a given output.
+    """A model's score of a given output.
 
     Attributes:
         score: log-probability over the length penalty.
@@ -39,12 +39,12 @@ class Hypothesis:
 
     Attributes:
         text: decoded output.
-        tokens: its pieces, with `</s>` at the end where the search finished; a word that replaced `<unk>` is one.
+        tokens: its pieces, with `</s>` at the end if finished; a word that replaced `<unk>` is one piece.
         score: log-probability over the length penalty; hypotheses are ranked by it.
         log_prob: summed log-probability of the tokens.
-        alignment: float32 `(len(tokens), len(source_tokens))`, for each token the attention it was predicted with.
+        alignment: float32 `(len(tokens), len(source_tokens))`, the attention that predicted each token.
         source_tokens: pieces of the source, with `</s>` at the end.
-        finished: False where the search met its maximum length.
+        finished: False if cut at the maximum length.
     """
 
     text: str
@@ -57,7 +57,7 @@ class Hypothesis:
 
 
 def turn(tokens: Any) -> Any:
-    """What was written backwards in its forward order: ids, or rows of an array; the end stays at the end."""
+    """Reverse right-to-left tokens, ids or rows of an array; the end stays at the end."""
     if len(tokens) < 2:
         return tokens
     if isinstance(tokens, list):
@@ -75,17 +75,17 @@ def read_hypotheses(
     replace_unknown: bool | Mapping[str, str] = False,
     backward: bool = False,
 ) -> list[Hypothesis]:
-    """The first `n_best` hypotheses of one row of a `SearchResult`, as far as there are.
+    """Return the first `n_best` hypotheses of one row of a `SearchResult`, or fewer if it has fewer.
 
     Args:
-        found: the arrays of a search.
-        row: of them.
+        found: arrays of a search.
+        row: index of the row.
         n_best: at most K.
-        tokenizers: of the source and the target.
-        text: the source.
+        tokenizers: tokenizers of the source and the target.
+        text: source text.
         source: its ids, with EOS.
         replace_unknown: see `Translator.translate`.
-        backward: the ids were written from the last word to the first; they are turned.
+        backward: whether the ids were generated right-to-left; they are reversed.
     """
     source_tokenizer, target_tokenizer = tokenizers
     source_tokens = source_tokenizer.tokens(source)

@@ -1,4 +1,4 @@
-"""`keras-attention translate` and `attention`: from a stream of lines to lines, and from a text to a picture."""
+"""Line streams and plots for `keras-attention translate` and `attention`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def translate_lines(
     """Translate a stream of UTF-8 lines, `chunk` at a time; `write(line number, hypotheses)` is called in their order.
 
     Args:
-        lenient: translate what can be of a line with a problem (see `Translator.problem`) and `warn`, instead of
-            stopping there.
+        lenient: `warn` about a line with a problem (see `Translator.problem`) and translate it as far as possible,
+            instead of stopping there.
         **options: of `Translator.translate`.
 
     Returns:
@@ -53,7 +53,7 @@ def translate_lines(
     texts = enumerate(decode_lines(lines, name), 1)
     count = 0
     while True:
-        # A word that training never saw is none where it may be put in the output as it is.
+        # A word that training never saw is not unknown where it may be copied into the output.
         unknown_is_one = options.get("replace_unknown", False) is False
         batch, error = _next_chunk(texts, chunk, name, translator, lenient, warn, unknown_is_one)
         filled = [(number, text) for number, text in batch if not translator.is_empty(text)]
@@ -84,7 +84,7 @@ def _next_chunk(
     warn: Callable[[str], None],
     unknown_is_one: bool,
 ) -> tuple[list[tuple[int, str]], UserError | None]:
-    """The next lines, up to the first bad one, and the error for that."""
+    """Return the next lines, up to the first bad one, and its error."""
     batch: list[tuple[int, str]] = []
     try:
         for number, text in itertools.islice(texts, size):
@@ -107,12 +107,12 @@ def hypothesis_writer(
     links: TextIO | None = None,
     translator: Translator | None = None,
 ) -> Callable[[int, list[Hypothesis]], None]:
-    """A `write` for `translate_lines`.
+    """Return a `write` function for `translate_lines`.
 
     One line for each hypothesis: TEXT; with `scores` SCORE<TAB>TEXT; with `n_best` above 1 the line number and a tab
     come first.
     `alignments` gets one JSON object for each hypothesis: line, source tokens, tokens, weights (rows: tokens). `links`
-    gets a line in Pharaoh format for each, from word to word, which needs the `translator`.
+    gets a line in Pharaoh format for each, from token to token, which needs the `translator`.
     """
 
     def write(number: int, hypotheses: list[Hypothesis]) -> None:
@@ -152,7 +152,7 @@ def translate_stream(
     lenient: bool = False,
     **options: Any,
 ) -> None:
-    """Standard input to standard output: `translate_lines` with a count on standard error where that is a terminal."""
+    """Translate standard input to standard output, with a line count on standard error if that is a terminal."""
     if sys.stdin is None:
         raise UserError("Standard input is closed. Expected text, one sentence per line, e.g. < FILE")
     translator = Translator.load(*runs, combination=combination)
@@ -198,7 +198,7 @@ def score_files(
     combination: str = "probabilities",
     **options: Any,
 ) -> list[float]:
-    """The scores that runs give the lines of two parallel files, see `Translator.score`.
+    """Score the lines of two parallel files with runs, see `Translator.score`.
 
     Raises UserError for files that are missing, not parallel or not UTF-8, and for a line that cannot be scored.
     """
@@ -212,7 +212,7 @@ def score_files(
 
 
 def read_dictionary(path: str | pathlib.Path) -> dict[str, str]:
-    """SOURCE<TAB>TARGET lines as a dictionary. Raises UserError that names file and line of one that is none."""
+    """Read SOURCE<TAB>TARGET lines as a dictionary. Raises UserError with file and line of a malformed one."""
     entries = {}
     for number, line in enumerate(read_lines(path), 1):
         word, tab, translation = line.partition("\t")
@@ -229,7 +229,7 @@ def draw_attention(
     page: str | pathlib.Path | None = None,
     **settings: Any,
 ) -> Hypothesis:
-    """Translate one text and write the heat map of its attention to `output`, and where asked for an HTML page.
+    """Translate one text and write the heat map of its attention to `output`, and optionally an HTML page.
 
     `settings` are arguments of `Translator.translate`.
 

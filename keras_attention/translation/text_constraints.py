@@ -1,4 +1,4 @@
-"""Constraints on outputs, in words: what they begin with, must hold, or may not hold."""
+"""Constraints on outputs, as text: prefixes, phrases and banned tokens."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from keras_attention.text.tokenizers import UNKNOWN_ID, Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class TextConstraints:
-    """Constraints on outputs, in words.
+    """Constraints on outputs, as text.
 
     Args:
-        prefixes: what each output begins with, one string for each text, or one for all; it ends at a word's end.
-        phrases: what must be in each output: strings for all texts, or a list of strings for each. Beam search only.
-        banned: tokens of the vocabulary that no output holds; words of several tokens cannot be banned.
+        prefixes: prefix of each output, one string for each text, or one for all; it ends at a word boundary.
+        phrases: required phrases: strings for all texts, or a list of strings for each. Beam search only.
+        banned: tokens of the vocabulary that are never generated; a word of several tokens cannot be banned.
     """
 
     prefixes: str | Sequence[str] = ""
@@ -27,7 +27,7 @@ class TextConstraints:
     banned: Sequence[str] = ()
 
     def banned_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
-        """Ids of the banned tokens, in order.
+        """Return the ids of the banned tokens, in order.
 
         Raises UserError for a banned word that is unknown, or more than one token.
         """
@@ -41,7 +41,7 @@ class TextConstraints:
         return tuple(sorted(row[0] for row in ids))
 
     def prefix_ids(self, writers: Sequence[TextIds]) -> list[list[int]]:
-        """Ids of each text's prefix. Raises UserError for unknown words, and another number of prefixes than texts."""
+        """Return the ids of each text's prefix. Raises UserError for unknown words, and a wrong number of prefixes."""
         count = len(writers)
         texts = [self.prefixes] * count if isinstance(self.prefixes, str) else list(self.prefixes)
         if len(texts) != count:
@@ -49,7 +49,7 @@ class TextConstraints:
         return [encode(writer, text, "prefix") for writer, text in zip(writers, texts, strict=True)]
 
     def phrase_ids(self, writers: Sequence[TextIds]) -> list[list[list[int]]]:
-        """Ids of each text's phrases. Raises UserError for unknown words, empty phrases, another number than texts."""
+        """Return the ids of each text's phrases. Raises UserError for unknown words, empty phrases, a wrong number."""
         count = len(writers)
         for_all = all(isinstance(phrase, str) for phrase in self.phrases)
         rows: list[Any] = [self.phrases] * count if for_all else list(self.phrases)
@@ -81,7 +81,7 @@ def check_room(
     phrases: Sequence[Sequence[Sequence[int]]],
     policy: SearchPolicy,
 ) -> None:
-    """Raises UserError where what is asked for does not fit below a text's maximum length."""
+    """Raise UserError where a constraint does not fit below a text's maximum length."""
     for text, row, prefix, wanted in zip(texts, rows, prefixes, phrases, strict=True):
         limit = policy.limit(len(row))
         needed = max(policy.min_length, len(prefix), sum(len(phrase) for phrase in wanted))

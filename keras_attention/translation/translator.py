@@ -1,4 +1,4 @@
-"""Text in, ranked hypotheses out: a run directory as a translator."""
+"""Translator from text to ranked hypotheses, loaded from a run directory."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from keras_attention.types import BACKWARD_ID, BOS_ID, EOS_ID
 
 PADDING_MULTIPLE = 8
 KEPT_SEARCHES = 8
-"""Compiled searches that a translator keeps: those used last."""
+"""Number of compiled searches that a translator caches, least recently used first out."""
 
 
 class Translator:
-    """Translates texts with a model, or several that answer as one, and their tokenizers.
+    """Translate texts with a model, or an ensemble, and their tokenizers.
 
     Example: `Translator.load("runs/dates").translate(["Sunday, 22 Nov. 2026"])[0][0].text`.
 
     Args:
-        model: of `build_seq2seq`, or loaded from a file; or a list of such models, of the same vocabularies.
+        model: of `build_seq2seq`, or loaded from a file; or a list of such models with the same vocabularies.
         source_tokenizer, target_tokenizer: see `keras_attention.text`.
-        max_source_length: most tokens of a source (EOS aside); the limit of training.
-        combination: how several models answer, the mean of `"probabilities"` or of `"logits"`.
+        max_source_length: maximum number of source tokens (EOS excluded); the limit of training.
+        combination: how an ensemble's predictions are averaged, as `"probabilities"` or `"logits"`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Translator:
         *more: str | pathlib.Path | RunDirectory,
         combination: str = "probabilities",
     ) -> Translator:
-        """The translator of a run directory, or of several that answer as one.
+        """Load the translator of a run directory, or of several as an ensemble.
 
         Raises UserError for one that is missing or damaged, and for runs whose vocabularies differ.
         """
@@ -95,15 +95,15 @@ class Translator:
 
     @property
     def has_attention(self) -> bool:
-        """False where a plain encoder-decoder, whose alignments are zero, is among the models."""
+        """Whether all models have attention; a plain encoder-decoder's alignments are zero."""
         return all(EncoderDecoder(model).config.attention != "none" for model in self.models)
 
     def is_empty(self, text: str) -> bool:
-        """Whether nothing of a text is left to translate: blanks, or what the tokenizer drops, as a lone U+200B."""
+        """Return whether a text has no tokens: blanks, or characters that the tokenizer drops, as a lone U+200B."""
         return why_empty(text, self.source_tokenizer) is not None
 
     def problem(self, text: str, unknown_is_one: bool = True) -> str | None:
-        """Why `text` cannot be translated faithfully, and what to do; None where it can."""
+        """Return why `text` cannot be translated faithfully, and the remedy; None if it can."""
         if any("\ud800" <= character <= "\udfff" for character in text):
             return "a lone surrogate, which is no text. Expected UTF-8"
         if empty := why_empty(text, self.source_tokenizer):
@@ -140,25 +140,25 @@ class Translator:
         on_batch: Callable[[int], None] | None = None,
         **settings: Any,
     ) -> list[list[Hypothesis]]:
-        """The `n_best` hypotheses of each text, best first; batches are made of texts of like length.
+        """Return the `n_best` hypotheses of each text, best first; batches are made of texts of similar length.
 
         Args:
-            texts: not empty strings; one longer than `max_source_length` is cut to it, unknown characters become
+            texts: non-empty strings; one longer than `max_source_length` is truncated, unknown characters become
                 `<unk>`.
             n_best: at most the beam; of method `"sample"` the number of outputs drawn, in the order of the draws.
             policy: settings of the search; the default ones if `None`.
-            constraints: what outputs begin with, must hold, or may not hold.
-            backward: generate from right to left, which a model trained with a share of such targets can.
-            replace_unknown: whether a `<unk>` in the output gives way to the source word that it attends to most; a
-                dictionary translates that word.
-            batch_size: texts at a time.
-            on_batch: called with the number of texts just done, for a progress bar.
+            constraints: prefixes, required phrases and banned tokens.
+            backward: generate right-to-left, for a model trained with a share of reversed targets.
+            replace_unknown: whether to replace a `<unk>` in the output by its most attended source word; a dictionary
+                translates that word.
+            batch_size: texts per batch.
+            on_batch: called with the number of texts just finished, for a progress bar.
             **settings: fields of `SearchPolicy` that replace those of `policy`: `beam_size=1`.
 
         Raises:
-            TypeError: for a setting that `SearchPolicy` has not.
+            TypeError: for an unknown setting of `SearchPolicy`.
             UserError: for an empty text, numbers out of range, constraints that cannot be met, and a model whose
-                probabilities are no numbers.
+                probabilities are NaN.
         """
         check_process(self._process)
         policy = SearchPolicy.of(policy, **settings)
@@ -222,17 +222,17 @@ class Translator:
         length_penalty_kind: str = "gnmt",
         backward: bool = False,
     ) -> list[Score]:
-        """How likely each output is for its text: what a search that found it would say, without a search.
+        """Score given outputs of texts, as a search that found them would, without a search.
 
         Args:
-            texts: not empty strings.
-            outputs: as many; an empty one is the end at once.
+            texts: non-empty strings.
+            outputs: one for each text; an empty one is EOS alone.
             length_penalty, length_penalty_kind: alpha of the length penalty, `"gnmt"` or `"average"`.
-            batch_size: texts at a time.
-            backward: score the output as it is written from its last word to its first.
+            batch_size: texts per batch.
+            backward: score the output right-to-left.
 
         Raises:
-            UserError: for an empty text, and another number of outputs than texts.
+            UserError: for an empty text, and a wrong number of outputs.
         """
         check_process(self._process)
         check_ranges(length_penalty=length_penalty, batch_size=batch_size)
@@ -268,7 +268,7 @@ class Translator:
     def _check(
         self, policy: SearchPolicy, constraints: TextConstraints, n_best: int, backward: bool, replacing: bool
     ) -> None:
-        """Raises UserError where a policy, or what is asked beside it, does not fit this model."""
+        """Raise UserError for a policy, or options, that this model does not support."""
         most = n_best if policy.method == "sample" else policy.hypotheses
         if n_best > most:
             raise UserError(f"n_best is out of range. Expected at most {most}, the beam. Received: {n_best}")
@@ -291,7 +291,7 @@ class Translator:
             raise UserError(f"Phrases that must be in the output need a beam. Received: method {policy.method!r}")
 
     def _check_backward(self) -> None:
-        """Raises UserError where this model knows no backward direction."""
+        """Raise UserError if this model was not trained right-to-left."""
         if self.writes_backward is False:
             raise UserError(
                 "This model was trained to write in one direction. Expected one that learnt some targets backwards: "
@@ -299,7 +299,7 @@ class Translator:
             )
 
     def _encode(self, texts: Sequence[str]) -> tuple[list[tuple[TextIds, TextIds]], list[list[int]]]:
-        """What reads and writes the ids of each text, and those ids with EOS. Raises UserError for an empty text."""
+        """Return the tokenizers of each text and its ids with EOS. Raises UserError for an empty text."""
         tokenizers = self.source_tokenizer, self.target_tokenizer
         readers = [of_text(tokenizers, text, self.copy_words) for text in texts]
         rows = [
@@ -314,7 +314,7 @@ class Translator:
     def _search(self, **options: Any) -> SearchModel:
         key = tuple(sorted(options.items()))
         search = self._searches.pop(key, None) or SearchModel(self.models, self.combination, **options)
-        self._searches[key] = search  # the last one is the one that was used last
+        self._searches[key] = search  # moved to the end: most recently used
         for oldest in list(self._searches)[:-KEPT_SEARCHES]:  # a copy: other threads may add theirs
             self._searches.pop(oldest, None)
         return search
