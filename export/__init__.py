@@ -1,8 +1,8 @@
-"""Export: SavedModel, TFLite and ONNX, each proved against Keras.
+"""Export to SavedModel, TFLite and ONNX, each verified against Keras.
 
     from keras_attention.export import export, verify, benchmark
 
-Nothing here is imported before it is used: TensorFlow is loaded by the first call alone.
+Imports are lazy: only the first call loads TensorFlow.
 """
 
 from typing import TYPE_CHECKING, Any

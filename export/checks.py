@@ -1,4 +1,4 @@
-"""Refusals before any work: tasks, references, calibration text, the backend."""
+"""Checks of export arguments before any work: tasks, references, calibration text, the backend."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .parity.quality import Task
 
 
 def check_task(task: str, limit: float) -> Task:
-    """Return the scoring of outputs. Raises UserError for an unknown task, and a limit that is no number."""
+    """Return the task. Raises UserError for an unknown task, and a limit that is not a number."""
     if task not in TASK_METRIC:
         raise UserError(f"Unknown task. Expected: one of {', '.join(TASK_METRIC)}. Received: {task!r}")
     if not limit >= 0:
@@ -26,7 +26,7 @@ def check_task(task: str, limit: float) -> Task:
 def check_references(
     references: Sequence[str | Sequence[str]] | None, samples: Sequence[Any] | None
 ) -> list[list[str]]:
-    """A list of texts for each sample; none without references. Raises UserError for another number of them."""
+    """Return the references of each sample, or none. Raises UserError for a wrong number of them."""
     accepted = [[one] if isinstance(one, str) else list(one) for one in references or ()]
     if accepted and len(accepted) != len(samples or ()):
         raise UserError(
@@ -39,7 +39,7 @@ def check_references(
 
 
 def check_both_ways(settings: SearchPolicy, models: Sequence[Any]) -> None:
-    """Raises UserError for a run that learnt to write in one direction alone, where both shall agree."""
+    """Raise UserError for agreement search with a run that was trained in one direction only."""
     for run in models if settings.method == "agreement" else ():
         if isinstance(run, RunDirectory) and not run.writes_backward:
             raise UserError(
@@ -49,7 +49,7 @@ def check_both_ways(settings: SearchPolicy, models: Sequence[Any]) -> None:
 
 
 def check_calibration(precision: str, calibration: Sequence[Any] | None, source_length: int) -> None:
-    """Raises UserError for text to take ranges from where nothing has them, and for sources without room for a word."""
+    """Raise UserError for unused calibration text, and a source length without room for a token."""
     if calibration is not None and precision != "int8":
         raise UserError(
             "Only int8 takes ranges from calibration text. Expected it with precision int8, or to npu. "
@@ -60,7 +60,7 @@ def check_calibration(precision: str, calibration: Sequence[Any] | None, source_
 
 
 def check_backend() -> None:
-    """Raises UserError unless Keras runs on TensorFlow and the converters are installed."""
+    """Raise UserError unless Keras runs on TensorFlow and the converters are installed."""
     if keras.backend.backend() != "tensorflow":
         raise UserError(
             "Export runs on the TensorFlow backend of Keras; a model trained on another one loads there as it is. "

@@ -1,4 +1,4 @@
-"""The command line's `export`, `verify` and `benchmark`: each prints a table, or raises `UserError`."""
+"""`export`, `verify` and `benchmark` of the command line: each prints a table, or raises `UserError`."""
 
 import dataclasses
 import json
@@ -41,28 +41,28 @@ def export_run(
     policy: SearchPolicy | None = None,
     **settings: Any,
 ) -> pathlib.Path:
-    """Export a run, verify what was exported, and print the table; returns the artefact directory.
+    """Export a run, verify the artefact, and print the table; returns the artefact directory.
 
     Args:
         run: the run directory.
-        to: `saved_model`, `tflite` (or `litert`), `onnx`, `npu`; all but `npu` that can hold the precision if `None`.
+        to: `saved_model`, `tflite` (or `litert`), `onnx`, `npu`; if `None`, all but `npu` that support the precision.
         output: the artefact directory to write; `RUN/export` if `None`.
         precision: `float32`, the default; `float16`, `dynamic_int8`, or `int8` (ONNX, and always of `npu`).
-        text: whether TFLite and ONNX get another file that reads sentences.
+        text: whether TFLite and ONNX get a second file that takes sentences.
         sentences: a text file to verify on, one sentence per line; the run's own samples if `None`.
-        references: a text file of what each of these may become, several separated by tabs; the run's own beside its
-            own samples if `None`.
-        loss_limit: points of the task's score that a lower precision may cost.
-        source_length: of `npu`: most source tokens, EOS counted.
-        calibration: of int8: a text file of sentences to take ranges from, one per line; if `None`, the last
-            128 of the run's own samples, which are not verified with.
-        overwrite: whether an artefact that is already there is replaced.
-        ensemble: more run directories, which answer with it in one artefact.
-        combination: of their answers: mean of `probabilities` or of `logits`.
+        references: a text file of the references of each sentence, several separated by tabs; for the run's own
+            samples, its own if `None`.
+        loss_limit: points of the task's score that a lower precision may lose.
+        source_length: of `npu`: maximum number of source tokens, EOS counted.
+        calibration: of int8: a text file of calibration sentences, one per line; if `None`, the last
+            128 of the run's own samples, which are then excluded from verification.
+        overwrite: whether to replace an existing artefact.
+        ensemble: further run directories, which form an ensemble with it in one artefact.
+        combination: how an ensemble is averaged: `probabilities` or `logits`.
         policy, **settings: of the search, see `export`.
 
     Raises:
-        UserError: for anything the user can mend; a failed verification lists its differences first.
+        UserError: for any error of the user; a failed verification lists its differences first.
     """
     console = output_console()
     samples, accepted = read_samples(sentences, references)
@@ -104,7 +104,7 @@ def print_export(console: Console, output: pathlib.Path, written: Any) -> None:
     """Print the table of an export, and below it operators, losses, placements and warnings."""
     from .report import report
 
-    # Eighty columns are enough for the figures; the operators of each format follow as lines.
+    # Eighty columns suffice for the figures; the operators of each format follow as lines.
     columns, rows = report.header(written.report), report.table(written.report)
     shown = [number for number, column in enumerate(columns) if column not in ("p90 ms", "operators")]
     print_table(
@@ -126,10 +126,10 @@ def print_export(console: Console, output: pathlib.Path, written: Any) -> None:
 def read_samples(
     sentences: str | pathlib.Path | None, references: str | pathlib.Path | None
 ) -> tuple[list[str] | None, list[list[str]] | None]:
-    """Read the text to verify on and its references, where they are given.
+    """Read the verification text and its references, where given.
 
     Raises:
-        UserError: for references alone, and files that cannot be read or do not fit each other.
+        UserError: for references without text, and files that cannot be read or do not match.
     """
     if sentences is None:
         if references is not None:
@@ -141,10 +141,10 @@ def read_samples(
 
 
 def verify_directory(directory: str | pathlib.Path) -> None:
-    """Verify an artefact directory where it lies, and print what was compared.
+    """Verify an artefact directory in place, and print what was compared.
 
     Raises:
-        UserError: if a file is missing, cut or edited; `VerificationError` if anything differs from Keras.
+        UserError: for a missing, truncated or edited file; `VerificationError` for any difference from Keras.
     """
     console = output_console()
     with stages(console) as progress, failures_shown(console), requirements():
@@ -170,7 +170,7 @@ def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, thr
     """Time an artefact in every runtime and print the table; the last line is one JSON object.
 
     Raises:
-        UserError: if a file is missing, cut or edited, or an option is out of range.
+        UserError: for a missing, truncated or edited file, or an option out of range.
     """
     check_ranges(threads=threads)
     if not seconds > 0:
@@ -206,7 +206,7 @@ def plan_model(
     target_length: int = 20,
     beam_size: int = 5,
 ) -> None:
-    """Estimate what a model will cost on a device, and print it; the last line is one JSON object.
+    """Estimate a model's cost on a device, and print it; the last line is one JSON object.
 
     Args:
         config: a JSON file with fields of `Seq2SeqConfig`, or a run directory.
@@ -215,7 +215,7 @@ def plan_model(
         beam_size: hypotheses.
 
     Raises:
-        UserError: if the file cannot be read, or its fields make no model.
+        UserError: if the file cannot be read, or its fields are no valid config.
     """
     path = pathlib.Path(config)
     file = path / "config.json" if path.is_dir() else path
@@ -236,7 +236,7 @@ def plan_model(
         from .report.report import readable_size
 
         try:
-            if "cell" in (fields or {}):  # another cell decides anew what is of models without recurrence alone
+            if "cell" in (fields or {}):  # a new cell resets the fields that only models without recurrence have
                 model = {name: value for name, value in model.items() if name != "scale_embeddings"}
             built = Seq2SeqConfig(**{**model, **(fields or {})})
         except (TypeError, ValueError) as error:
@@ -256,10 +256,10 @@ def plan_model(
 
 
 def read_pairs(sentences: pathlib.Path, references: pathlib.Path) -> tuple[list[str], list[list[str]]]:
-    """Sentences, without empty ones, and what each of them may become: line by line, several separated by tabs.
+    """Read non-empty sentences and their references, line by line, several separated by tabs.
 
     Raises:
-        UserError: if a file cannot be read, or they have not as many lines.
+        UserError: if a file cannot be read, or the numbers of lines differ.
     """
     sources, targets = read_lines(sentences), read_lines(references)
     if len(sources) != len(targets):
@@ -271,7 +271,7 @@ def read_pairs(sentences: pathlib.Path, references: pathlib.Path) -> tuple[list[
 
 
 def read_sentences(path: pathlib.Path) -> list[str]:
-    """The lines of a text file, without empty ones.
+    """Return the non-empty lines of a text file.
 
     Raises:
         UserError: if it cannot be read, is not UTF-8, or is empty.
@@ -281,7 +281,7 @@ def read_sentences(path: pathlib.Path) -> list[str]:
 
 @contextmanager
 def stages(console: Console) -> Iterator[Progress]:
-    """A line that shows what is being done and for how long; on a terminal only."""
+    """Show the current stage and its duration; on a terminal only."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield progress
@@ -289,7 +289,7 @@ def stages(console: Console) -> Iterator[Progress]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this process as an interrupt does: converters end with it, and no folder is left."""
+    """Let SIGTERM and SIGHUP end this process like an interrupt: its converters end, and its folders are removed."""
 
     def end(number: int, _: Any) -> None:
         raise SystemExit(128 + number)
@@ -297,7 +297,7 @@ def ended_by_signals() -> Iterator[None]:
     former = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores the second
+            if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores SIGHUP
                 former[number] = signal.signal(number, end)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Why an export stopped; each is a `UserError`, which the command line prints as one line."""
+"""Export errors; each is a `UserError`, which the command line prints as one line."""
 
 import collections
 import contextlib
@@ -11,7 +11,7 @@ from keras_attention.errors import UserError
 
 
 class ConversionError(UserError):
-    """A converter refused the model, or crashed."""
+    """A converter that rejected the model, or crashed."""
 
 
 NOT_EXPORTED = (
@@ -22,9 +22,9 @@ NOT_VERIFIED = "Copy the whole artefact again, or export again"
 
 
 class VerificationError(UserError):
-    """An artefact is not what Keras computes, or not what its manifest says.
+    """An artefact that differs from Keras, or from its manifest.
 
-    `failures` lists every difference found, `places` how many there are of each graph; `advice` says what to do.
+    `failures` lists every difference found, `places` counts them per graph; `advice` says what to do.
     """
 
     def __init__(self, failures: Sequence[str], advice: str = NOT_EXPORTED):
@@ -38,18 +38,18 @@ class VerificationError(UserError):
 
 
 SHOWN = 5
-"""Differences that a message holds; all are in `failures`."""
+"""Maximum number of differences in a message; all are in `failures`."""
 
 
 def place(failure: str) -> str:
-    """The format and the graph that a difference was found in: the words that it begins with."""
+    """Return the words that a difference begins with: its format and its graph."""
     found = re.match(r"\w+(?: host loop| host part| text| \w+)?", failure)
     return found[0] if found else failure[:20]
 
 
 @contextlib.contextmanager
 def requirements() -> Iterator[None]:
-    """Turns a package that is not installed into a `UserError` that says how to install it."""
+    """Convert the error for a missing package to a `UserError` that says how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -59,7 +59,7 @@ def requirements() -> Iterator[None]:
 
 
 def is_disk_full(text_or_error: object) -> bool:
-    """Whether an error, or what a process wrote about one, says that the disk is full."""
+    """Return whether an error, or a process' message, says that the disk is full."""
     if isinstance(text_or_error, OSError) and text_or_error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(text_or_error) or "Disk quota exceeded" in str(text_or_error)

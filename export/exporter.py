@@ -1,4 +1,4 @@
-"""Export a model: convert, verify, time, and only then give the artefact its name."""
+"""Export of a model: convert, verify, measure, and only then publish the artefact under its name."""
 
 import dataclasses
 import pathlib
@@ -27,7 +27,7 @@ from .staging import check_output, publish, staging
 from .verifier import REFERENCE_FILE, compare
 
 TIMING_SECONDS = 1.0
-"""Spent on each of the two measurements of a format: enough for the report; `benchmark` takes longer."""
+"""Time of each of the two measurements of a format: enough for the report; `benchmark` takes longer."""
 
 
 def export(
@@ -50,48 +50,48 @@ def export(
     progress: Progress | None = None,
     **settings: Any,
 ) -> ExportResult:
-    """Write an artefact directory with the model in the given formats, each proved equal to Keras.
+    """Write an artefact directory with the model in the given formats, each verified against Keras.
 
     An encoder-decoder of `build_seq2seq` becomes the graphs `encode`, `decode_step` and `translate`; any other
-    functional model becomes the one graph `call`. Nothing appears under the name `output` before every format was
-    verified.
+    functional model becomes the one graph `call`. The artefact is published under the name `output` only after every
+    format has passed verification.
 
     Args:
-        model: an encoder-decoder, any functional Keras model, a run directory, or the path of one; several of the same
-            vocabularies, in a list, become one artefact that answers as their `Ensemble`.
+        model: an encoder-decoder, any functional Keras model, a run directory, or the path of one; a list of several
+            with the same vocabularies becomes one artefact of their `Ensemble`.
         output: directory to write.
         to: `saved_model`, `tflite` (or `litert`), `onnx`, `npu` (int8 files of static graphs, see `npu_graphs`, with
-            the search on the host): one or several; all but `npu` that can hold the precision if `None`.
-        samples: what to verify on. Of a translator: sentences, or rows of source ids where there are no tokenizers; a
+            the search on the host): one or several; if `None`, all but `npu` that support the precision.
+        samples: verification samples. Of a translator: sentences, or rows of source ids without tokenizers; a
             run has its own. Of another model: inputs, each an array or a dict of arrays. Random ones if `None`.
-        tokenizers: of the source and the target; a run has its own.
-        policy: settings of the search, see `SearchPolicy`: what an export fixes, and defaults of the inputs.
+        tokenizers: tokenizers of the source and the target; a run has its own.
+        policy: settings of the search, see `SearchPolicy`: those fixed at export, and defaults of the inputs.
         precision: `"float32"`, the default; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it,
-            and faster products; `"int8"`, ONNX and the default of `npu`: activations of fixed ranges too, with the
-            search on the host. SavedModel holds float32 alone.
-        text: whether TFLite and ONNX get another file that reads sentences, see `litert_text` and `onnx_text`. These
-            need subword tokenizers, and operators of tensorflow-text or onnxruntime-extensions where they run.
-        references: what each sample may become, one text or several each: what a lower precision costs is measured with
-            them, and fails the export above `loss_limit`. A run has its own.
+            and faster products; `"int8"`, for ONNX, and the default of `npu`: static activation ranges too, with the
+            search on the host. SavedModel supports only float32.
+        text: whether TFLite and ONNX get a second file that takes sentences, see `litert_text` and `onnx_text`. It
+            requires subword tokenizers, and operators of tensorflow-text or onnxruntime-extensions at run time.
+        references: references of each sample, one text or several each. With them the loss of a lower precision is
+            measured; above `loss_limit` it fails the export. A run has its own.
         task: `"translation"` (BLEU), `"g2p"` (word error rate) or `"exact"` (exact match); a run has its own.
-        loss_limit: points of that score that a lower precision may cost.
-        source_length: of `npu`: most source tokens, EOS counted.
-        calibration: of int8: at least 100 sentences (or rows of ids) that ranges are taken from; the last 128 of a
-            run's samples if `None`, which are then not verified with.
-        combination: of several models: mean of `"probabilities"` or of `"logits"`.
-        overwrite: whether an artefact that is already there is replaced, once the new one is verified.
-        progress: called with a few words on each step as it begins, as `print` may be.
+        loss_limit: points of that score that a lower precision may lose.
+        source_length: of `npu`: maximum number of source tokens, EOS counted.
+        calibration: of int8: at least 100 calibration sentences (or rows of ids); if `None`, the last 128 of a
+            run's samples, which are then excluded from verification.
+        combination: how an ensemble is averaged: `"probabilities"` or `"logits"`.
+        overwrite: whether to replace an existing artefact, once the new one is verified.
+        progress: called with a short description of each step as it begins, for example `print`.
         **settings: fields of `SearchPolicy` that replace those of `policy`: `beam_size=1`.
 
     Returns:
         The path of the artefact, those of the files of each format, the comparison of each with Keras, and the report,
-        which also lies in the artefact as `report.md` and `report.json`.
+            which is also in the artefact as `report.md` and `report.json`.
 
     Raises:
-        TypeError: for a setting that `SearchPolicy` has not.
+        TypeError: for an unknown setting of `SearchPolicy`.
         UserError: for an unknown format, a number out of range, an output that exists, a model that cannot be
             exported, a full disk.
-        ConversionError: if a converter refuses the model or crashes.
+        ConversionError: if a converter rejects the model or crashes.
         VerificationError: if an artefact differs from Keras.
 
     Example:
@@ -130,10 +130,10 @@ def export(
 
 
 def prepare(formats: Sequence[Format], request: Request) -> Request:
-    """Check an opened request against each format, and set calibration text apart.
+    """Check an opened request against each format, and split off calibration text.
 
     Raises:
-        UserError: if a format cannot hold the model or the search, or there is too little text.
+        UserError: if a format does not support the model or the search, or there is too little text.
     """
     for one in formats:
         one.check(request)
@@ -143,7 +143,7 @@ def prepare(formats: Sequence[Format], request: Request) -> Request:
 
 
 def plan_request(formats: Sequence[Format], request: Request) -> Plan:
-    """Graphs and cases of a request; formats of static shapes limit the length of samples."""
+    """Plan graphs and cases of a request; formats of static shapes limit the length of samples."""
     return plan_export(
         request.model,
         request.settings,
@@ -156,7 +156,7 @@ def plan_request(formats: Sequence[Format], request: Request) -> Plan:
 
 
 def warn(formats: Sequence[Format], parities: Sequence[Parity], plan: Plan, output: pathlib.Path) -> None:
-    """Add warnings about samples that were left out, and about the place of the artefact."""
+    """Add warnings about omitted samples, and about the artefact's path."""
     if plan.left_out:
         parities[0].warnings.append(
             f"{plan.left_out} samples are longer than the sources may be, or empty: they were left out"

@@ -1,6 +1,6 @@
-"""A check that an artefact directory is the one that was exported, before anything in it is run.
+"""Integrity check of an artefact directory, before anything in it is run.
 
-Checksums tell damage, not intent: whoever rewrites every file of an artefact, checksums included, has made another
+Checksums detect damage, not intent: whoever rewrites every file of an artefact, checksums included, has made another
 artefact.
 """
 
@@ -17,11 +17,11 @@ SHOWN = 80
 
 
 def differences(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference) -> list[str]:
-    """Contradictions in a manifest, and its differences from the one that was exported.
+    """Return contradictions in a manifest, and its differences from the exported one.
 
     Args:
-        directory, manifest: the artefact, whose files are those of the manifest.
-        cases: what was verified at the export; its `facts` are the manifest of that time.
+        directory, manifest: the artefact.
+        cases: cases verified at the export; its `facts` are the manifest of that time.
     """
     found = list(impossible(manifest))
     if cases.facts:
@@ -32,7 +32,7 @@ def differences(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Ref
 
 
 def impossible(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Entries that no export writes."""
+    """Yield entries that no export writes."""
     formats, precision = manifest["formats"], manifest["precision"]
     held = {one.name: one.precisions for one in FORMATS}
     if not formats:
@@ -54,13 +54,13 @@ def impossible(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def files_of(entry: Mapping[str, Any]) -> list[str]:
-    """The files that a format's entry names, without those of a folder."""
+    """Return the files that a format's entry names, without the content of a folder."""
     names = [entry[name] for name in ("file", "text_file", "embeddings") if name in entry]
     return [*names, *entry.get("files", {}).values()]
 
 
 def compared(place: str, expected: Any, received: Any) -> list[str]:
-    """Each place where what was exported says something else; of files those that came later are not known there."""
+    """Return each place that differs from the exported manifest; files added later are not recorded there."""
     if isinstance(expected, Mapping) and isinstance(received, Mapping):
         later = {"files": received.keys(), "": {"checksum"}}.get(place, set())
         found = []
@@ -90,7 +90,7 @@ def shown(value: Any) -> str:
 
 
 def source_differences(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference) -> Iterator[str]:
-    """Sentences that the artefact's own tokenizer reads otherwise than they were read at the export."""
+    """Yield sentences that the artefact's tokenizer encodes differently than at the export."""
     if "source" not in manifest["tokenizers"] or not cases.sentences:
         return
     file = runtime.check_file(directory, manifest, manifest["tokenizers"]["source"]["file"])

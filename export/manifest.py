@@ -1,4 +1,4 @@
-"""The manifest of an artefact directory: all that a program needs to know to run the files in it."""
+"""The manifest of an artefact directory: all that a program needs to run its files."""
 
 import importlib.metadata
 import json
@@ -21,7 +21,7 @@ PACKAGES = ("keras-luong", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntim
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that made the artefact."""
+    """Return the versions of the packages that made the artefact."""
     found = {}
     for name in PACKAGES:
         try:
@@ -38,7 +38,7 @@ def describe_translator(
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
     tokenizer_files: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """The manifest's fields that only a translator has."""
+    """Return the manifest's fields that only a translator has."""
     config = net.config
     described = {}
     if tokenizers is not None:
@@ -66,13 +66,13 @@ def describe_translator(
 
 
 def trained_source_length(members: Sequence[Any]) -> int | None:
-    """Most tokens, EOS aside, of a sentence that every run among the members was trained on; `None` if none says."""
+    """Return the maximum source length, EOS excluded, that all members were trained on; `None` if unrecorded."""
     limits = [member.max_source_length for member in members if isinstance(member, RunDirectory)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def describe_files(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file of the directory but the manifest itself."""
+    """Return size and SHA-256 of every file of the directory except the manifest."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != "manifest.json")
     return {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": runtime.sha256(path)}
@@ -81,7 +81,7 @@ def describe_files(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def complete(manifest: dict[str, Any], directory: pathlib.Path) -> dict[str, Any]:
-    """The manifest with the files as they are now."""
+    """Return the manifest with the current files of the directory."""
     return {**manifest, "files": describe_files(directory)}
 
 

@@ -1,4 +1,4 @@
-"""Several translators as one model, and the runs or models that they come from."""
+"""Ensemble members as one model, and the runs or models that they come from."""
 
 import os
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from keras_attention.translation.translator import Translator
 
 
 class Members(keras.Model):
-    """Several encoder-decoders, whose layers and weights are found as those of one model.
+    """Several encoder-decoders as one model, for its layers and weights.
 
     Args:
         models: of `build_seq2seq`, with the same vocabularies.
-        combination: of `Ensemble`.
+        combination: see `Ensemble`.
 
     Raises:
-        UserError: if they cannot answer as one.
+        UserError: if they cannot form an ensemble.
     """
 
     def __init__(self, models: Sequence[keras.Model], combination: str = "probabilities"):
@@ -37,7 +37,7 @@ def open_members(models: Sequence[Any], combination: str) -> tuple[list[Any], Me
     """Open several runs or models, and combine them.
 
     Raises:
-        UserError: for runs and models side by side, and vocabularies that differ.
+        UserError: for a mixture of runs and models, and vocabularies that differ.
     """
     if all(isinstance(one, keras.Model) for one in models):
         return list(models), Members(models, combination)

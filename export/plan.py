@@ -1,4 +1,4 @@
-"""What to export of a model, and what Keras makes of the samples."""
+"""Plan of an export: graphs, and cases computed by Keras."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ from .parity.quality import Task
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to export, and what Keras makes of the samples."""
+    """Graphs to export, and cases that Keras computed from the samples."""
 
     model: keras.Model
     graphs: tuple[Graph, ...]
     stepped_graphs: tuple[Graph, ...]
-    """The same graphs in the form that TFLite's built-in operators can express."""
+    """The same graphs in a form that TFLite's built-in operators can express."""
     cases: Reference
     net: Net | None = None
     settings: SearchPolicy = dataclasses.field(default_factory=SearchPolicy)
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None
     left_out: int = 0
-    """Samples that are too long, or empty."""
+    """Number of samples that are too long, or empty."""
 
 
 def plan_export(
@@ -49,7 +49,7 @@ def plan_export(
     task: Task | None = None,
     source_length: int | None = None,
 ) -> Plan:
-    """Graphs and cases of a model; of a target that holds no longer sources than `source_length`, shorter samples."""
+    """Plan graphs and cases of a model; with `source_length`, only samples of at most that length."""
     if not isinstance(model, keras.Model):
         raise UserError(f"Expected: a Keras model, or a run directory. Received: {type(model).__name__}")
     check_precision(model)
@@ -69,7 +69,7 @@ def plan_export(
 
 
 def check_precision(model: keras.Model) -> None:
-    """Raises UserError unless every layer computes in float32."""
+    """Raise UserError unless every layer computes in float32."""
     for layer in all_layers(model):
         if layer.compute_dtype not in ("float32", None) and "float" in layer.compute_dtype:
             raise UserError(
@@ -84,9 +84,9 @@ def source_rows(
     samples: Sequence[Any] | None,
     source_length: int | None = None,
 ) -> tuple[list[Any], list[str], list[int]]:
-    """The rows of ids to search, each with EOS, the sentences they came from, if any, and the numbers of the samples.
+    """Return the rows of ids to search, each with EOS, their sentences, if any, and the numbers of the samples.
 
-    Samples that are too long are left out, and sentences of which no token is left.
+    Omits samples that are too long, and sentences without a token.
 
     Raises:
         UserError: if sentences come without tokenizers, or no sample is left.
@@ -120,7 +120,7 @@ def source_rows(
 
 
 def frames(net: Net, samples: Sequence[Any]) -> list[Any]:
-    """Samples of features, each `(S, F)`."""
+    """Return samples of features, each `(S, F)`."""
     if any(isinstance(sample, str) for sample in samples):
         raise UserError(f"Samples are sentences. Expected: features, arrays (length, {net.source_features})")
     arrays = [np.asarray(sample, np.float32) for sample in samples]
@@ -134,7 +134,7 @@ def frames(net: Net, samples: Sequence[Any]) -> list[Any]:
 
 
 def as_inputs(graph: Graph, sample: Any) -> dict[str, np.ndarray]:
-    """One sample as the graph's named arrays."""
+    """Return one sample as the graph's named arrays."""
     if not isinstance(sample, Mapping):
         sample = dict(
             zip(
@@ -152,6 +152,6 @@ def as_inputs(graph: Graph, sample: Any) -> dict[str, np.ndarray]:
 
 
 def smallest_vocabulary(model: keras.Model) -> int:
-    """A bound that every integer input of a model can bear: the smallest of its embedding tables."""
+    """Return a bound that is valid for every integer input of a model: the smallest size of its embedding tables."""
     sizes = [layer.input_dim for layer in all_layers(model) if isinstance(layer, keras.layers.Embedding)]
     return min(sizes, default=2)

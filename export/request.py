@@ -1,4 +1,4 @@
-"""The export that was asked for: model, search, samples and precision."""
+"""An export request: model, search, samples and precision."""
 
 import dataclasses
 import os
@@ -27,19 +27,19 @@ class Request:
     task: Task
     precision: str
     text: bool
-    """Whether formats that can also write a file that reads sentences."""
+    """Whether formats that can do so write a second file that takes sentences."""
     source_length: int
-    """Most source tokens, EOS counted, of formats with graphs of static shapes."""
+    """Maximum number of source tokens, EOS counted, of formats with graphs of static shapes."""
     calibration: Sequence[Any] | None
     members: Sequence[Any] = ()
-    """Runs or models that answer together; one of them where there is no ensemble."""
+    """Runs or models of an ensemble; a single one without an ensemble."""
 
 
 def open_request(request: Request, combination: str) -> Request:
-    """Open the run or the members of a request, and take from a run what was not given.
+    """Open the run or the members of a request, and fill in what was not given from a run.
 
     Raises:
-        UserError: for a run that cannot be read, members that make no ensemble, references that do not fit.
+        UserError: for a run that cannot be read, members that form no ensemble, references that do not match.
     """
     model, tokenizers, samples, references = request.model, request.tokenizers, request.samples, request.references
     task = request.task

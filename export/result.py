@@ -14,12 +14,12 @@ from .report.report import Report
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult(os.PathLike[str]):
-    """An artefact directory that was verified; it stands for its path wherever one is expected.
+    """A verified artefact directory; usable wherever its path is expected.
 
     Attributes:
         path: the directory.
-        formats: the paths of each format in it: one file, the folder of a SavedModel, or one file for each graph.
-        report: what was proved and measured, as `report.json` in the directory holds it.
+        formats: the paths of each format's files: one file, the folder of a SavedModel, or one file for each graph.
+        report: results of verification and measurement, as in the directory's `report.json`.
     """
 
     path: pathlib.Path
@@ -36,7 +36,7 @@ class ExportResult(os.PathLike[str]):
 
     @property
     def latencies(self) -> list[Latency]:
-        """Size and speed of each format."""
+        """Size and latency of each format."""
         return self.report.latencies
 
     @property
@@ -46,7 +46,7 @@ class ExportResult(os.PathLike[str]):
 
 
 def result(output: pathlib.Path, manifest: Mapping[str, Any], report: Report) -> ExportResult:
-    """The result of an export to `output`."""
+    """Return the result of an export to `output`."""
     formats = {}
     for name, entry in manifest["formats"].items():
         names = [entry["folder"]] if "folder" in entry else files_of(entry)

@@ -1,7 +1,7 @@
-"""Where an artefact comes into being: beside its final name, which it gets when it is verified.
+"""Staging folder of an artefact, beside its final name, which it gets when verified.
 
-The folder has a name of its own for each output, `.NAME.export`, and a file in it that the export holds a lock on. So
-two exports to one name never meet, and what a killed one left is found by the next.
+The folder has a name of its own for each output, `.NAME.export`, and a file in it on which the export holds a lock.
+So two exports to one name never collide, and the next export finds the remains of a killed one.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from .formats.plain_paths import plain_path
 
 LOCK = "lock"
 FORMER = "former"
-"""The artefact that is being replaced, while neither it nor the new one has the name."""
+"""The artefact being replaced, until the new one has its name."""
 
 
 def check_output(output: pathlib.Path, overwrite: bool) -> pathlib.Path:
-    """The directory to write; raises UserError if it exists and may not be replaced."""
+    """Return the directory to write; raises UserError if it exists and may not be replaced."""
     if not output.exists():
         return output
     if not overwrite:
@@ -34,7 +34,7 @@ def check_output(output: pathlib.Path, overwrite: bool) -> pathlib.Path:
 
 @contextlib.contextmanager
 def staging(output: pathlib.Path, overwrite: bool = True) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """Two folders beside the output, for the artefact and for what leads to it; gone afterwards whatever happens.
+    """Create two folders beside the output, for the artefact and for intermediate files; removed in any case.
 
     Raises:
         UserError: if the output cannot be written, exists and may not be replaced, or another export writes it.
@@ -43,7 +43,7 @@ def staging(output: pathlib.Path, overwrite: bool = True) -> Iterator[tuple[path
     with locked(folder, output):
         try:
             clear(folder, output)
-            check_output(output, overwrite)  # another export may have ended since it was asked
+            check_output(output, overwrite)  # another export may have ended since the first check
             (folder / "artefact").mkdir()
             (folder / "work").mkdir()
             with plain_path(folder) as plain:
@@ -60,7 +60,7 @@ def staging(output: pathlib.Path, overwrite: bool = True) -> Iterator[tuple[path
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path, output: pathlib.Path) -> Iterator[None]:
-    """The folder, made if need be, for this process alone; it goes with the context where only the lock is in it."""
+    """Lock the folder, created if missing, for this process; it is removed if only the lock is left in it."""
     file = _lock(folder, output)
     try:
         yield
@@ -76,7 +76,7 @@ def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # the export before has just ended
+        except FileNotFoundError:  # the previous export has just ended
             continue
         except OSError as error:
             raise UserError(f"{output} cannot be written: {error.strerror}. Choose another output") from None
@@ -88,11 +88,11 @@ def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), os.stat(folder / LOCK)):
                 return file
-        os.close(file)  # of a folder that went between opening and locking
+        os.close(file)  # of a folder that was removed between opening and locking
 
 
 def clear(folder: pathlib.Path, output: pathlib.Path) -> None:
-    """Remove what an export left in its folder, but a former artefact that lost its name: it gets it back."""
+    """Remove an export's remains, but give a former artefact that lost its name that name back."""
     former = folder / FORMER
     if former.exists() and not output.exists():
         with contextlib.suppress(OSError):
@@ -104,10 +104,10 @@ def clear(folder: pathlib.Path, output: pathlib.Path) -> None:
 
 
 def publish(stage: pathlib.Path, output: pathlib.Path) -> None:
-    """Give the verified artefact its name; a former one goes only when the new one is in its place.
+    """Rename the verified artefact to its name; a former one is deleted only when the new one is in its place.
 
     Raises:
-        UserError: if neither can be had; it says where the former one lies.
+        UserError: if neither can be renamed; it says where the former one is.
     """
     former = stage.parent.resolve() / FORMER
     if output.exists():

@@ -1,9 +1,9 @@
-"""Hold an artefact against what Keras computed: files, names, dtypes, axes, operators, values, tokens.
+"""Verification of an artefact against Keras: files, names, dtypes, axes, operators, values, tokens.
 
-A float32 artefact gives the same tokens as Keras, by the float rule of `parity.compare`.
+A float32 artefact generates the same tokens as Keras, by the float rule of `parity.compare`.
 
-An artefact of lower precision gives other numbers, and other tokens now and then: these are counted, and what fails it
-is a loss of the task's score above the limit (`quality`), or an output of another name, shape or type, or a NaN.
+An artefact of lower precision gives other numbers, and sometimes other tokens: these are counted. It fails for a
+loss of the task's score above the limit (`quality`), an output of another name, shape or dtype, or a NaN.
 """
 
 import dataclasses
@@ -29,23 +29,23 @@ from .parity.text import check_text, check_text_file
 from .parity.tolerances import LARGEST_SHARE
 
 HOST_LOOP_SENTENCES = 20
-"""Sentences that the runtime also searches step by step on the host; more where knobs are turned."""
+"""Sentences that the runtime also searches step by step on the host; more where knobs are changed."""
 REFERENCE_FILE = "verification.npz"
 
 
 def verify(directory: str | pathlib.Path, progress: Callable[[str], None] | None = None) -> list[Parity]:
-    """Verify an artefact directory against the cases that lie in it.
+    """Verify an artefact directory against the cases in it.
 
     Args:
-        directory: what `export` wrote.
-        progress: told what is being done.
+        directory: result of `export`.
+        progress: called with a description of each step.
 
     Returns:
         One `Parity` for each format.
 
     Raises:
         VerificationError: with every difference found.
-        UserError: if the directory is no artefact, a file of it is missing, cut or edited, or a runtime not installed.
+        UserError: if the directory is no artefact, a file is missing, truncated or edited, or a runtime not installed.
     """
     directory = pathlib.Path(directory)
     try:
@@ -58,7 +58,7 @@ def verify(directory: str | pathlib.Path, progress: Callable[[str], None] | None
         return compare(directory, manifest, cases, progress)
     except VerificationError as error:
         raise VerificationError(error.failures, NOT_VERIFIED) from None
-    except runtime.ArtefactError as error:  # one of its runtimes is not installed, too
+    except runtime.ArtefactError as error:  # also for a runtime that is not installed
         raise UserError(str(error)) from None
 
 
@@ -106,7 +106,7 @@ def compare_format(format_: Format, directory: pathlib.Path, manifest: Mapping[s
 
 
 def check_structure(format_: Format, directory: pathlib.Path, manifest: Mapping[str, Any], parity: Parity) -> bool:
-    """Names, dtypes, axes and operators; returns whether the files can be run."""
+    """Check names, dtypes, axes and operators; returns whether the files can be run."""
     contents, entry = format_.contents(directory, manifest), manifest["formats"][format_.name]
     parity.operators = contents.operators
     parity.failures += contents.failures
@@ -126,7 +126,7 @@ def check_structure(format_: Format, directory: pathlib.Path, manifest: Mapping[
 
 
 def check_case(backend: Any, manifest: Mapping[str, Any], case: Case, parity: Parity) -> dict[str, np.ndarray]:
-    """One call: shapes, dtypes, values; for a search also the tokens, by the float rule. Returns the outputs."""
+    """Check one call: shapes, dtypes, values; for a search also the tokens, by the float rule. Returns the outputs."""
     where = f"{parity.format} {case.graph} {'x'.join(map(str, next(iter(case.inputs.values())).shape))}"
     parity.cases += 1
     try:
@@ -134,7 +134,7 @@ def check_case(backend: Any, manifest: Mapping[str, Any], case: Case, parity: Pa
             outputs = runtime.run_translate(backend, manifest, case.inputs)
         else:
             outputs = backend.run(case.graph, case.inputs)
-    except Exception as error:  # the interpreters raise whatever they like; each becomes one failure among the others
+    except Exception as error:  # interpreters raise any type; each error becomes one failure among the others
         parity.failures.append(f"{where}: it does not run: {str(error).strip().splitlines()[0][:300]}")
         return {}
     wrong = [
@@ -159,10 +159,10 @@ def check_case(backend: Any, manifest: Mapping[str, Any], case: Case, parity: Pa
 
 
 def check_host_loop(backend: Any, manifest: Mapping[str, Any], cases: Reference, parity: Parity) -> None:
-    """The runtime's own search over `encode` and `decode_step` finds what Keras found, where it can do that search.
+    """Check that the runtime's host loop over `encode` and `decode_step` finds Keras' tokens, if it can.
 
-    Where a format has no other search, that is what its cases have shown. A search that stops early has the best
-    hypothesis of one that does not, and is held to that one.
+    A format without another search has been checked by its cases. A search that stops early has the best
+    hypothesis of one that does not, and is compared with that one.
     """
     if not runtime.has_translate(backend, manifest):
         parity.host_loop_sentences, parity.host_loop_identical = parity.sentences, parity.identical
@@ -181,7 +181,7 @@ def check_host_loop(backend: Any, manifest: Mapping[str, Any], cases: Reference,
         except Exception as error:  # as in `check_case`
             parity.failures.append(f"{parity.format} host loop: it does not run: {str(error).strip()[:300]}")
             return
-        width = outputs["ids"].shape[-1]  # as many positions as the longest row may have: all later ones are padding
+        width = outputs["ids"].shape[-1]  # the longest row's maximum length: all later positions are padding
         cut = {"ids", "alignments"}
         expected = {name: value[:, :, :width] if name in cut else value for name, value in case.outputs.items()}
         expected, outputs = ({name: one[:, slots] for name, one in side.items()} for side in (expected, outputs))
@@ -203,7 +203,7 @@ def check_loss(
     found: Sequence[Mapping[str, np.ndarray]],
     parity: Parity,
 ) -> None:
-    """What the precision costs, over all searches at the defaults; above the limit it fails."""
+    """Measure the loss of a lower precision, over all searches at the defaults; above the limit it fails."""
     searched = [(case.outputs, outputs) for case, outputs in cases.searched(found)]
     sides = [
         [best(outputs, row) for pair in searched for outputs in [pair[side]] for row in range(len(outputs["ids"]))]

@@ -1,1 +1,1 @@
-"""Graphs that every format holds, and how their layers are written for the converters."""
+"""Graphs that every format holds, and rewrites of their layers for the converters."""

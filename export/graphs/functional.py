@@ -1,4 +1,4 @@
-"""Any functional Keras model as one graph: its call is the signature."""
+"""Any functional Keras model as a single graph: its call is the signature."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from .graph import Graph, probe_ports
 from .port import Axis, Port
 
 MOST_AXES = 5
-"""Named axes up to which every way of sharing sizes is tried: 52 ways for 5."""
+"""Maximum number of named axes whose equalities are searched exhaustively: 52 partitions for 5."""
 
 
 def model_graph(model: keras.Model) -> Graph:
-    """The call of any functional Keras model as one graph, `call`, with the model's own input and output names.
+    """Return the call of a functional Keras model as one graph, `call`, with the model's input and output names.
 
     Raises:
-        UserError: if the model is not functional, or an input holds neither numbers nor booleans.
+        UserError: if the model is not functional, or an input is neither numeric nor boolean.
     """
     try:
         struct = model.input
@@ -41,13 +41,13 @@ def model_graph(model: keras.Model) -> Graph:
 
 
 def shared_axes(call: Callable[..., TensorDict], inputs: tuple[Port, ...]) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Inputs and outputs, where input axes that the call needs to be of one size have one name.
+    """Return inputs and outputs, with one name for input axes that must have the same size.
 
-    Nothing in a model says that a memory and its mask are equally long: the call itself is asked, with different sizes
-    first, then with ever more axes of one size.
+    Nothing in a model says that a memory and its mask are equally long. The call is therefore tried with different
+    sizes first, then with ever more axes of one size.
 
     Raises:
-        UserError: if the call fails however sizes are shared.
+        UserError: if the call fails for every partition.
     """
     names = list(dict.fromkeys(axis for port in inputs for axis in port.axes if isinstance(axis, str)))
     free = [name for name in names if name != "batch"]
@@ -60,13 +60,13 @@ def shared_axes(call: Callable[..., TensorDict], inputs: tuple[Port, ...]) -> tu
         )
         try:
             return named, probe_ports(call, named)
-        except Exception as error:  # whatever the model's layers raise on sizes that do not fit
+        except Exception as error:  # a model's layers may raise any type for sizes that do not fit
             problem = problem or error
     raise UserError(f"The model cannot be called on inputs of its own shapes: {str(problem).strip()[:300]}")
 
 
 def partitions(names: list[str]) -> Iterator[list[list[str]]]:
-    """Every way to split names into blocks."""
+    """Yield every partition of names into blocks."""
     if not names:
         yield []
         return
@@ -93,9 +93,9 @@ def _input_port(name: str, tensor: keras.KerasTensor) -> Port:
 
 
 def _named_leaves(struct: Any, names: list[str] | None = None) -> list[tuple[str, keras.KerasTensor]]:
-    """A model's inputs or outputs, in flat order, under the keys of their dict, `names`, or their own names.
+    """Return a model's inputs or outputs, in flat order, under the keys of their dict, `names`, or their own names.
 
-    A repeated name gets a number, and what no format allows in a name becomes an underscore.
+    A repeated name gets a number, and characters that formats forbid in names become underscores.
     """
     leaves = keras.tree.flatten(struct)
     if isinstance(struct, dict):

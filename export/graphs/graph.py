@@ -1,4 +1,4 @@
-"""The functions that every format exports, and the names of what goes in and comes out.
+"""Graphs that every format exports, with the names of their inputs and outputs.
 
 A graph is a function over named tensors with its ports.
 """
@@ -36,26 +36,26 @@ class Graph:
 
 
 def source_port(net: Net) -> Port:
-    """The source: ids, or features."""
+    """Return the port of the source: ids, or features."""
     if net.source_features is None:
         return Port("source_ids", "int32", ("batch", "source_length"))
     return Port("source_features", "float32", ("batch", "source_length", net.source_features))
 
 
 def translator_graphs(net: Net, settings: SearchPolicy, recurrence: str = "layer") -> tuple[Graph, ...]:
-    """`encode`, `decode_step` and `translate` of an encoder-decoder, or of an ensemble of them.
+    """Return `encode`, `decode_step` and `translate` of an encoder-decoder, or of an ensemble.
 
-    - `encode(source_ids) -> state_..., memory_...`: the decoder's first state, and what every step reads of the source.
+    - `encode(source_ids) -> state_..., memory_...`: the decoder's initial state, and the memory of every step.
     - `decode_step(token_ids, state_..., memory_...) -> log_probs, next_state_..., alignment`: one step, without a loop.
     - `translate(source_ids, knobs ...) -> ids, lengths, scores, log_probs, finished, alignments`: the whole search,
       with the knobs of `knobs_of`.
 
-    Where a source is features, it is `source_features` in place of `source_ids`.
+    For a source of features, `source_features` takes the place of `source_ids`.
 
     Args:
         net: the translator.
-        settings: of `translate`.
-        recurrence: how the encoder runs: `"layer"` (ONNX, SavedModel) or `"loop"` (TFLite).
+        settings: settings of `translate`.
+        recurrence: recurrence of the encoder: `"layer"` (ONNX, SavedModel) or `"loop"` (TFLite).
     """
 
     def encode(source_tensor: Tensor) -> TensorDict:
@@ -104,17 +104,17 @@ TRANSLATE_OUTPUTS = (
     Port("finished", "bool", ("batch", "hypothesis")),
     Port("alignments", "float32", ("batch", "hypothesis", "target_length", "source_length")),
 )
-"""What `translate` returns: hypotheses best first, as `keras_attention.search.beam_search` describes them."""
+"""Outputs of `translate`: hypotheses best first, see `keras_attention.search.beam_search`."""
 
 
 def state_updates(graphs: tuple[Graph, ...]) -> dict[str, str]:
-    """The states of `decode_step`, input to output: what the next step reads, re-ordered where beams change."""
+    """Return the states of `decode_step`, input to output, which a search re-orders where beams change."""
     step = next(graph for graph in graphs if graph.name == "decode_step")
     return {port.name: f"next_{port.name}" for port in step.inputs if port.name.startswith("state_")}
 
 
 def probe_inputs(inputs: tuple[Port, ...], round_: int) -> tuple[list[np.ndarray], dict[str, int]]:
-    """Arrays of ones for the inputs, and the size of each named axis: small, and different in each round."""
+    """Return arrays of ones for the inputs, and the size of each named axis: small, and different in each round."""
     names = list(dict.fromkeys(axis for port in inputs for axis in port.axes if isinstance(axis, str)))
     sizes = {name: (2, 3)[round_] + 2 * index for index, name in enumerate(names)}
     arrays = [
@@ -124,7 +124,7 @@ def probe_inputs(inputs: tuple[Port, ...], round_: int) -> tuple[list[np.ndarray
 
 
 def probe_ports(function: Callable[..., TensorDict], inputs: tuple[Port, ...]) -> tuple[Port, ...]:
-    """Output ports of a function, found by calling it at two sizes: an axis that follows an input's gets its name."""
+    """Find the output ports of a function by calling it at two sizes: an axis that follows an input's gets its name."""
     (first, sizes), (second, other_sizes) = (probe_inputs(inputs, round_) for round_ in (0, 1))
     named = {(sizes[name], other_sizes[name]): name for name in sizes}
     outputs, other_outputs = function(*first), function(*second)
@@ -139,7 +139,7 @@ def probe_ports(function: Callable[..., TensorDict], inputs: tuple[Port, ...]) -
 
 
 def _prefixed(prefix: str, tensors: Any) -> TensorDict:
-    """A flat dict of names with the prefix; of an ensemble's dicts each with the member's number, too."""
+    """Flatten to a dict of prefixed names; those of an ensemble's dicts also with the member's number."""
     if isinstance(tensors, list):
         parts = [_prefixed(f"{prefix}{number}_", member) for number, member in enumerate(tensors)]
         return {name: value for part in parts for name, value in part.items()}

@@ -1,7 +1,7 @@
-"""GRU layers written so that the ONNX converter recognises them: one `GRU` node each, in place of a loop.
+"""GRU layers in a form that the ONNX converter recognises: one `GRU` node each, in place of a loop.
 
-The converter looks for a loop whose weights are read before it and whose two biases are tensors of their own; stock
-Keras reads them inside.
+The converter recognises a loop whose weights are read outside of it and whose two biases are separate tensors;
+stock Keras reads them inside.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from .loops import looping, recurrent_layers
 
 
 def recognised(model: keras.Model) -> contextlib.AbstractContextManager[None]:
-    """Within this context the GRU layers that ONNX has a node for run as loops that the converter recognises."""
+    """Context in which the GRU layers with an ONNX node run as loops that the converter recognises."""
     return looping([layer for layer in recurrent_layers(model) if is_standard(layer)], _Loop)
 
 
 def is_standard(layer: Any) -> bool:
-    """Whether ONNX has a node for a layer: a GRU with the usual activations, biases, the reset after the product."""
-    if type(layer) is not keras.layers.GRU:  # one derived from it may step otherwise
+    """Return whether ONNX has a node for a layer: a GRU with standard activations, biases, and `reset_after`."""
+    if type(layer) is not keras.layers.GRU:  # a subclass may step differently
         return False
     names = tuple(getattr(kind, "__name__", "") for kind in (layer.activation, layer.recurrent_activation))
     return names == ("tanh", "sigmoid") and layer.use_bias and layer.reset_after
@@ -32,7 +32,7 @@ class _Loop:
     """The `inner_loop` of one GRU layer: `h_t = z h_{t-1} + (1 - z) tanh(x_h + r rec_h)` (Cho et al. 2014).
 
     z and r are the sigmoids of the sums of the other parts of `x = x_t K + b` and `rec = h_{t-1} R + b'`. Sums and
-    products stand in the order in which the converter looks for them.
+    products are in the order that the converter matches.
     """
 
     def __init__(self, layer: Any):

@@ -1,7 +1,7 @@
-"""The search that `translate` holds: what is fixed at export, and what stays an input, with its default and its range.
+"""Knobs of `translate`: which settings are fixed at export, and which stay inputs, with default and range.
 
-An input of `translate` beside the source is a knob. What changes shapes or the graph itself is fixed: the method, the
-number of hypotheses, the length of the buffers, groups, n of the n-grams, the cut to the likeliest words, room for
+An input of `translate` besides the source is a knob. Settings that change shapes or the graph are fixed: the method,
+the number of hypotheses, the length of the buffers, groups, n of the n-grams, the truncation of samples, room for
 phrases.
 """
 
@@ -25,9 +25,9 @@ Net = EncoderDecoder | Ensemble
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """An input of `translate` beside the source: its port, the value that fills it by default, its range.
+    """An input of `translate` besides the source: its port, its default, its range.
 
-    A `random` one has no such value: a runtime draws every number of it anew, evenly between its bounds.
+    A `random` one has no default: a runtime draws it anew, uniformly between its bounds.
     """
 
     port: Port
@@ -37,19 +37,19 @@ class Knob:
     random: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Of the manifest."""
+        """Return the manifest's entry."""
         bounds = {"minimum": self.minimum, "maximum": self.maximum}
         known = {name: value for name, value in bounds.items() if value is not None}
         return {"random": True, **known} if self.random else {"default": self.default, **known}
 
     def filled(self, batch: int) -> np.ndarray:
-        """Its default for a batch; numbers of a fixed seed where it is random."""
+        """Return the default for a batch; numbers of a fixed seed if random."""
         generator = np.random.default_rng(batch)
         return runtime.filled(self.port.to_dict(), self.to_dict(), batch, generator)
 
 
 def describe_search(policy: SearchPolicy) -> dict[str, Any]:
-    """What is fixed, for the manifest."""
+    """Return the fixed settings, for the manifest."""
     return {
         "method": policy.method,
         "length_penalty_kind": policy.length_penalty_kind,
@@ -64,7 +64,7 @@ def describe_search(policy: SearchPolicy) -> dict[str, Any]:
 
 
 def knobs_of(policy: SearchPolicy, net: Net) -> tuple[Knob, ...]:
-    """The inputs of a translator's `translate` beside the source, in their order."""
+    """Return the inputs of a translator's `translate` besides the source, in order."""
     vocabulary = net.config.output_vocabulary
     found = [
         Knob(Port("max_length", "int32", ()), policy.max_length, 1, policy.max_length),
@@ -77,7 +77,7 @@ def knobs_of(policy: SearchPolicy, net: Net) -> tuple[Knob, ...]:
     elif policy.coverage_penalty:
         raise UserError("The plain encoder-decoder covers no source. Expected: coverage_penalty=0")
     found.append(Knob(Port("allowed", "bool", (vocabulary,)), True))
-    if policy.method != "agreement":  # the backward direction would have to end with it
+    if policy.method != "agreement":  # the backward direction would have to end with the prefix
         found.append(Knob(Port("prefix", "int32", ("batch", "prefix_length")), PAD_ID, PAD_ID, vocabulary - 1))
     if policy.repetition_penalty is not None:
         bounds = RANGES["repetition_penalty"][1:]

@@ -1,7 +1,7 @@
 """Recurrent layers of any Keras model as plain loops, which TFLite's built-in operators can express.
 
 The stock recurrence collects its steps in a list of tensors; with a dynamic batch that has no built-in form. The same
-cells, stepped by a loop that writes into a buffer of fixed size, do.
+cells can be expressed with a loop that writes into a buffer of fixed size.
 """
 
 import contextlib
@@ -17,24 +17,24 @@ from keras_attention.types import Tensor
 
 
 def all_layers(model: keras.Layer) -> list[Any]:
-    """The layers of a model at any depth. Keras has no public way to them; this is the one place that knows another."""
+    """Return the layers of a model at any depth. Keras has no public API for this; it is isolated here."""
     return list(model._flatten_layers())
 
 
 def recurrent_layers(model: keras.Layer) -> list[Any]:
-    """All LSTM, GRU, SimpleRNN and RNN layers of a model, at any depth."""
+    """Return all LSTM, GRU, SimpleRNN and RNN layers of a model, at any depth."""
     return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.RNN)]
 
 
 def stepping_layers(model: keras.Layer) -> list[Any]:
-    """All layers of this package that step over time by themselves, at any depth."""
+    """Return all layers of this package that loop over time themselves, at any depth."""
     kinds = (AttentionRNN, AttentionMechanism)
     return [layer for layer in all_layers(model) if isinstance(layer, kinds)]
 
 
 @contextlib.contextmanager
 def looping(layers: Sequence[Any], loop: Callable[[Any], Any]) -> Iterator[None]:
-    """Within this context each of these recurrent layers runs as `loop(layer)`, its `inner_loop`, says."""
+    """Context in which each of these recurrent layers runs `loop(layer)` as its `inner_loop`."""
     for layer in layers:
         layer.inner_loop = loop(layer)
     try:
@@ -46,7 +46,7 @@ def looping(layers: Sequence[Any], loop: Callable[[Any], Any]) -> Iterator[None]
 
 @contextlib.contextmanager
 def stepped(model: keras.Model) -> Iterator[None]:
-    """Within this context the model's recurrent layers run as loops over their cells."""
+    """Context in which the model's recurrent layers run as loops over their cells."""
     steppers = stepping_layers(model)
     for layer in steppers:
         layer.recurrence = "loop"
@@ -60,7 +60,7 @@ def stepped(model: keras.Model) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_cudnn(model: keras.Model) -> Iterator[None]:
-    """Within this context the model's recurrent layers use no operator that only a GPU has."""
+    """Context in which the model's recurrent layers use no GPU-only operator."""
     layers = [layer for layer in recurrent_layers(model) if hasattr(layer, "use_cudnn")]
     former = [layer.use_cudnn for layer in layers]
     for layer in layers:
@@ -95,14 +95,14 @@ def run_masked_cell(
     go_backwards: bool = False,
     zero_output_for_mask: bool = False,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """A recurrent cell over time, with the masking of `keras.layers.RNN`: a masked step keeps states and output.
+    """Run a recurrent cell over time, with the masking of `keras.layers.RNN`: a masked step keeps states and output.
 
     Args:
         cell: `cell(inputs, states) -> output, states`.
         sequences: `(B, T, D)`.
         states: initial states, each `(B, U)`.
         mask: bool `(B, T)`, false at the steps to skip.
-        go_backwards: from the last step to the first; outputs are in the order in which they were made.
+        go_backwards: from the last step to the first; outputs are in the order of computation.
         zero_output_for_mask: a masked step's output is zero instead of the output before.
 
     Returns:

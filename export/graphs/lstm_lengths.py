@@ -1,8 +1,8 @@
-"""The final cell state of each row, in ONNX without a loop: what the `copy` bridge of an LSTM hands to the decoder.
+"""Final cell states of each row in ONNX without a loop, for the `copy` bridge of an LSTM.
 
-The converter makes an `LSTM` node of a loop without a mask alone. So the encoder is traced as if rows had no padding,
-which changes nothing before a row's end, and the nodes are then told where that is: with `sequence_lens` each row's
-states stop there.
+The converter makes an `LSTM` node only of a loop without a mask. So the encoder is traced as if rows had no padding,
+which changes nothing before a row's end. The nodes then get the lengths as `sequence_lens`, where each row's
+states stop.
 """
 
 import contextlib
@@ -17,22 +17,22 @@ from ..formats.to_onnx import loops as onnx_loops
 from .loops import looping, recurrent_layers
 
 SOURCE = "source_ids"
-"""The input that says how long rows are."""
+"""Input of an `LSTM` node that holds the lengths of rows."""
 LENGTHS = "encoder/lengths"
 
 
 def wants_cell_states(config: Mapping[str, Any]) -> bool:
-    """Whether a model's encoder hands over cell states at the ends of rows."""
+    """Return whether a model's encoder returns cell states at the ends of rows."""
     return bool(config["cell"] == "lstm" and config["bridge"] == "copy")
 
 
 def needed(configs: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether one of these models does, and rows are of ids: of features the graph would have to find the lengths."""
+    """Return whether a model does, with a source of ids: lengths of features are not derived in the graph."""
     return any(map(wants_cell_states, configs)) and not any(config.get("source_features") for config in configs)
 
 
 def unmasked(model: keras.Model) -> contextlib.AbstractContextManager[None]:
-    """Within this context the model's LSTM layers run over padding as over anything else."""
+    """Context in which the model's LSTM layers run without a mask."""
     return looping([layer for layer in recurrent_layers(model) if type(layer) is keras.layers.LSTM], _Unmasked)
 
 
@@ -49,7 +49,7 @@ class _Unmasked:
 
 
 def tell_lengths(graph: Any) -> None:
-    """Give the LSTM nodes of an ONNX graph that reads ids the length of each row, in place."""
+    """Connect the row lengths to the LSTM nodes of an ONNX graph that reads ids, in place."""
     import numpy as np
     import onnx
 

@@ -1,7 +1,7 @@
-"""What goes into a graph and comes out of it: name, dtype, axes.
+"""Ports of a graph: name, dtype and axes of an input or output.
 
-An axis of any size has a name (`batch`, `source_length`, ...), the same in every graph and format, so that what is
-equal is seen to be equal; a number is a fixed size.
+A dynamic axis has a name (`batch`, `source_length`, ...), the same in every graph and format, so that equal sizes
+are visible; a number is a static size.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Tokenizers inside a TensorFlow graph: the same ids as the Python ones, from the same vocabulary."""
+"""Tokenizers inside a TensorFlow graph, with the same ids as the Python ones."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ class GraphTokenizer(Protocol):
     resources: list[Any]
 
     def encode(self, text: Tensor) -> Any:
-        """Text `(B,)` to a ragged int32 `(B, None)`, without BOS and EOS."""
+        """Encode text `(B,)` to ragged int32 `(B, None)`, without BOS and EOS."""
 
     def decode(self, ids: Any) -> Tensor:
-        """Ragged int32 `(N, None)`, without special ids, to text `(N,)`."""
+        """Decode ragged int32 `(N, None)`, without special ids, to text `(N,)`."""
 
 
 class GraphSubwords:
     """A sentencepiece model, run by tensorflow-text.
 
     TensorFlow finds a loaded model by the name of the node that made it, over all SavedModels of a process. The name
-    is made of the model's content: two tokenizers of one artefact, or of two, never read each other's vocabulary.
+    is therefore a hash of the content: two tokenizers of one artefact, or of two, never share a vocabulary.
     """
 
     def __init__(self, tokenizer: SubwordTokenizer):
@@ -50,7 +50,7 @@ class GraphSubwords:
 
 
 class GraphVocabulary:
-    """Characters or whitespace words, looked up in a table."""
+    """Characters or whitespace-separated words, looked up in a table."""
 
     def __init__(self, tokenizer: VocabularyTokenizer):
         self.kind, self.separator = tokenizer.kind, tokenizer.separator
@@ -70,10 +70,10 @@ class GraphVocabulary:
 
 
 def graph_tokenizer(tokenizer: Tokenizer) -> GraphTokenizer:
-    """The in-graph twin of a tokenizer.
+    """Return the in-graph equivalent of a tokenizer.
 
     Raises:
-        TypeError: for a tokenizer that has none.
+        TypeError: for a tokenizer without one.
     """
     if isinstance(tokenizer, SubwordTokenizer):
         return GraphSubwords(tokenizer)
@@ -83,14 +83,14 @@ def graph_tokenizer(tokenizer: Tokenizer) -> GraphTokenizer:
 
 
 def source_ids(tokenizer: GraphTokenizer, text: Tensor) -> Tensor:
-    """Text `(B,)` to right-padded int32 `(B, S)`, each row ending with EOS."""
+    """Encode text `(B,)` to right-padded int32 `(B, S)`, each row ending with EOS."""
     ids = tokenizer.encode(text)
     end = tf.fill(tf.stack([tf.shape(text)[0], 1]), tf.constant(EOS_ID, tf.int32))
     return tf.concat([ids, end], axis=1).to_tensor()
 
 
 def target_text(tokenizer: GraphTokenizer, ids: Tensor) -> Tensor:
-    """Ids `(B, K, L)` to text `(B, K)`; special ids are dropped."""
+    """Decode ids `(B, K, L)` to text `(B, K)`, without special ids."""
     batch, beam_size, length = tf.unstack(tf.shape(ids))
     rows = tf.reshape(ids, tf.stack([batch * beam_size, length]))
     text = tokenizer.decode(tf.ragged.boolean_mask(rows, rows >= FIRST_ORDINARY_ID))
@@ -98,7 +98,7 @@ def target_text(tokenizer: GraphTokenizer, ids: Tensor) -> Tensor:
 
 
 def filled(knob: Knob, batch: Tensor) -> Tensor:
-    """A knob at its default."""
+    """Return a knob's default, repeated over the batch where it has that axis."""
     axes = {"batch": batch, "prefix_length": 1}
     shape = [axes[axis] if isinstance(axis, str) else axis for axis in knob.port.axes]
     return tf.fill(shape, tf.constant(knob.default, knob.port.dtype))
@@ -111,13 +111,13 @@ def text_graph(
     knobs: Sequence[Knob],
     longest: int | None = None,
 ) -> Graph:
-    """`translate_text(text) -> text, scores`: strings in, the K translations of each and their scores out.
+    """Return the graph `translate_text(text) -> text, scores`: the K translations of each string, and their scores.
 
     Args:
         translate: the search over ids.
-        source, target: the tokenizers.
-        knobs: of `translate`, each at its default.
-        longest: the greatest number of source tokens, EOS counted; a longer text is an error of the call.
+        source, target: tokenizers.
+        knobs: knobs of `translate`, each at its default.
+        longest: maximum number of source tokens, EOS counted; a longer text is an error of the call.
     """
 
     def translate_text(text: Tensor) -> TensorDict:
