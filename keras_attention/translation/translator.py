@@ -19,14 +19,12 @@ from keras_attention.run_directory import RunDirectory, require_same_words
 from keras_attention.search.contract import length_penalty_factor
 from keras_attention.search.ensemble_step import COMBINATIONS
 from keras_attention.search_policy import SearchPolicy
+from keras_attention.text.padding import length_batches, pad_phrases, pad_rows
 from keras_attention.text.tokenizers import Tokenizer
 from keras_attention.translation.compiled import (
     ScoreModel,
     SearchModel,
     check_process,
-    length_batches,
-    pad_phrases,
-    pad_rows,
     why_empty,
     why_nothing,
 )

@@ -32,7 +32,7 @@ KNOWN = 0.4
 """Share of unseen sentences that a model must translate right for its artefacts to be worth comparing; one that writes
 with another vocabulary translates none."""
 SAME_INT8 = 0.8
-"""Share of sentences whose text int8 weights leave as it is; measured 0.95 and above."""
+"""Share of sentences whose text int8 weights leave as it is: near-ties may turn, a wrong scale leaves next to none."""
 TEXT_REFUSED = ("characters", "words")
 """Their pieces are no operator's: text inside is for subwords."""
 

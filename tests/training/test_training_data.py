@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from keras_attention.errors import UserError
 from keras_attention.text.lines import read_lines
+from keras_attention.text.padding import pad_rows
 from keras_attention.text.tokenizers import CharacterTokenizer
 from keras_attention.training.data import dates
 from keras_attention.training.data import downloads as datasets
@@ -32,7 +33,6 @@ from keras_attention.training.data.pairs import (
 from keras_attention.training.data.tf_feed import feed
 from keras_attention.training.loop.run_setup import TextFiles
 from keras_attention.training.recipes import find_recipe
-from keras_attention.translation.compiled import pad_rows
 
 
 def pairs(count: int) -> Pairs:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from keras_attention import EncoderDecoder, Seq2SeqConfig, build_seq2seq
+from keras_attention.text.padding import pad_rows
 from keras_attention.text.tokenizers import CharacterTokenizer, WordTokenizer
-from keras_attention.translation.compiled import pad_rows
 from keras_attention.translation.stream import translate_lines
 from keras_attention.translation.translator import Translator
 from tests.support.mechanisms import numpy

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from keras_attention.errors import UserError
 from keras_attention.models.pointer_generator import of_text
 from keras_attention.text.lines import read_lines, read_parallel_lines
+from keras_attention.text.padding import pad_rows
 from keras_attention.text.tokenizers import SubwordTokenizer, Tokenizer
-from keras_attention.translation.compiled import pad_rows
 from keras_attention.types import BACKWARD_ID, BOS_ID, EOS_ID, PAD_ID
 
 Ids = list[int]

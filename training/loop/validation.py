@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 
 from keras_attention.search_policy import SearchPolicy
-from keras_attention.translation.compiled import SearchModel, length_batches, pad_rows
+from keras_attention.text.padding import length_batches, pad_rows
+from keras_attention.translation.compiled import SearchModel
 from keras_attention.types import EOS_ID, PAD_ID, Tensor
 
 from ..data.pairs import Encoded, Ids, make_batch
