@@ -1,4 +1,4 @@
-"""The contract of an export format: what it holds, refuses, writes, and how its files are read again."""
+"""Contract of an export format: its contents, limits, conversion, and interpreters."""
 
 import abc
 import dataclasses
@@ -27,19 +27,19 @@ class Backend(Protocol):
 
 
 class TextReader(Protocol):
-    """An interpreter of a file that reads sentences; the texts of each come best first."""
+    """An interpreter of a file that reads sentences; each sentence's texts are best first."""
 
     def run(self, sentences: Sequence[str]) -> list[list[str]]: ...
 
 
 @dataclasses.dataclass
 class Conversion:
-    """One artefact while its files are written."""
+    """One artefact during conversion."""
 
     plan: Plan
     request: Request
     stage: pathlib.Path
-    """Folder that becomes the artefact."""
+    """Folder of the artefact."""
     work: pathlib.Path
     """Folder for intermediate files."""
     say: Progress
@@ -47,7 +47,7 @@ class Conversion:
     """Starts a converter in the background, as `start(function, *arguments)`."""
     manifest: dict[str, Any]
     layers: pathlib.Path | None = None
-    """A SavedModel of the plan's graphs alone, as soon as a format has written one that others may read."""
+    """A SavedModel of only the plan's graphs, once a format has written one that others may read."""
 
 
 @dataclasses.dataclass
@@ -56,11 +56,11 @@ class Contents:
 
     operators: dict[str, Any]
     signatures: dict[str, Ports] | None = None
-    """Signatures to compare with those of the manifest; None where files hold other ones."""
+    """Signatures to compare with those of the manifest; None if the files hold others."""
     failures: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     runnable: bool = True
-    """Whether an interpreter may be given the files."""
+    """Whether the files may be given to an interpreter."""
 
 
 class Format(abc.ABC):
@@ -69,13 +69,13 @@ class Format(abc.ABC):
     Attributes:
         name: key in manifests, value of `to`.
         aliases: other names that `to` takes.
-        precisions: precisions that its files can hold.
+        precisions: precisions that its files support.
         interpreter: the interpreter's name in tables.
-        by_default: whether it is exported where no format is named.
-        static: whether graphs have a source length that is fixed at export.
+        by_default: whether it is exported if no format is named.
+        static: whether graphs have a source length fixed at export.
         names_axes: whether its files hold the names of axes.
-        text_file: path of the file that reads sentences; None where there is no such option.
-        order: formats of a lower number are converted first.
+        text_file: path of the file that reads sentences; None without such an option.
+        order: formats with a lower number are converted first.
     """
 
     name: str
@@ -89,25 +89,25 @@ class Format(abc.ABC):
     order: int = 2
 
     def check(self, request: Request) -> None:  # noqa: B027  optional
-        """Raise `UserError` for a model or a search that the format cannot hold, before any work."""
+        """Raise `UserError` for a model or a search that the format does not support, before any work."""
 
     def check_tokenizers(self, tokenizers: tuple[Tokenizer, Tokenizer] | None) -> None:  # noqa: B027  optional
-        """Raise `UserError` for tokenizers that `text_file` cannot hold."""
+        """Raise `UserError` for tokenizers that `text_file` does not support."""
 
     def warnings(self, output: pathlib.Path) -> list[str]:
-        """Warnings about the place that the artefact is published to."""
+        """Return warnings about the path that the artefact is published to."""
         return []
 
     @abc.abstractmethod
     def describe(self, plan: Plan, request: Request) -> dict[str, Any]:
-        """The format's entry in the manifest: `file`, `files` or `folder`, and `signatures`."""
+        """Return the format's entry in the manifest: `file`, `files` or `folder`, and `signatures`."""
 
     @abc.abstractmethod
     def convert(self, conversion: Conversion) -> None:
-        """Write the files of the entry; converters may run on in the background."""
+        """Write the files of the entry; converters may continue in the background."""
 
     def finish(self, conversion: Conversion) -> None:  # noqa: B027  optional
-        """Write what is made of converted files, when all background converters have ended."""
+        """Write files derived from converted ones, when all background converters have ended."""
 
     @abc.abstractmethod
     def contents(self, directory: pathlib.Path, manifest: Mapping[str, Any]) -> Contents:
@@ -120,24 +120,24 @@ class Format(abc.ABC):
         return opened
 
     def open_text(self, path: pathlib.Path) -> tuple[TextReader | None, list[str]]:
-        """Open the file that reads sentences; None, and the failures, where it cannot be run."""
+        """Open the file that reads sentences; None, and the failures, if it cannot be run."""
         raise NotImplementedError(f"{self.name} has no file that reads sentences")
 
     def compares(self, case: Case) -> bool:
-        """Whether a case is a call that the format's files can answer."""
+        """Return whether the format's files can run a case."""
         return True
 
     def try_out(  # noqa: B027  optional
         self, directory: pathlib.Path, manifest: Mapping[str, Any], backend: Any, cases: Reference, parity: Parity
     ) -> None:
-        """Verify what this format alone promises, after every comparison with Keras has passed."""
+        """Verify guarantees of this format only, after every comparison with Keras has passed."""
 
     @abc.abstractmethod
     def summary(self, operators: Mapping[str, Any]) -> str:
-        """A few words on the operators, for the report's table."""
+        """Return a short summary of the operators, for the report's table."""
 
     def operator_counts(self, operators: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
-        """Operator counts for the report, by a title for each list."""
+        """Return operator counts for the report, by a title for each list."""
         return {f"{self.name} {graph}": counts for graph, counts in operators.items()}
 
 

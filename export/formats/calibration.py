@@ -1,7 +1,7 @@
 """Calibration of int8 graphs: their inputs during real decoding, recorded from the host loop over float graphs.
 
 The recorder is the host part of the artefact's own runtime, with each graph computed by TensorFlow in place of the
-int8 file. So states, attentional vectors and alignments are those of real decoding, and the same pass proves the host
+int8 file. So states, attentional vectors and alignments are those of real decoding. The same pass verifies the host
 part: its tokens must be those of Keras.
 """
 
@@ -23,21 +23,21 @@ from .saved_model import tensor_spec
 from .to_npu.graphs import decode_step_graph
 
 SEQUENCES = 100
-"""The fewest sentences to calibrate with: with fewer the ranges of an int8 LSTM are fragile."""
+"""Minimum number of calibration sentences: with fewer the ranges of an int8 LSTM are fragile."""
 CLEAR = 8.0
-"""How far below the best score padding is put: exp(-8) is less than one step of an int8 softmax."""
+"""Distance of padding below the best score: exp(-8) is less than one step of an int8 softmax."""
 FIRST_BIAS = -100.0
 STEPS = 6
-"""Steps of a sentence that are kept at most, chosen evenly."""
+"""Maximum number of recorded steps per sentence, evenly spaced."""
 CALIBRATED = 128
-"""Samples of a run that are taken to calibrate with, where no other text is given."""
+"""Number of a run's samples used for calibration, if no other text is given."""
 
 
 def split_samples(samples: Sequence[Any] | None, calibration: Sequence[Any] | None) -> tuple[list[Any], int, list[Any]]:
-    """The samples to verify with, their number, and what to calibrate with: never the same sentences.
+    """Return the verification samples, their number, and the calibration samples, which are disjoint.
 
     Raises:
-        UserError: where there is too little to calibrate with.
+        UserError: for too few calibration samples.
     """
     known = list(samples or ())
     if calibration is None:
@@ -51,10 +51,10 @@ def split_samples(samples: Sequence[Any] | None, calibration: Sequence[Any] | No
 
 
 def set_apart(request: Request) -> Request:
-    """Split the samples of an int8 export into those to calibrate with and those to verify with.
+    """Split the samples of an int8 export into calibration and verification samples.
 
     Raises:
-        UserError: where there is too little to calibrate with.
+        UserError: for too few calibration samples.
     """
     if request.precision != "int8":
         return request
@@ -64,7 +64,7 @@ def set_apart(request: Request) -> Request:
 
 
 def check_rows(rows: Sequence[Sequence[int]], most: int | None, remedy: str = "Give more") -> None:
-    """Raises UserError, with what helps, where too few of the sentences are short enough to calibrate with."""
+    """Raise UserError, with a remedy, if too few sentences are short enough for calibration."""
     if len(rows) < SEQUENCES:
         raise UserError(
             f"Too few sentences to calibrate with fit into {most} tokens. "
@@ -73,7 +73,7 @@ def check_rows(rows: Sequence[Sequence[int]], most: int | None, remedy: str = "G
 
 
 class Recorder(Npu):
-    """The host part over float graphs; keeps what went into each."""
+    """The host part over float graphs, which records the inputs of each."""
 
     def __init__(self, net: EncoderDecoder, graphs: Sequence[Graph], entry: Mapping[str, Any]):
         self.entry = {**entry, "mask_bias": FIRST_BIAS}
@@ -87,7 +87,7 @@ class Recorder(Npu):
         self.tables = {side: np.asarray(layer.embeddings, np.float32) for side, layer in tables.items()}
         self.records: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in self.graphs}
         self.gap = 0.0
-        """How far the best score of a step ever was above the best at a word."""
+        """Largest distance of a step's best score above the best score of a real position."""
 
     def call(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         given = {port.name: np.asarray(inputs[port.name], np.float32) for port in self.graphs[graph].inputs}
@@ -100,11 +100,11 @@ class Recorder(Npu):
 
     @property
     def mask_bias(self) -> float:
-        """What keeps padding away at every step that was seen."""
+        """Bias that excluded padding at every recorded step."""
         return -(CLEAR + self.gap)
 
     def calibration(self) -> dict[str, dict[str, np.ndarray]]:
-        """For each graph its inputs, `(N, 1, ...)`, with the bias that came out; of steps some of each sentence."""
+        """Return each graph's inputs, `(N, 1, ...)`, with the final bias; of steps a sample per sentence."""
         return {name: self._stacked(records) for name, records in self.records.items()}
 
     def _stacked(self, records: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -115,9 +115,9 @@ class Recorder(Npu):
 
 
 def record(recorder: Any, manifest: Mapping[str, Any], rows: Sequence[Any]) -> list[list[int]]:
-    """Translate rows of ids, or of features, greedily and one by one, and return what was found.
+    """Translate rows of ids, or of features, greedily one by one, and return the hypotheses' ids.
 
-    What goes into each graph lies in the recorder's `records` then, of the steps some of each sentence.
+    The inputs of each graph are then in the recorder's `records`, of steps a sample per sentence.
     """
     found = []
     for row in rows:

@@ -1,6 +1,6 @@
 """Child processes that end with their parent, however it ends.
 
-A child is Python, begun by this file, which imports nothing of this package before it has tied the child to its parent:
+A child is a Python process started through this file, which ties it to its parent before it imports anything else:
 
     python -P child_process.py PARENT -m MODULE | -c PROGRAM | FILE ARGUMENTS...
 """
@@ -23,12 +23,12 @@ _running: set["subprocess.Popen[Any]"] = set()
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """The command of a child that does what `python ARGUMENTS` does."""
+    """Return the command of a child equivalent to `python ARGUMENTS`."""
     return [sys.executable, "-P", __file__, str(os.getpid()), *arguments]
 
 
 def run(arguments: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[Any]":
-    """Do what `subprocess.run([sys.executable, *arguments], capture_output=True, **options)` does, by such a child."""
+    """Run `subprocess.run([sys.executable, *arguments], capture_output=True, **options)` as such a child."""
     content = options.pop("input", None)
     given = subprocess.DEVNULL if content is None else subprocess.PIPE
     with subprocess.Popen(
@@ -46,15 +46,15 @@ def run(arguments: Sequence[str], **options: Any) -> "subprocess.CompletedProces
 
 
 def end_all() -> None:
-    """Kill every child: this process is about to end, and threads wait for them."""
+    """Kill every child, because this process is about to end and its threads wait for them."""
     for process in list(_running):
         process.kill()
 
 
 def tie_to(parent: int) -> None:
-    """Have this process end when its parent does.
+    """Make this process end when its parent does.
 
-    Linux does it, even in the middle of a converter's own code; elsewhere a thread looks each second.
+    On Linux the kernel does it, even during native code of a converter; elsewhere a thread polls each second.
     """
     if sys.platform == "linux":
         import ctypes
@@ -62,7 +62,7 @@ def tie_to(parent: int) -> None:
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if not _lives(parent):  # it ended before that
+    if not _lives(parent):  # the parent ended before the request
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Converters run as processes of their own: one that crashes the interpreter becomes an error that says so."""
+"""Converters in processes of their own, so that a crash of the interpreter becomes an error message."""
 
 import contextlib
 import errno
@@ -19,9 +19,9 @@ from .to_tflite import convert as litert
 
 @contextlib.contextmanager
 def background() -> Iterator[Callable[..., None]]:
-    """Gives a function that starts a conversion; the context ends when all of them have.
+    """Yield a function that starts a conversion; the context ends when all of them have.
 
-    Raises what the first conversion that failed has raised. An interrupt ends the converters, too.
+    Raises the error of the first conversion that failed. An interrupt ends the converters, too.
     """
     with ThreadPoolExecutor() as pool:  # the threads only wait for their processes
         started: list[Future[None]] = []
@@ -69,7 +69,7 @@ def convert_to_onnx(
 ) -> None:
     """Write one checked ONNX file per graph, `folder`/NAME.onnx, from the signatures of a SavedModel.
 
-    `work` is a folder for what the conversion needs on the way; `tell_lengths`: see `lstm_lengths`.
+    `work` is a folder for intermediate files; `tell_lengths`: see `lstm_lengths`.
 
     Raises:
         ConversionError: if the converter or the checker fails.
@@ -87,7 +87,7 @@ def run_converter(format_name: str, program: str, arguments: Sequence[str], outp
     """Run a converter, a module or the path of a script, as a Python process, on the CPU.
 
     Raises:
-        ConversionError: with the converter's own last words, or the signal that ended it.
+        ConversionError: with the end of the converter's output, or the signal that killed it.
         OSError: if the disk is full.
     """
     environment = {
@@ -112,7 +112,7 @@ def run_converter(format_name: str, program: str, arguments: Sequence[str], outp
 
 
 def last_words(stderr: str) -> str:
-    """The line of a converter's output that names the trouble: the operators it lacks, or the exception."""
+    """Return the informative line of a converter's output: the operators it lacks, or the exception."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     lacking = [line for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
     if lacking:

@@ -1,4 +1,4 @@
-"""Write the files of an artefact: those of every format, the tokenizers, the runtimes, and the manifest of all."""
+"""Files of an artefact: those of every format, the tokenizers, the runtimes, and the manifest."""
 
 import pathlib
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def convert(
     work: pathlib.Path,
     say: Progress,
 ) -> dict[str, Any]:
-    """Write the files of every format, the tokenizers and the runtime; returns the manifest, complete with them."""
+    """Write the files of every format, the tokenizers and the runtime; returns the complete manifest."""
     manifest = begin_manifest(plan, request, formats, stage)
     ordered = sorted(formats, key=lambda one: one.order)
     with converter.background() as start:

@@ -1,4 +1,4 @@
-"""Weights in int8, with a scale for each row: the one form in which embeddings and recurrent kernels are stored."""
+"""Int8 weights with a scale for each row, the form of embeddings and recurrent kernels."""
 
 import numpy as np
 

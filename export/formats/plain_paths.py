@@ -1,4 +1,4 @@
-"""Paths that TensorFlow takes for what they are: it reads some characters of a path as a pattern."""
+"""Paths that TensorFlow reads literally: it treats some characters of a path as a pattern."""
 
 import contextlib
 import os
@@ -7,17 +7,17 @@ import tempfile
 from collections.abc import Iterator
 
 PATTERNS = frozenset("[]*?\\")
-"""TensorFlow looks for a checkpoint's files by a pattern, which the whole path is a part of."""
+"""Characters of a pattern; TensorFlow matches a checkpoint's files by a pattern that includes the whole path."""
 
 
 def is_pattern(path: str | os.PathLike[str]) -> bool:
-    """Whether TensorFlow finds no SavedModel at this path, relative or not."""
+    """Return whether TensorFlow finds no SavedModel at this path, relative or not."""
     return bool(PATTERNS & set(os.path.abspath(path)))
 
 
 @contextlib.contextmanager
 def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The folder under a path that is no pattern: its own, or that of a link for as long as the context lasts."""
+    """Yield the folder under a path that is no pattern: its own, or a temporary link's."""
     if not is_pattern(folder):
         yield folder
         return

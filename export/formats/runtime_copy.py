@@ -1,4 +1,4 @@
-"""Copy the runtimes into an artefact: the folder `runtime/` in Python, `web/` in JavaScript."""
+"""Copies of the runtimes in an artefact: the folder `runtime/` in Python, `web/` in JavaScript."""
 
 import pathlib
 import shutil
@@ -10,7 +10,7 @@ SOURCE = pathlib.Path(runtime.__file__).parent
 
 
 def copy_runtime(stage: pathlib.Path, formats: Collection[str]) -> None:
-    """Copy the Python runtime, with the backends of these formats alone."""
+    """Copy the Python runtime, with the backends of these formats only."""
     left_out = {f"{backend.module}.py" for backend in runtime.BACKENDS.values() if backend.format not in formats}
 
     def ignored(folder: str, names: list[str]) -> set[str]:

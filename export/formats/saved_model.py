@@ -13,7 +13,7 @@ from ..graphs.port import Port
 
 
 def tensor_spec(port: Port) -> tf.TensorSpec:
-    """The port as TensorFlow sees it; a named axis has any size."""
+    """Return the port as a TensorFlow spec; a named axis has any size."""
     shape = [axis if isinstance(axis, int) else None for axis in port.axes]
     return tf.TensorSpec(shape, port.dtype, name=port.name)
 
@@ -24,7 +24,7 @@ def write_saved_model(path: pathlib.Path, graphs: Iterable[Graph], resources: It
     Args:
         path: folder to write.
         graphs: each becomes the signature of its name; the first is `serving_default` too.
-        resources: what the graphs use beside the model's weights: lookup tables, tokenizers.
+        resources: resources of the graphs besides the model's weights: lookup tables, tokenizers.
     """
     archive = keras.export.ExportArchive()  # finds the weights in the graphs; a tracked model would store them twice
     for resource in resources:
@@ -37,7 +37,7 @@ def write_saved_model(path: pathlib.Path, graphs: Iterable[Graph], resources: It
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without TensorFlow's warnings, which tell the writer of a lookup table that they are safe to ignore."""
+    """Suppress TensorFlow's warnings about lookup tables, which it calls safe to ignore."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")

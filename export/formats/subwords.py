@@ -1,4 +1,4 @@
-"""What files that read text need of subword tokenizers."""
+"""Subword tokenizers for files that read text."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from keras_attention.text.tokenizers import SubwordTokenizer, Tokenizer
 from keras_attention.types import UNK_ID
 
 SPACE = "\u2581"
-"""What stands for a space in a piece."""
+"""sentencepiece's mark for a space."""
 
 
 def subword_models(tokenizers: tuple[Tokenizer, Tokenizer] | None, file: str) -> list[Any]:
-    """The sentencepiece models of source and target. Raises UserError where there are none; `file`: a, and its kind."""
+    """Return the sentencepiece models of source and target. Raises UserError without them; `file`: name of its kind."""
     from sentencepiece import sentencepiece_model_pb2
 
     models = []
@@ -29,5 +29,5 @@ def subword_models(tokenizers: tuple[Tokenizer, Tokenizer] | None, file: str) ->
 
 
 def written_pieces(tokenizer: Tokenizer) -> list[str]:
-    """What each id adds to a text: nothing where it is special."""
+    """Return the text that each id adds: none for special ids."""
     return ["" if i <= UNK_ID else token for i, token in enumerate(tokenizer.tokens(range(tokenizer.vocabulary_size)))]

@@ -15,7 +15,7 @@ PRECISIONS = tuple(dict.fromkeys(precision for one in FORMATS for precision in o
 
 
 def names() -> list[str]:
-    """The names of all formats."""
+    """Return the names of all formats."""
     return [one.name for one in FORMATS]
 
 
@@ -39,11 +39,11 @@ def choose(to: str | Sequence[str] | None, precision: str | None = None) -> tupl
     """Return the formats to export without repetition, and the precision of their files.
 
     Args:
-        to: names or aliases; all that can hold the precision, but for those that must be asked for, if `None`.
-        precision: that of all files; the first one that every format can hold if `None`.
+        to: names or aliases; if `None`, all that support the precision, except those that must be requested.
+        precision: precision of all files; the first one that every format supports if `None`.
 
     Raises:
-        UserError: for an unknown format or precision, and a format that cannot hold the precision.
+        UserError: for an unknown format or precision, and a format that does not support the precision.
     """
     if precision is not None and precision not in PRECISIONS:
         raise UserError(f"Unknown precision. Expected: one of {', '.join(PRECISIONS)}. Received: {precision!r}")

@@ -1,4 +1,4 @@
-"""Refusals of files that read sentences."""
+"""Checks for files that read sentences."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""What Keras computes: the cases that every artefact is held against, and the file that keeps them.
+"""Verification cases computed by Keras, against which every artefact is compared, and their file.
 
-A case is one call of one graph: its inputs and the outputs that Keras gave, eagerly. The cases travel with the artefact
+A case is one call of one graph: its inputs and Keras' outputs, computed eagerly. The cases are part of the artefact
 (`verification.npz`), so that it can be verified again later, where it lies, without the run it came from.
 """
 
@@ -24,14 +24,14 @@ from ..graphs.knobs import Net, knobs_of
 from .quality import Task
 
 BATCH_SIZES = (1, 3, 16, 32)
-"""Sentences are searched in batches of these sizes, in turn."""
+"""Batch sizes of the searches, in turn."""
 STORED_ALIGNMENTS = 3
-"""Batches whose alignments are kept in the file: they are its bulk."""
+"""Number of batches whose alignments are saved: alignments dominate the file's size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One call of a graph. A search has its `margins`; it is `counted` but where its sentences were searched before."""
+    """One call of a graph. A search has its `margins`; it is `counted` unless its sentences were searched before."""
 
     graph: str
     inputs: dict[str, np.ndarray]
@@ -42,7 +42,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """All cases; where they are known, the sentences that were searched, and what each of them may become."""
+    """All cases; if known, with the sentences that were searched, and their references."""
 
     cases: list[Case]
     sentences: list[str]
@@ -52,7 +52,7 @@ class Reference:
     """The manifest of the artefact when it was verified; empty before that."""
 
     def searched(self, found: Sequence[Mapping[str, np.ndarray]]) -> Iterator[tuple[Case, Mapping[str, np.ndarray]]]:
-        """The searches of all sentences at the defaults, each with what an artefact found; `found`: of every case."""
+        """Yield all sentences' searches at the defaults, each with the artefact's result; `found`: of every case."""
         pairs = zip(self.cases, found, strict=True)
         return ((case, outputs) for case, outputs in pairs if case.margins is not None and case.counted)
 
@@ -61,15 +61,15 @@ class Reference:
 
 
 def run(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A graph's function on arrays, eagerly."""
+    """Run a graph's function on arrays, eagerly."""
     with warnings.catch_warnings():
-        # A source of one token gives a softmax over one position, as it should.
+        # A source of one token gives a softmax over one position, which is intended.
         warnings.filterwarnings("ignore", message="You are using a softmax over axis")
         return {name: np.asarray(value) for name, value in graph.function(*inputs.values()).items()}
 
 
 def padded(rows: Sequence[Any], length: int | None = None) -> np.ndarray:
-    """Rows of ids as int32 `(B, S)`, or features as float32 `(B, S, F)`: 0 up to the longest row, or to `length`."""
+    """Return rows of ids, int32 `(B, S)`, or features, float32 `(B, S, F)`, 0-padded to the longest or `length`."""
     features = np.shape(rows[0])[1:]
     shape = (len(rows), length or max(len(row) for row in rows), *features)
     array: np.ndarray = np.zeros(shape, np.float32 if features else np.int32)
@@ -79,7 +79,7 @@ def padded(rows: Sequence[Any], length: int | None = None) -> np.ndarray:
 
 
 def batches(rows: Sequence[Any]) -> Iterator[np.ndarray]:
-    """All rows, in batches of `BATCH_SIZES` in turn."""
+    """Yield all rows, in batches of `BATCH_SIZES` in turn."""
     start, turn = 0, 0
     while start < len(rows):
         size = BATCH_SIZES[turn % len(BATCH_SIZES)] if turn < len(BATCH_SIZES) else BATCH_SIZES[-1]
@@ -88,13 +88,13 @@ def batches(rows: Sequence[Any]) -> Iterator[np.ndarray]:
 
 
 def translator_cases(net: Net, graphs: Sequence[Graph], rows: Sequence[Any], settings: SearchPolicy) -> list[Case]:
-    """The cases of an encoder-decoder: every row searched, and single graphs at two batch sizes and two lengths.
+    """Compute the cases of an encoder-decoder: every row searched, and single graphs at two batch sizes and lengths.
 
     Args:
         net: the translator.
         graphs: its `encode`, `decode_step` and `translate`.
         rows: source ids, each with EOS; or features.
-        settings: of the search.
+        settings: settings of the search.
     """
     encode, decode_step, translate = graphs
     by_length = sorted(rows, key=len)
@@ -118,10 +118,10 @@ def translator_cases(net: Net, graphs: Sequence[Graph], rows: Sequence[Any], set
 
 
 def policies(net: Net, settings: SearchPolicy, source: np.ndarray, found: Case) -> Iterator[dict[str, Any]]:
-    """Other values of the knobs to verify with: short and unpenalised; and all of them turned at once.
+    """Yield other values of the knobs to verify with: short and unpenalised; and all of them changed at once.
 
-    The second bans the first word of some translation that the defaults found, and begins with another one, so that
-    what it finds differs.
+    The second bans the first token of some translation that the defaults found, and begins with another one, so that
+    its result differs.
     """
     names = {knob.port.name for knob in knobs_of(settings, net)}
     short = max(settings.max_length // 2, 1)
@@ -132,7 +132,7 @@ def policies(net: Net, settings: SearchPolicy, source: np.ndarray, found: Case) 
     allowed[words[0]] = len(words) == 1
     prefix = np.full((len(source), 2), PAD_ID, np.int32)
     prefix[:, 0] = words[-1]
-    prefix[0] = PAD_ID  # a row that is free
+    prefix[0] = PAD_ID  # a row without a prefix
     turned = {
         "min_length": min(4, settings.max_length),
         "length_penalty": 0.6,
@@ -160,7 +160,7 @@ def search_case(
     settings: SearchPolicy,
     policy: Mapping[str, Any] | None = None,
 ) -> Case:
-    """One search by Keras, with its margins; knobs that the policy does not name are at their defaults."""
+    """Run one search in Keras, with its margins; knobs that the policy does not name are at their defaults."""
     knobs, given = knobs_of(settings, net), policy or {}
     values = {
         knob.port.name: np.asarray(given.get(knob.port.name, knob.filled(len(source))), knob.port.dtype)
@@ -175,14 +175,14 @@ def search_case(
 
 
 def model_cases(graph: Graph, samples: Sequence[Mapping[str, np.ndarray]]) -> list[Case]:
-    """The cases of a model's call: the given inputs, as they are."""
+    """Compute the cases of a model's call on the given inputs."""
     return [Case(graph.name, dict(inputs), run(graph, inputs)) for inputs in samples]
 
 
 def random_inputs(graph: Graph, vocabulary: int = 2, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """Inputs for a model whose owner gave none: two batch sizes, two sizes of every other named axis.
+    """Draw random inputs for a model without samples: two batch sizes, two sizes of every other named axis.
 
-    Floats are standard normal; integers are below `vocabulary`, and greater than 0, padding, where that allows it.
+    Floats are standard normal; integers are below `vocabulary`, and, if possible, greater than 0, the padding id.
     """
     generator = np.random.default_rng(seed)
     names = list(dict.fromkeys(axis for port in graph.inputs for axis in port.axes if isinstance(axis, str)))
@@ -205,7 +205,7 @@ def random_inputs(graph: Graph, vocabulary: int = 2, seed: int = 0) -> list[dict
 
 
 def save(reference: Reference, path: pathlib.Path) -> None:
-    """Write the cases as one compressed file; alignments of the first batches only."""
+    """Write the cases as one compressed file, with the alignments of the first batches only."""
     arrays: dict[str, np.ndarray] = {}
     index, with_alignments = [], 0
     for number, case in enumerate(reference.cases):
@@ -229,10 +229,10 @@ def save(reference: Reference, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> Reference:
-    """The cases that `save` wrote.
+    """Read the cases that `save` wrote.
 
     Raises:
-        UserError: if the file cannot be read as such.
+        UserError: if the file is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -1,8 +1,8 @@
-"""Tokens and values of an artefact, compared with those of Keras.
+"""Comparison of an artefact's tokens and values with those of Keras.
 
 The float rule: a float32 artefact gives the same tokens as Keras, except in a sentence whose search came to a margin
-below `tolerances.NEAR_TIE`, at some step between a candidate that was kept and one that was dropped, or at the end
-between neighbours of the ranking. Such sentences are counted and shown; any other difference fails.
+below `tolerances.NEAR_TIE`: at some step between a kept and a dropped candidate, or at the end between neighbours of
+the ranking. Such sentences are counted and shown; any other difference fails.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def described(value: np.ndarray | None) -> str:
 def compare_tokens(
     where: str, case: Case, outputs: Mapping[str, np.ndarray], parity: Parity, exact: bool = True
 ) -> np.ndarray:
-    """Count equal sentences and near-ties; any other difference fails, where tokens must be exact.
+    """Count equal sentences and near-ties; any other difference fails if tokens must be exact.
 
     Returns the rows whose tokens are equal.
     """
@@ -54,10 +54,10 @@ def compare_values(
     exact: bool = True,
     share: float | None = None,
 ) -> None:
-    """Floats within their tolerance, infinities in the same places; anything else exactly.
+    """Compare floats within their tolerance, infinities by position, and anything else exactly.
 
-    Where values need not be exact, a NaN fails, an infinity in place of a number, and a difference above a share of the
-    largest number, where one is given.
+    If values need not be exact, it fails for a NaN, an infinity in place of a number, and, with a given limit, a
+    difference above that share of the largest number.
     """
     if not expected.size:
         return

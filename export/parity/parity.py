@@ -23,9 +23,9 @@ class Parity:
     texts_identical: int = 0
     cases: int = 0
     placements: list[Placement] = dataclasses.field(default_factory=list)
-    """Of the NPU format, on each accelerator; none where Vela is not installed."""
+    """Placements of the NPU format on each accelerator; empty if Vela is not installed."""
     micro: dict[str, MicroRun] = dataclasses.field(default_factory=dict)
-    """Of the NPU format, each graph in TensorFlow Lite Micro; none where that is not installed."""
+    """Results of the NPU format's graphs in TensorFlow Lite Micro; empty if that is not installed."""
     largest_difference: dict[str, float] = dataclasses.field(default_factory=dict)
     operators: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)

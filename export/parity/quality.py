@@ -1,4 +1,4 @@
-"""What a lower precision costs: translations of the artefact and of Keras, by the score of the task."""
+"""Quality loss of a lower precision: translations of the artefact and of Keras, by the score of the task."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ LOSS_LIMIT = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What outputs are scored by.
+    """A task: its score and the tolerated loss.
 
     Args:
         name: `"translation"` (BLEU), `"g2p"` (word error rate) or `"exact"` (exact match).
-        tokenize: sacrebleu's tokenisation, of BLEU.
+        tokenize: sacrebleu's tokenisation for BLEU.
         limit: points that may be lost.
     """
 
@@ -26,13 +26,13 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """The best translations of an artefact beside those of Keras.
+    """Comparison of an artefact's best translations with those of Keras.
 
     Attributes:
-        sentences: how many were translated.
-        same: how many have the same best translation.
+        sentences: number of translated sentences.
+        same: number of sentences with the same best translation.
         token_agreement: 1 - edits / tokens, over the best translations of all sentences, in percent.
-        metric: what outputs were scored by; empty where there are no references.
+        metric: score of the task; empty without references.
         keras, artefact: the scores, in percent.
     """
 
@@ -45,7 +45,7 @@ class Loss:
 
     @property
     def points(self) -> float:
-        """Points that the artefact loses; negative where it is better."""
+        """Points that the artefact loses; negative if it is better."""
         lost = self.keras - self.artefact
         return lost if HIGHER_IS_BETTER.get(self.metric, True) else -lost
 
@@ -63,13 +63,13 @@ def measure(
     references: Sequence[Sequence[str]],
     task: Task,
 ) -> Loss:
-    """Compare best translations, as ids, and as texts where there are references.
+    """Compare best translations, as ids, and with references as texts.
 
     Args:
         expected, received: ids of Keras and of the artefact.
         texts: the same as text; None without tokenizers.
-        references: what each sentence may become; none for no score.
-        task: what texts are scored by.
+        references: references of each sentence; none for no score.
+        task: score of the texts.
     """
     edits = sum(edit_distance(one, other) for one, other in zip(expected, received, strict=True))
     agreement = 100.0 * max(1.0 - edits / max(sum(map(len, expected)), 1), 0.0)

@@ -8,17 +8,17 @@ Ports = Mapping[str, Mapping[str, Any]]
 
 
 def sizes(axes: list[Any]) -> list[int | None]:
-    """Axes as a format without axis names knows them: None for any size."""
+    """Return axes for a format without axis names: None for any size."""
     return [axis if isinstance(axis, int) else None for axis in axes]
 
 
 def differences(where: str, expected: Ports, received: Ports, named: bool) -> list[str]:
-    """Differences between a signature of the manifest and one found in a file.
+    """Return differences between a signature of the manifest and one found in a file.
 
     Args:
         where: words that name the file and signature.
-        named: whether the format has names of axes; if not, sizes are compared, and an output of any size may stand for
-            a size that the format could not infer.
+        named: whether the format has axis names; if not, sizes are compared, and an output of dynamic size is accepted
+            for a size that the format could not infer.
     """
     found = []
     for direction in ("inputs", "outputs"):

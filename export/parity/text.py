@@ -1,4 +1,4 @@
-"""Artefacts that read text are held against what the searches over ids found."""
+"""Comparison of files that read text with the searches over ids."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from .parity import Parity
 from .tolerances import NEAR_TIE
 
 SAME_SCORE = 1e-4
-"""Float32 sums of the same numbers in another order differ by less; other segmentations by far more."""
+"""Tolerance of scores: reordered float32 sums differ by less, other segmentations by far more."""
 READ_SENTENCES = 20
-"""Sentences that a file for text of TFLite or ONNX translates; the SavedModel reads all of them."""
+"""Number of sentences that a text file of TFLite or ONNX translates; the SavedModel translates all of them."""
 
 
 def check_text_file(
@@ -26,18 +26,18 @@ def check_text_file(
     found: Sequence[Mapping[str, np.ndarray]],
     parity: Parity,
 ) -> None:
-    """A file that reads sentences gives the text that the file for ids gives, and needs no operators but its own.
+    """Check that a file that reads sentences gives the text of the file for ids, and needs only its own operators.
 
     In a near-tie two files may round to another order, as in the other comparisons. A sentence with two equally likely
-    segmentations, as ". .." and ".. .", may be read by either: each implementation of sentencepiece breaks that tie in
-    its own way.
+    segmentations, as ". .." and ".. .", may be segmented either way: each implementation of sentencepiece breaks that
+    tie in its own way.
 
     Args:
         format_: the format of the file.
         directory, manifest: the artefact.
-        cases: what was searched.
-        found: what the file for ids gave, of every case.
-        parity: where differences are counted.
+        cases: cases of the searches.
+        found: outputs of the file for ids, of every case.
+        parity: collects the differences.
     """
     reader, failures = format_.open_text(directory / manifest["formats"][format_.name]["text_file"])
     parity.failures += failures
@@ -68,7 +68,7 @@ def check_text_file(
 
 
 def has_two_segmentations(tokenizer: runtime.Tokenizer, sentence: str) -> bool:
-    """Whether the likeliest segmentation into subwords is no likelier than the next."""
+    """Return whether the likeliest segmentation into subwords is no likelier than the next."""
     found = tokenizer.processor.nbest_encode(sentence, nbest_size=2)
     scores = [sum(tokenizer.processor.get_score(i) for i in ids) for ids in found]
     return len(scores) > 1 and abs(scores[0] - scores[1]) < SAME_SCORE
@@ -77,7 +77,7 @@ def has_two_segmentations(tokenizer: runtime.Tokenizer, sentence: str) -> bool:
 def check_text(
     backend: Any, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity
 ) -> None:
-    """`translate_text` gives the text of the hypotheses that Keras found, but in a near-tie."""
+    """Check that `translate_text` gives the text of Keras' hypotheses, except in a near-tie."""
     target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
     start = 0
     for case in cases.of("translate"):

@@ -1,4 +1,4 @@
-"""How far an artefact may be from Keras, and why. All are for float32."""
+"""Tolerances between an artefact and Keras, with their reasons. All are for float32."""
 
 import dataclasses
 
@@ -33,14 +33,14 @@ OUTPUT = Tolerance(
 )
 
 LARGEST_SHARE = {"float16": 0.05}
-"""By how much of the largest number in it one output of one graph may differ at a lower precision.
+"""Maximum difference of an output at each lower precision, as a share of the output's largest number.
 
-Float16 rounds each weight to a share of 0.0005: of one call that is what an output differs by where sums do not cancel,
-and 100 times that where they do. What is above was never a matter of rounding: an overflow, or another graph. In int8 a
-single loud number takes the others' steps away, so that only the task's score tells what it costs.
+Float16 rounds each weight to a share of 0.0005: in one call an output differs by that where sums do not cancel, and
+by up to 100 times that where they do. A larger difference is not rounding but an overflow, or another graph. In int8 a
+single large number coarsens the steps of all others, so that only the task's score shows the loss.
 """
 SMALL_OUTPUT = 0.1
-"""An output without a larger number is taken for one that holds this: sums that cancel leave rounding alone."""
+"""Lower bound of that largest number: where sums cancel, only rounding is left."""
 
 _BY_NAME = {
     "scores": SCORE,
@@ -51,7 +51,7 @@ _BY_NAME = {
 
 
 def tolerance(graph: str, output: str) -> Tolerance:
-    """The tolerance of one output of a graph."""
+    """Return the tolerance of one output of a graph."""
     if graph == "call":
         return OUTPUT
     return _BY_NAME.get(output, STATE)

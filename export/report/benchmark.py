@@ -1,4 +1,4 @@
-"""Size and speed of an artefact, in every runtime it has files for."""
+"""Size and latency of an artefact, in every runtime that it has files for."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from ..verifier import REFERENCE_FILE
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """What one runtime takes for one graph, at batch 1, and what it puts through in a larger batch."""
+    """Latency of one graph in one runtime at batch 1, and throughput in a larger batch."""
 
     format: str
     runtime: str
@@ -34,7 +34,7 @@ class Latency:
     batch_size: int
     per_second: float
     peak_bytes: int | None = None
-    """Resident memory of a process that opens the format and runs one row, interpreter and all; None: not measured."""
+    """Resident memory of a process that opens the format and runs one row, interpreter included; None: not measured."""
 
 
 def measure(
@@ -49,10 +49,10 @@ def measure(
 
     Args:
         directory, manifest: the artefact.
-        cases: where the inputs come from, one row at a time, and in one larger batch.
+        cases: source of the inputs, one row at a time, and in one larger batch.
         seconds: time spent on each of the two measurements, for each format.
-        threads: of LiteRT and ONNX Runtime; their own choice if `None`.
-        memory: whether the peak of a process of its own is measured too, for what the standalone runtime runs.
+        threads: threads of LiteRT and ONNX Runtime; their own defaults if `None`.
+        memory: whether to measure a separate process' peak too, for formats that the standalone runtime runs.
     """
     graph = "translate" if manifest["kind"] == "translator" else "call"
     chosen = list(cases.of(graph))
@@ -108,7 +108,7 @@ print(peak)
 def peak_memory(
     directory: pathlib.Path, manifest: Mapping[str, Any], format_: str, graph: str, inputs: Mapping[str, np.ndarray]
 ) -> int | None:
-    """Peak of resident memory, in bytes, of a process with the standalone runtime that runs one row."""
+    """Measure the peak resident memory, in bytes, of a process with the standalone runtime that runs one row."""
     names = [name for name, kind in runtime.BACKENDS.items() if kind.format == format_]
     if not names:
         return None
@@ -122,7 +122,7 @@ def peak_memory(
 
 
 def repeat(call: Callable[[Any], Any], inputs: list[Any], seconds: float, least: int = 3) -> list[float]:
-    """Seconds of each call, over the inputs in turn, after one unmeasured round of at most three of them."""
+    """Return the seconds of each call, over the inputs in turn, after an unmeasured round of at most three of them."""
     for item in inputs[:3]:
         call(item)
     times: list[float] = []
@@ -135,13 +135,13 @@ def repeat(call: Callable[[Any], Any], inputs: list[Any], seconds: float, least:
 
 
 def rows(inputs: Mapping[str, np.ndarray]) -> int:
-    """The batch size of some inputs: that of the first one."""
+    """Return the batch size of some inputs: that of the first one."""
     first = next(iter(inputs.values()))
     return int(first.shape[0]) if first.ndim else 1
 
 
 def one_row(inputs: Mapping[str, np.ndarray], row: int, batched: Set[str]) -> dict[str, np.ndarray]:
-    """One row of the batched inputs, and the others as they are; padding is cut off where the input is the source."""
+    """Return one row of the batched inputs, and the others unchanged; the source is cut at its padding."""
     chosen = {name: value[row : row + 1] if name in batched else value for name, value in inputs.items()}
     for name in {"source_ids", "source_features"} & set(chosen):
         length = int(runtime.source_lengths(chosen[name])[0])
@@ -150,7 +150,7 @@ def one_row(inputs: Mapping[str, np.ndarray], row: int, batched: Set[str]) -> di
 
 
 def size(directory: pathlib.Path, manifest: Mapping[str, Any], format_: str) -> int:
-    """Bytes of one format's files together, without the one that reads text."""
+    """Return the bytes of one format's files together, without the one that reads text."""
     entry, files = manifest["formats"][format_], manifest["files"]
     if "folder" in entry:
         return sum(file["bytes"] for name, file in files.items() if name.startswith(f"{entry['folder']}/"))
@@ -158,15 +158,15 @@ def size(directory: pathlib.Path, manifest: Mapping[str, Any], format_: str) -> 
 
 
 def benchmark(directory: str | pathlib.Path, seconds: float = 3.0, threads: int | None = None) -> list[Latency]:
-    """Size and speed of an artefact directory, in every runtime it has files for.
+    """Measure size and latency of an artefact directory, in every runtime that it has files for.
 
     Args:
-        directory: what `export` wrote.
+        directory: result of `export`.
         seconds: time spent on each measurement.
-        threads: of LiteRT and ONNX Runtime; their own choice if `None`.
+        threads: threads of LiteRT and ONNX Runtime; their own defaults if `None`.
 
     Raises:
-        UserError: if the directory is no artefact, or a file of it is missing, cut or edited.
+        UserError: if the directory is no artefact, or a file is missing, truncated or edited.
     """
     directory = pathlib.Path(directory)
     try:
@@ -180,5 +180,5 @@ def benchmark(directory: str | pathlib.Path, seconds: float = 3.0, threads: int 
 
 
 def as_json(latencies: list[Latency]) -> str:
-    """One JSON object: `{"results": [...]}`."""
+    """Return one JSON object: `{"results": [...]}`."""
     return json.dumps({"results": [dataclasses.asdict(latency) for latency in latencies]})

@@ -1,8 +1,8 @@
-"""What a model will cost on a device, before it is trained: weights, products, bytes at each precision, memory.
+"""Estimated cost of a model on a device, before training: weights, MACs, bytes at each precision, memory.
 
-Multiply-accumulates (MACs) follow from the weights: each number of a kernel is used once for each position that goes
-through it. Scores and contexts come on top, once for each source position that a step attends to. Bytes are those of
-the weights and of what the converters add, which was measured once on files of many sizes (`OVERHEAD`).
+Multiply-accumulates (MACs) follow from the weights: each number of a kernel is used once for each position.
+Scores and contexts are added, once for each source position that a step attends to. Bytes are those of
+the weights and of the converters' overhead, which was measured once on files of many sizes (`OVERHEAD`).
 """
 
 import dataclasses
@@ -14,26 +14,26 @@ from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.ranges import check_ranges
 
 OVERHEAD = {"float32": 170e3, "float16": 190e3, "dynamic_int8": 330e3, "int8": 20e3}
-"""Bytes of a file of no weights: the graphs `encode`, `decode_step` and `translate` (int8: those of the NPU format)."""
+"""Bytes of a TFLite file besides weights: `encode`, `decode_step` and `translate` (int8: those of the NPU format)."""
 ONNX_OVERHEAD = {"float32": 300e3, "float16": 300e3, "dynamic_int8": 480e3, "int8": 160e3}
-"""The same of the ONNX files together: `encode`, `decode_step` and, but for int8, `translate`."""
+"""Bytes of the ONNX files besides weights: `encode`, `decode_step` and, except for int8, `translate`."""
 WIDTH = {"float32": 4, "float16": 2, "dynamic_int8": 1, "int8": 1}
 ON_MEMORY = ("key_kernel",)
-"""Kernels of an attention that run over the source, once for each sentence; the others run at each step."""
+"""Attention kernels that run over the source, once for each sentence; the others run at each step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """The costs of one model at given lengths and beam.
+    """Cost of one model at given lengths and beam.
 
     Attributes:
-        weights: numbers to learn.
-        encoder_macs: of one source token, attention within the source left out.
-        step_macs: of one target token of one hypothesis, at this source length.
-        sentence_macs: of one sentence: all of its source, and every step of the beam.
+        weights: number of trainable weights.
+        encoder_macs: MACs of one source token, without attention within the source.
+        step_macs: MACs of one target token of one hypothesis, at this source length.
+        sentence_macs: MACs of one sentence: its whole source, and every step of the beam.
         bytes: of the TFLite file at each precision; int8 is that of the NPU format.
         onnx_bytes: of the ONNX files together at each precision.
-        search_bytes: what the search holds between two steps, in float32.
+        search_bytes: memory that the search holds between two steps, in float32.
     """
 
     weights: int
@@ -46,9 +46,9 @@ class Estimate:
 
 
 def estimate(config: Seq2SeqConfig, source_length: int = 20, target_length: int = 20, beam_size: int = 5) -> Estimate:
-    """Estimate a model of that config; it is built, not trained.
+    """Estimate the cost of a config's model, which is built, not trained.
 
-    Args:
+    config: config of the model.
         config: the model.
         source_length: source tokens, EOS counted.
         target_length: target tokens, EOS counted: steps, and the buffers' length.
@@ -62,7 +62,7 @@ def estimate(config: Seq2SeqConfig, source_length: int = 20, target_length: int 
 
 
 def of_net(net: EncoderDecoder, source_length: int, target_length: int, beam_size: int) -> Estimate:
-    """`estimate` of a model that is there."""
+    """Estimate the cost of a built model, see `estimate`."""
     config = net.config
     shapes = {weight.path: tuple(weight.shape) for weight in net.model.weights}
     kernels = {path: int(np.prod(shape)) for path, shape in shapes.items() if len(shape) > 1}
@@ -77,7 +77,7 @@ def of_net(net: EncoderDecoder, source_length: int, target_length: int, beam_siz
         output += config.target_vocabulary * config.embedding_size
     step = sum(decoder.values()) - memory + output + source_length * per_position(config, shapes, target_length)
     tokens = encoder + memory
-    if config.cell == "self_attention":  # every word of the source attends to every other
+    if config.cell == "self_attention":  # every source token attends to every other
         tokens += 2 * source_length * config.encoder_units * config.encoder_layers
     total = source_length * tokens + bridge + beam_size * target_length * step
     weights = sum(int(np.prod(shape)) for shape in shapes.values())
@@ -93,7 +93,7 @@ def of_net(net: EncoderDecoder, source_length: int, target_length: int, beam_siz
 
 
 def on_memory(path: str, config: Seq2SeqConfig) -> bool:
-    """Whether a decoder's kernel runs over the source once a sentence: those of keys, and of the general score."""
+    """Return whether a decoder's kernel runs over the source once per sentence: those of keys, and the general one."""
     if "self_attention" in path:
         return False
     name = path.rsplit("/", 1)[-1]
@@ -101,8 +101,8 @@ def on_memory(path: str, config: Seq2SeqConfig) -> bool:
 
 
 def per_position(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]], target_length: int) -> int:
-    """MACs of a step for each source position: its score and its share of the context; without recurrence those of
-    the words before, too, whose cache is as long as the longest target."""
+    """Return a step's MACs per source position: its score and its share of the context; without recurrence also those
+    of the earlier tokens, whose cache is as long as the longest target."""
     if config.attention == "none":
         return 0
     depth = config.decoder_units if config.cell == "self_attention" else config.memory_depth
@@ -119,7 +119,7 @@ def per_position(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]], targ
 
 
 def bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Of the TFLite file at each precision: biases stay in float32; a tied table is in the files for an NPU twice."""
+    """Bytes of the TFLite file at each precision: biases stay in float32; NPU files hold a tied table twice."""
     large = sum(int(np.prod(shape)) for shape in shapes.values() if len(shape) > 1)
     small = sum(int(np.prod(shape)) for shape in shapes.values()) - large
     tied = config.target_vocabulary * config.embedding_size if config.tie_embeddings != "none" else 0
@@ -132,10 +132,10 @@ def bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> dict[
 
 
 def onnx_bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Of the ONNX files together, which share nothing: `translate` holds all weights, the other two divide them.
+    """Bytes of the ONNX files together, which share nothing: `translate` holds all weights, the other two divide them.
 
-    Both of these hold a table that both languages share. A file of int8 activations holds a tied table twice; stacks of
-    kernels, one for each head, are in float32 where weights are int8.
+    Both of these hold a table that both languages share. A file of int8 activations holds a tied table twice; stacks
+    of kernels, one for each head, are in float32 where weights are int8.
     """
     large = sum(int(np.prod(shape)) for shape in shapes.values() if len(shape) > 1)
     small = sum(int(np.prod(shape)) for shape in shapes.values()) - large
@@ -155,7 +155,7 @@ def onnx_bytes_of(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]]) -> 
 
 
 def search_bytes(net: EncoderDecoder, source_length: int, target_length: int, beam_size: int) -> int:
-    """Bytes of the tensors that a search carries from step to step, and of the log-probabilities of one."""
+    """Bytes of the tensors that a search carries from step to step, and of the log-probabilities of one step."""
     import keras
 
     source = np.full((1, source_length), 4, "int32")

@@ -1,4 +1,4 @@
-"""The report of an export: what was proved, what each format holds, how large and how fast it is."""
+"""Report of an export: parity, content, size and latency of each format."""
 
 import dataclasses
 import json
@@ -18,13 +18,13 @@ from .benchmark import Latency
 from .cost import of_net
 
 SHOWN_LENGTH = 20
-"""Tokens of a sentence that products are counted for."""
+"""Number of tokens of the sentence in MAC counts."""
 SHOWN_WEIGHTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Parity and latency of every format, and the warnings of all."""
+    """Parity and latency of every format, and all warnings."""
 
     kind: str
     precision: str
@@ -32,7 +32,7 @@ class Report:
     parities: list[Parity]
     latencies: list[Latency]
     macs: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Multiply-accumulates of a translator, by what they are spent on; see `estimate`."""
+    """Multiply-accumulates of a translator, by component; see `estimate`."""
     weights: dict[str, int] = dataclasses.field(default_factory=dict)
     """Bytes of each of the model's weights in float32, largest first."""
 
@@ -45,11 +45,11 @@ class Report:
 
 
 def build(manifest: Mapping[str, Any], parities: Sequence[Parity], latencies: Sequence[Latency], plan: Plan) -> Report:
-    """The report of a verified artefact."""
+    """Return the report of a verified artefact."""
     macs = {}
     if isinstance(plan.net, EncoderDecoder):
         settings = plan.settings
-        # Two beams, and what each of them wrote is read by the other direction.
+        # Two beams, each of whose hypotheses the other direction scores.
         hypotheses = settings.beam_size * (4 if settings.method == "agreement" else 1)
         costs = of_net(plan.net, SHOWN_LENGTH, SHOWN_LENGTH, hypotheses)
         macs = {
@@ -77,17 +77,17 @@ def write(report: Report, directory: pathlib.Path) -> None:
 
 
 def header(report: Report) -> list[str]:
-    """The columns of `table`."""
+    """Return the columns of `table`."""
     tokens = ["same tokens", "near-ties"] if report.kind == "translator" else ["cases"]
     return ["format", "size", *tokens, "largest difference", "median ms", "p90 ms", "rows/s", "operators"]
 
 
 def table(report: Report) -> list[list[str]]:
-    """One row of text for each format."""
+    """Return one row of text for each format."""
     rows = []
     for parity, latency in zip(report.parities, report.latencies, strict=True):
         if report.kind == "translator":
-            # Of lower precision the best translations count, as in its loss; of float32 all hypotheses.
+            # At lower precision the best translations count, as in its loss; in float32 all hypotheses.
             same = parity.loss.same if parity.loss else parity.identical
             tokens = [f"{same} of {parity.sentences}", str(parity.near_ties)]
         else:
@@ -112,7 +112,7 @@ def readable_size(count: int) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The report as a page."""
+    """Return the report as Markdown."""
     lines = ["# Export report", "", f"Precision: {report.precision}.", ""]
     lines += ["| " + " | ".join(header(report)) + " |", "|" + "---|" * len(header(report))]
     lines += ["| " + " | ".join(row) + " |" for row in table(report)]
@@ -160,7 +160,7 @@ def markdown(report: Report) -> str:
 
 
 def cost_lines(report: Report) -> list[str]:
-    """Multiply-accumulates, memory, and bytes by tensor."""
+    """Return lines on multiply-accumulates, memory, and bytes by tensor."""
     lines = []
     if report.macs:
         lines += ["", "## Multiply-accumulates", "", *(f"- {what}: {count:,}" for what, count in report.macs.items())]
@@ -176,7 +176,7 @@ def cost_lines(report: Report) -> list[str]:
 
 
 def placed(parity: Parity) -> list[str]:
-    """A line for each accelerator that graphs were compiled for, and one for TensorFlow Lite Micro."""
+    """Return a line for each accelerator that graphs were compiled for, and one for TensorFlow Lite Micro."""
     lines = []
     for accelerator in dict.fromkeys(one.accelerator for one in parity.placements):
         mine = [one for one in parity.placements if one.accelerator == accelerator]
@@ -190,7 +190,7 @@ def placed(parity: Parity) -> list[str]:
 
 
 def device_lines(parity: Parity) -> list[str]:
-    """Results of Vela and TensorFlow Lite Micro for the graphs of the NPU format."""
+    """Return results of Vela and TensorFlow Lite Micro for the graphs of the NPU format."""
     lines: list[str] = []
     if parity.placements:
         lines += ["", "## On the NPU", "", "Estimates of Vela, one call of each graph:", ""]

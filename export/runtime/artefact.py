@@ -40,12 +40,12 @@ class Artefact:
 
     Args:
         directory: the artefact.
-        backend: `litert`, `onnx`, `openvino`, `npu`, or `auto`: the first whose file is here and whose interpreter can
-            be imported.
-        threads: interpreter threads; None leaves the interpreter's own choice.
+        backend: `litert`, `onnx`, `openvino`, `npu`, or `auto`: the first whose file is present and whose interpreter
+            can be imported.
+        threads: interpreter threads; None: the interpreter's default.
 
-    Threads may share one artefact: each call gives the same result as alone. A forked process opens its own, because an
-    interpreter's threads stay behind.
+    Threads may share one artefact: concurrent calls are independent. A forked process must open its own, because an
+    interpreter's threads do not survive a fork.
 
     Raises:
         ArtefactError: on a missing, edited or cut file, a missing interpreter, an artefact that holds no translator, or
@@ -151,9 +151,9 @@ class Artefact:
 
         Args:
             source_ids: the source.
-            beam_size: another than the exported one takes the host loop; None is the exported one.
-            host_loop: search on the host in any case.
-            seed: seed or generator of the samples; None draws other ones each time.
+            beam_size: a size other than the exported one uses the host loop; None is the exported one.
+            host_loop: always search on the host.
+            seed: seed or generator of the samples; None for new ones each time.
             **knobs: of `knob_values`; None is the default of the manifest.
 
         Raises:
@@ -193,14 +193,14 @@ class Artefact:
 
         Args:
             sentences: text.
-            n_best: most hypotheses of each.
-            batch_size: sentences at a time.
+            n_best: maximum number of hypotheses of each.
+            batch_size: sentences per batch.
             beam_size, host_loop: see `search`.
-            prefix: what each translation begins with: one text for all, or one for each.
-            banned: tokens that no translation holds.
-            required: phrases that each translation holds, where the artefact has room for them.
-            seed: of samples.
-            **knobs: the others of the manifest, as `max_length` or `length_penalty`.
+            prefix: prefix of each translation: one text for all, or one for each.
+            banned: tokens that are never generated.
+            required: required phrases of each translation, if the artefact has room for them.
+            seed: seed of the samples.
+            **knobs: further knobs of the manifest, such as `max_length` or `length_penalty`.
 
         Raises:
             ArtefactError: before the first result, if a sentence cannot be read or a number is out of range.

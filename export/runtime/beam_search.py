@@ -1,6 +1,6 @@
 """Beam search with length, coverage and repetition penalties, in NumPy, over a `step` function.
 
-The search of the graph `translate`, to be ported to a device that runs `encode` and `decode_step` alone.
+The search of the graph `translate`, as a reference for devices that run only `encode` and `decode_step`.
 """
 
 from collections.abc import Callable, Mapping
@@ -80,21 +80,21 @@ def beam_search(
     """Beam search (beam size 1: greedy), one `step` for all hypotheses at a time.
 
     The K slots of a row hold live and finished hypotheses, ranked by log-probability over length penalty, plus the
-    coverage penalty; a finished one is frozen. Among equal scores the hypothesis ranked higher before, then the lower
-    id, comes first.
+    coverage penalty; a finished one is frozen. Ties are broken by the previous rank of the hypothesis, then by the
+    lower id.
 
     Args:
         step: `step(tokens (B*K,), state) -> log_probs (B*K, V), state, alignments (B*K, S)`.
-        state: first state, B*K rows, the K copies of a row side by side.
+        state: initial state, B*K rows, the K copies of a row adjacent.
         shape: B, K, S.
-        limits: most tokens of each row, EOS counted, `(B,)`.
+        limits: maximum number of tokens of each row, EOS counted, `(B,)`.
         knobs: `min_length`, `length_penalty`, `allowed`, `prefix` and, where the artefact has them,
             `coverage_penalty` and `repetition_penalty`.
-        source_mask: bool `(B, S)`, true at the source positions that should be covered.
+        source_mask: bool `(B, S)`, true at the source positions to be covered.
         special_ids: ids of `pad`, `bos`, `eos`.
         length_penalty_kind: `"gnmt"` or `"average"`.
         no_repeat_ngram: block repeated n-grams of this size; 0 disables.
-        finished_first: rank hypotheses that ended before those that their limit cut, whatever their scores.
+        finished_first: rank finished hypotheses before those cut at their limit, regardless of scores.
 
     Returns:
         `ids (B, K, L)`, `lengths` with EOS, `log_probs`, `scores`, `finished`, all `(B, K)`, and `alignments
@@ -110,7 +110,7 @@ def beam_search(
     lengths, finished = np.zeros((batch, beams), np.int32), np.zeros((batch, beams), bool)
     scores = np.full((batch, beams), -np.inf, np.float32)
     scores[:, 0] = 0.0
-    # What scores are made of: the model's log-probabilities, and the same after a penalty on repetition.
+    # The basis of scores: the model's log-probabilities, and the same after a repetition penalty.
     log_probs, totals, active = scores, scores, np.isfinite(scores)
     repetition = float(knobs.get("repetition_penalty", 1.0))
     tokens, rows = np.full((batch * beams,), special_ids["bos"], np.int32), np.arange(batch)[:, None]
@@ -119,7 +119,7 @@ def beam_search(
         vocabulary, changed = step_log_probs.shape[-1], step_log_probs
         forced = knobs["prefix"][:, t : t + 1] if t < knobs["prefix"].shape[1] else np.full((batch, 1), pad)
         history, free = ids.reshape(batch * beams, -1)[:, :t], np.repeat(forced[:, 0] == pad, beams)
-        if repetition != 1.0:  # where a prefix stands, nothing else counts
+        if repetition != 1.0:  # within a prefix, no other constraint applies
             penalised = repetition_penalised(step_log_probs, history, repetition, eos)
             changed = np.where(free[:, None], penalised, step_log_probs)
         model_table = log_probs[:, :, None] + step_log_probs.reshape(batch, beams, vocabulary)

@@ -1,4 +1,4 @@
-"""The NPU format: int8 files of static graphs, the tables that a host looks words up in, and what is known of both."""
+"""The NPU format: int8 files of static graphs, embedding tables for the host, and their description."""
 
 import dataclasses
 import pathlib
@@ -47,11 +47,11 @@ PROTOCOL = (
     "A hypothesis of m tokens scores its summed log-probabilities / ((5 + m) / 6) ** length_penalty, or / m ** "
     "length_penalty where `search` says average.",
 )
-"""What a host does around the graphs, for whom nothing but the manifest is at hand."""
+"""The host's work around the graphs, for implementers who have only the manifest."""
 
 
 def check(model: Any, settings: SearchPolicy) -> None:
-    """Raises UserError unless the format can hold the model and the search."""
+    """Raise UserError unless the format supports the model and the search."""
     try:
         net = EncoderDecoder(model)
     except ValueError:
@@ -60,7 +60,7 @@ def check(model: Any, settings: SearchPolicy) -> None:
 
 
 def describe(plan: Plan, source_length: int) -> dict[str, Any]:
-    """The manifest's entry; `mask_bias` is known after the calibration."""
+    """Return the manifest's entry; `mask_bias` is known after calibration."""
     assert isinstance(plan.net, EncoderDecoder)
     config = plan.net.config
     names = [graph.name for graph in npu_graphs.npu_graphs(plan.net, source_length)]
@@ -90,10 +90,10 @@ def write(
     stage: pathlib.Path,
     work: pathlib.Path,
 ) -> float:
-    """Calibrate on rows of source ids, write the files; returns the bias that keeps padding away.
+    """Calibrate on rows of source ids and write the files; returns the bias that excludes padding.
 
     Raises:
-        VerificationError: if the host part over float graphs does not find what Keras finds.
+        VerificationError: if the host part over float graphs does not find Keras' tokens.
         ConversionError: if the converter fails.
     """
     assert isinstance(plan.net, EncoderDecoder)
@@ -114,7 +114,7 @@ def write(
 
 
 def describe_graphs(entry: Mapping[str, Any], stage: pathlib.Path) -> dict[str, Any]:
-    """Shape, dtype, scale and zero point of every input and output of the files, for the manifest."""
+    """Return shape, dtype, scale and zero point of every input and output of the files, for the manifest."""
     from ai_edge_litert.interpreter import Interpreter
 
     found = {}
@@ -132,7 +132,7 @@ def _quantised(detail: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tables(embeddings: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Embedding tables in int8 with a scale for each row; `source` and `target`, and the scales."""
+    """Return embedding tables in int8 with a scale for each row; `source` and `target`, and the scales."""
     found = {}
     for side, table in embeddings.items():
         found[side], found[f"{side}_scale"] = quantised_rows(table)
@@ -140,7 +140,7 @@ def tables(embeddings: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def check_host_part(plan: Plan, rows: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> None:
-    """The float rule for the graphs before they became int8: the tokens of greedy search are those of Keras."""
+    """Apply the float rule to the graphs before quantisation: greedy search must give Keras' tokens."""
     assert isinstance(plan.net, EncoderDecoder)
     greedy = dataclasses.replace(plan.settings, beam_size=1)
     source = reference.padded(rows)

@@ -15,12 +15,12 @@ from . import verify_npu
 
 
 class Npu(Format):
-    """Files for an Ethos-U and TensorFlow Lite Micro, tables for the host, and the protocol between them."""
+    """Files for an Ethos-U and TensorFlow Lite Micro, tables for the host, and their protocol."""
 
     name = "npu"
     precisions = ("int8",)
     interpreter = "LiteRT, host loop"
-    by_default = False  # few models fit, and calibration text has to be at hand
+    by_default = False  # few models fit, and calibration text is required
     static = True
 
     def check(self, request: Request) -> None:
@@ -43,7 +43,7 @@ class Npu(Format):
         return verify_npu.contents(directory, manifest)
 
     def compares(self, case: Case) -> bool:
-        # Single graphs are of other shapes there, and a search for each turned knob takes long.
+        # Single graphs have other shapes there, and a search for each changed knob takes long.
         return case.margins is not None and case.counted
 
     def try_out(

@@ -1,8 +1,8 @@
-"""The static graphs of the NPU format: one row, a fixed source length, and only what an NPU can place.
+"""Static graphs of the NPU format: one row, a fixed source length, and only operators that an NPU can place.
 
-An NPU looks nothing up, gathers nothing, reverses nothing and normalises nothing: embedded words go in and logits come
-out, and a host does the rest (`backends/npu.py` of the runtime). Each direction of an encoder layer is one fused LSTM
-operator, which reads no mask: a host zeroes what is behind a row's end, and hands the other direction a row reversed
+An NPU has no lookup, gather, reversal or normalisation: the graphs take embedded tokens and return logits,
+and a host does the rest (`backends/npu.py` of the runtime). Each direction of an encoder layer is one fused LSTM
+operator, which reads no mask: a host zeroes positions past a row's end, and reverses the other direction's row
 within its length.
 """
 
@@ -29,7 +29,7 @@ SCORES = ("none", "dot", "scaled_dot", "general", *ADDITIVE_SCORES)
 
 
 def check_model(net: EncoderDecoder, settings: SearchPolicy) -> None:
-    """Raises UserError for the first thing about a model or a search that the format cannot hold."""
+    """Raise UserError for the first property of a model or a search that the format does not support."""
     config = net.config
     for name, good, expected in (
         ("cell", config.cell == "lstm", "lstm, which has a fused operator"),
@@ -53,13 +53,13 @@ def check_model(net: EncoderDecoder, settings: SearchPolicy) -> None:
 
 
 def npu_graphs(net: EncoderDecoder, source_length: int) -> tuple[Graph, ...]:
-    """`encode_0`, ... one for each encoder layer, `start`, and `decode_step`.
+    """Return `encode_0`, ..., one for each encoder layer, `start`, and `decode_step`.
 
     - `encode_l(forward, backward) -> forward_states, backward_states`: one layer over a row `(1, S, D)`, each direction
-      in its own order; `backward` where the encoder has one.
-    - `start(summary, values) -> state_..., keys`: the bridge, and the keys; `values` where the score has keys.
+      in its own order; `backward` if the encoder has one.
+    - `start(summary, values) -> state_..., keys`: the bridge, and the keys; `values` if the score has keys.
     - `decode_step(embedded, state_..., values, keys, mask_bias) -> logits, next_state_..., alignment`, the last three
-      inputs with attention; `keys` where the score has any; `mask_bias` `(1, S)` is 0 at words and below 0 at padding.
+      inputs with attention; `keys` if the score has any; `mask_bias` `(1, S)` is 0 at tokens and below 0 at padding.
     """
     return (*_encoders(net, source_length), _start(net, source_length), decode_step_graph(net, source_length))
 
@@ -100,7 +100,7 @@ def _start(net: EncoderDecoder, source_length: int) -> Graph:
 
 
 def decode_step_graph(net: EncoderDecoder, source_length: int, with_scores: bool = False) -> Graph:
-    """`decode_step`, see `npu_graphs`; `with_scores` gives another output `scores` `(1, S)`, before the bias."""
+    """Return `decode_step`, see `npu_graphs`; `with_scores` adds an output `scores` `(1, S)`, before the bias."""
     decoder: Any = net.decoder
     config, depth = net.config, net.encoder.stack.output_depth
     states = {f"state_{name}": (1, decoder.stack.units) for name in decoder.stack.state_names}
@@ -136,12 +136,12 @@ def decode_step_graph(net: EncoderDecoder, source_length: int, with_scores: bool
 
 
 def has_keys(net: EncoderDecoder) -> bool:
-    """Whether the score reads something else than the values."""
+    """Return whether the score reads keys that differ from the values."""
     return net.config.attention in ("general", *ADDITIVE_SCORES)
 
 
 def _scores(attention: Any, query: Tensor, keys: Tensor) -> Tensor:
-    """Scores `(1, S)` of a query `(1, U)`: what `LuongAttention` computes, as products of fixed sizes."""
+    """Compute scores `(1, S)` of a query `(1, U)` as `LuongAttention` does, as products of static sizes."""
     if attention.score in ADDITIVE_SCORES:
         vector, hidden = ops.convert_to_tensor(attention.vector), ops.matmul(query, attention.query_kernel)
         if attention.score == "normalized_additive":
@@ -155,10 +155,10 @@ def _scores(attention: Any, query: Tensor, keys: Tensor) -> Tensor:
 
 
 def fused_lstm(layer: keras.layers.LSTM) -> Callable[[Tensor], Tensor]:
-    """`(1, S, D)` to all h `(1, S, U)`, as the function that the TFLite converter makes one operator of.
+    """Map `(1, S, D)` to all h `(1, S, U)`, in the form that the TFLite converter fuses to one operator.
 
-    It knows it by its attributes, and by the order of six tensors in and five out, of which two may be read. States are
-    zeros, the gates in Keras' order. Weights have to come as tensors: a variable crashes the converter.
+    It recognises it by its attributes, and by the order of six tensors in and five out, of which two may be read.
+    States are zeros, the gates in Keras' order. Weights must be tensors: a variable crashes the converter.
     """
     units = layer.units
 
@@ -188,7 +188,7 @@ def fused_lstm(layer: keras.layers.LSTM) -> Callable[[Tensor], Tensor]:
 
 
 def _graph(name: str, function: Callable[..., TensorDict], shapes: Mapping[str, tuple[int, ...]]) -> Graph:
-    """A graph of fixed sizes; its outputs are found by calling it on zeros."""
+    """Return a graph of static sizes; its outputs are found by calling it on zeros."""
     inputs = tuple(Port(port, "float32", _axes(shape)) for port, shape in shapes.items())
     found = function(*(tf.zeros(shape) for shape in shapes.values()))
     outputs = tuple(Port(port, "float32", _axes(tensor.shape)) for port, tensor in found.items())

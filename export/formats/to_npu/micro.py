@@ -1,6 +1,6 @@
-"""TensorFlow Lite Micro's interpreter, where it is installed (extra `micro`): does a graph run, and in which arena?
+"""TensorFlow Lite Micro's interpreter, if installed (extra `micro`): whether a graph runs, and its arena size.
 
-It runs as a process of its own, for it reports its arena on standard error, and ends the process where it fails:
+It runs as a process of its own, because it reports its arena on standard error, and ends the process on failure:
 
     python -m keras_attention.export.formats.to_npu.micro FILE CALLS OUTPUTS < examples.npz
 """
@@ -20,12 +20,12 @@ from ...errors import ConversionError
 from .. import child_process
 
 ARENA = 64 << 20
-"""Room to find out in how much less a graph runs."""
+"""Size of a generous arena, in which a graph's own need is measured."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MicroRun:
-    """One graph there: bytes of its arena, and by how many steps of int8 it differs from LiteRT at most."""
+    """Result of one graph: bytes of its arena, and its largest difference from LiteRT in int8 steps."""
 
     arena: int
     steps: int
@@ -41,7 +41,7 @@ def run(path: pathlib.Path, examples: Sequence[Mapping[int, np.ndarray]], output
     Args:
         path: an int8 file.
         examples: for each call the int8 inputs, by their number.
-        outputs: how many the graph has.
+        outputs: number of the graph's outputs.
 
     Returns:
         Bytes of the arena, and for each example its outputs.

@@ -1,4 +1,4 @@
-"""Arm's Vela compiler, where it is installed (extra `npu`): what of a graph an Ethos-U takes, its time and memory."""
+"""Arm's Vela compiler, if installed (extra `npu`): an Ethos-U's share of a graph, with time and memory."""
 
 import csv
 import dataclasses
@@ -38,7 +38,7 @@ class Placement:
 
     @property
     def share(self) -> float:
-        """Of the operators on the NPU, in percent."""
+        """Share of the operators on the NPU, in percent."""
         return 100.0 * self.on_npu / max(self.on_npu + self.on_cpu, 1)
 
 

@@ -1,4 +1,4 @@
-"""Hold the int8 files of the NPU format against Keras: operators, types, the state of the fused LSTM, translations."""
+"""Verification of the NPU format's int8 files: operators, types, the state of the fused LSTM, translations."""
 
 import pathlib
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from ..to_tflite import fused_lstm
 from . import micro, vela
 
 UNPLACED = ("CUSTOM", "WHILE", "GATHER", "GATHER_ND", "LOG_SOFTMAX", "REVERSE_V2", "REVERSE_SEQUENCE", "TOPK_V2")
-"""What no Ethos-U can place; where one of them is in a file, the promise of the format is broken."""
+"""Operators that no Ethos-U can place; a file that holds one breaks the format's guarantee."""
 
 MICRO_STEPS = 8
-"""How far kernels of TensorFlow Lite Micro may be from those of LiteRT: they round otherwise, by 3 steps of 256 at most
-in what was seen, and an LSTM adds such differences up. What is above is another computation."""
+"""Tolerance between the kernels of TensorFlow Lite Micro and LiteRT: they round differently, by at most 3 steps of 256
+in measurements, and an LSTM accumulates such differences. A larger difference is another computation."""
 
 
 def contents(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Contents:
-    """Operators of every file, one fused LSTM for each direction of a layer, int8 at every input and output."""
+    """Return the operators of every file: one fused LSTM per direction of a layer, int8 at every input and output."""
     found = Contents({})
     check_operators(directory, manifest["formats"]["npu"], found)
     if not found.failures:
@@ -33,7 +33,7 @@ def contents(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Contents:
 
 
 def check_operators(directory: pathlib.Path, entry: Mapping[str, Any], found: Contents) -> None:
-    """Operators that an NPU places, fused LSTMs, and scales of cell states that LiteRT can compute with."""
+    """Check for operators that an NPU places, fused LSTMs, and scales of cell states that LiteRT supports."""
     for name, file in entry["files"].items():
         content = (directory / file).read_bytes()
         counts = litert.operators(content)
@@ -52,7 +52,7 @@ def check_operators(directory: pathlib.Path, entry: Mapping[str, Any], found: Co
 
 
 def check_types(backend: Any, found: Contents) -> None:
-    """int8 goes in and comes out."""
+    """Check that inputs and outputs are int8."""
     for name, runner in backend.runners.items():
         for port, detail in (runner.get_input_details() | runner.get_output_details()).items():
             if detail["dtype"] is not np.int8:
@@ -60,7 +60,7 @@ def check_types(backend: Any, found: Contents) -> None:
 
 
 def check_reset(backend: Any, cases: Reference, parity: Parity) -> None:
-    """A source that is encoded again gives the same numbers: the operator keeps its state, the runtime resets it."""
+    """Check that encoding a source twice gives equal results: the operator keeps its state, the runtime resets it."""
     first = next(case.inputs["source_ids"] for case in cases.of("translate"))[:1]
     once, again = (backend.run("encode", {"source_ids": first}) for _ in range(2))
     for name, value in once.items():
@@ -69,7 +69,7 @@ def check_reset(backend: Any, cases: Reference, parity: Parity) -> None:
 
 
 class Watched(Npu):
-    """The runtime's host part; keeps what last went into each graph, and what came out, in int8."""
+    """The runtime's host part, which records the last int8 inputs and outputs of each graph."""
 
     def __init__(self, directory: pathlib.Path, manifest: Mapping[str, Any], threads: int | None = None):
         super().__init__(directory, manifest, threads)
@@ -86,7 +86,7 @@ class Watched(Npu):
 
 
 def try_tools(directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity) -> None:
-    """Try the files in Vela and TensorFlow Lite Micro, where they are installed; a warning where they are not."""
+    """Try the files in Vela and TensorFlow Lite Micro, if installed; otherwise add a warning."""
     files = {name: directory / file for name, file in manifest["formats"]["npu"]["files"].items()}
     if vela.installed():
         parity.placements = vela.place(files)

@@ -1,4 +1,4 @@
-"""Signatures and operators of an ONNX file, and the operators that were promised."""
+"""Signatures and operators of an ONNX file, and checks of its guaranteed operators."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from ...parity.structure import Ports
 
 
 def signature(model: Any) -> Ports:
-    """The one signature of an ONNX model, with the names of its axes."""
+    """Return the signature of an ONNX model, with the names of its axes."""
     import onnx
 
     def ports(infos: Any) -> dict[str, Any]:
@@ -24,16 +24,16 @@ def signature(model: Any) -> Ports:
 
 
 QUANTISED_LSTM = "com.microsoft.DynamicQuantizeLSTM"
-"""What ONNX Runtime makes of an LSTM with int8 weights: the one operator that is not of ONNX itself."""
+"""ONNX Runtime's LSTM with int8 weights: the only operator outside of standard ONNX."""
 
 
 def operator_failures(
     name: str, counts: Mapping[str, int], configs: Sequence[Mapping[str, Any]] = (), precision: str = "float32"
 ) -> list[str]:
-    """Operators of one ONNX graph that break the promise made for it.
+    """Return operators of one ONNX graph that break its guarantee.
 
-    `encode` and `decode_step` hold no loop, `encode` one `LSTM` or `GRU` node per layer and direction, but for an
-    encoder that the converter can only express as a loop (`needs_loop`). `configs` are those of the model, or of the
+    `encode` and `decode_step` hold no loop. `encode` has one `LSTM` or `GRU` node per layer and direction, except for
+    an encoder that the converter can only express as a loop (`needs_loop`). `configs` are those of the model, or of the
     members of an ensemble.
     """
     failures = [
@@ -56,7 +56,7 @@ def operator_failures(
 
 
 def needs_loop(config: Mapping[str, Any]) -> bool:
-    """Whether the ONNX encoder holds a loop: for the LSTM with norms, which has no node, and where cell states are
-    wanted at ends of rows that `lstm_lengths` does not know."""
+    """Return whether the ONNX encoder has a loop: for the layer-normalised LSTM, which has no node, and for cell states
+    at ends of rows that `lstm_lengths` does not support."""
     copied = lstm_lengths.wants_cell_states(config) and not lstm_lengths.needed([config])
     return copied or bool(config["cell"] == "layer_norm_lstm")

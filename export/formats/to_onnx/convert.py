@@ -1,4 +1,4 @@
-"""ONNX: one checked file per graph, with our own names for inputs, outputs and axes.
+"""ONNX: one checked file per graph, with this package's names for inputs, outputs and axes.
 
 The converter reads a SavedModel and runs as a process of its own:
 
@@ -22,7 +22,7 @@ OPSET = 18
 
 
 def convert(loaded: Any, name: str, graph: Mapping[str, Any], precision: str = "float32") -> Any:
-    """The ONNX model of one signature of a SavedModel, checked.
+    """Convert one signature of a SavedModel to a checked ONNX model.
 
     Args:
         loaded: the SavedModel that `write_saved_model` wrote, loaded; it owns the variables.
@@ -88,7 +88,7 @@ def name_ports(onnx_graph: Any, graph: Mapping[str, Any]) -> None:
 
 
 def rename(onnx_graph: Any, old: str, new: str) -> None:
-    """Rename one tensor in a graph and in the graphs nested in it."""
+    """Rename one tensor in a graph and its nested graphs."""
     if old == new:
         return
     for node in onnx_graph.node:
@@ -99,7 +99,7 @@ def rename(onnx_graph: Any, old: str, new: str) -> None:
 
 
 def operators(onnx_graph: Any) -> dict[str, int]:
-    """How often each operator occurs, nested graphs included; one of another domain is written `domain.Operator`."""
+    """Count each operator, nested graphs included; one of another domain is named `domain.Operator`."""
     counts: collections.Counter[str] = collections.Counter()
     for node in onnx_graph.node:
         counts[f"{node.domain}.{node.op_type}" if node.domain else node.op_type] += 1

@@ -25,14 +25,14 @@ from .contents import QUANTISED_LSTM, operator_failures, signature
 
 
 class Onnx(Format):
-    """One ONNX file for each graph, and one that reads sentences where it is asked for."""
+    """One ONNX file for each graph, and optionally one that reads sentences."""
 
     name = "onnx"
     precisions = ("float32", "float16", "dynamic_int8", "int8")
     interpreter = "ONNX Runtime"
     names_axes = True
     text_file = onnx_text.FILE
-    order = 1  # before TFLite: its converter takes longest, and runs while the next format is traced
+    order = 1  # before TFLite: this converter takes longest, and runs while the next format is traced
 
     def check(self, request: Request) -> None:
         if request.precision == "int8":
@@ -108,14 +108,14 @@ def write_layers(plan: Plan, graphs: Sequence[Graph], folder: pathlib.Path, unma
 
 
 def add_page(plan: Plan, stage: pathlib.Path) -> None:
-    """Copy the runtime and the page in JavaScript beside ONNX files of a translator that they can run."""
+    """Copy the JavaScript runtime and its page beside ONNX files of a translator that they can run."""
     net = plan.net
     if net is not None and net.source_features is None and net.config.copy_words is None:
         copy_web(stage)
 
 
 def write_text(plan: Plan, stage: pathlib.Path) -> None:
-    """Write the file for text from the one for ids."""
+    """Derive the file for text from the one for ids."""
     import onnx
 
     assert plan.net is not None

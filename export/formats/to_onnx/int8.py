@@ -1,12 +1,12 @@
-"""ONNX files in int8, weights and activations: float32 graphs with ranges that were seen while translating.
+"""ONNX files in int8, weights and activations: float32 graphs with ranges recorded during translation.
 
-What comes out is the form that hardware reads: standard operators between `QuantizeLinear` and `DequantizeLinear`
-(QDQ), one scale for each output of a weight, one for each activation, none computed while it runs. An LSTM or GRU node
+The result is the form that hardware reads: standard operators between `QuantizeLinear` and `DequantizeLinear`
+(QDQ), one static scale for each output of a weight, and one for each activation. An LSTM or GRU node
 computes in float32 from int8 weights.
 
     python -m keras_attention.export.formats.to_onnx.int8 FLOAT_FOLDER FOLDER CALIBRATION NAME...
 
-CALIBRATION holds NAME.npz, whose array `i/PORT` is what went into a port in call i.
+CALIBRATION holds NAME.npz, whose array `i/PORT` is the input of a port in call i.
 """
 
 import pathlib
@@ -20,11 +20,11 @@ from . import loops as onnx_loops
 from . import weights as onnx_weights
 
 QUANTISED = ("MatMul", "Gemm", "Gather")
-"""What computes in int8: products, those of the attention too, and lookups."""
+"""Operators that compute in int8: matrix products, including those of attention, and lookups."""
 
 
 def convert(path: pathlib.Path, calls: Iterable[Mapping[str, np.ndarray]]) -> Any:
-    """The int8 model of a float32 file, from the inputs of some calls of it."""
+    """Quantise a float32 file to int8, with the inputs of some calls for calibration."""
     import tempfile
 
     import onnx
@@ -59,13 +59,13 @@ def convert(path: pathlib.Path, calls: Iterable[Mapping[str, np.ndarray]]) -> An
 
 
 def write_calls(path: pathlib.Path, calls: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Keep the inputs of some calls in one file."""
+    """Write the inputs of some calls to one file."""
     arrays = {f"{number}/{name}": value for number, call in enumerate(calls) for name, value in call.items()}
     np.savez(path, allow_pickle=False, **arrays)
 
 
 def read_calls(path: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
-    """What `write_calls` wrote."""
+    """Read the calls that `write_calls` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         names = [name.split("/", 1) for name in arrays.files]
         for number in range(1 + max(int(number) for number, _ in names)):

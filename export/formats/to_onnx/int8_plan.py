@@ -1,4 +1,4 @@
-"""ONNX in int8: what it takes of a model and a search, and the way from float32 files over real decoding to int8."""
+"""ONNX in int8: requirements of a model and a search, and quantisation by recorded decoding."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from ..calibration import check_rows, record
 from . import int8 as onnx_int8
 
 GRAPHS = ("encode", "decode_step")
-"""`translate` is not among them: the quantiser sees no ranges inside of a loop."""
+"""Graphs that become int8; not `translate`: the quantiser sees no ranges inside of a loop."""
 
 
 class Recorder:
-    """The float32 files as the host loop runs them; keeps what went into each."""
+    """The float32 files as the host loop runs them, with the inputs of each recorded."""
 
     format = "onnx"
 
@@ -44,20 +44,20 @@ class Recorder:
 
 
 def check(plan: Plan) -> None:
-    """Raises UserError unless the plan is for a translator."""
+    """Raise UserError unless the plan is for a translator."""
     if plan.net is None:
         raise UserError("int8 takes its ranges from translating. Expected: a translator of build_seq2seq")
 
 
 def chosen(graphs: Sequence[Graph]) -> list[Graph]:
-    """Those of the graphs that become int8."""
+    """Return the graphs that become int8."""
     return [graph for graph in graphs if graph.name in GRAPHS]
 
 
 def write(
     plan: Plan, calibration: Sequence[Any], manifest: Mapping[str, Any], stage: pathlib.Path, work: pathlib.Path
 ) -> None:
-    """Convert the SavedModel in `work`/layers to float32 files, translate sentences by them, write int8.
+    """Convert the SavedModel in `work`/layers to float32 files, translate sentences with them, write int8.
 
     Raises:
         UserError: if too few of the sentences are short enough.

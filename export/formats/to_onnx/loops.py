@@ -1,6 +1,6 @@
-"""ONNX loops made fast: what no iteration changes is kept, and computed, outside of them.
+"""Loop-invariant code motion for ONNX: invariant states and nodes are moved out of loops.
 
-The converter carries every tensor that a TensorFlow loop reads from around it through the loop as a state, weights
+The converter turns every outer tensor that a TensorFlow loop reads into a loop state, weights
 included. A runtime then copies them in each iteration, cannot see that they are constant, and neither packs nor
 quantises them. The body of an ONNX `Loop` may read the tensors around it by name, so that none of this is needed.
 """
@@ -10,20 +10,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 FIRST_STATE = 2
-"""Inputs of a Loop before its states: the most iterations and the first condition. Its body has the same number."""
+"""Inputs of a Loop before its states: the maximum trip count and the initial condition. Its body has as many."""
 RANDOM = {
     *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
     *("Bernoulli", "Multinomial", "Dropout"),
 }
-"""Operators that give other numbers in each iteration."""
+"""Operators that give different numbers in each iteration."""
 FIRST_STATE_OUTPUT = 1
 """Outputs of a Loop's body before its states: the condition."""
 
 
 def hoist(graph: Any) -> None:
-    """Take out of every loop of an ONNX graph, in place, the states that never change and the nodes that read no state.
+    """Move invariant states, and nodes that read no state, out of every loop of an ONNX graph, in place.
 
-    What the graph computes stays the same.
+    The graph's results stay the same.
     """
     nodes: list[Any] = []
     for node in graph.node:
@@ -38,16 +38,16 @@ def hoist(graph: Any) -> None:
 
 
 def set_items(items: Any, chosen: Iterable[Any]) -> None:
-    """Make these what a repeated field of a graph holds."""
+    """Replace the content of a repeated field of a graph."""
     held = list(chosen)
     del items[:]
     items.extend(held)
 
 
 def put_in_order(graph: Any) -> None:
-    """Put the nodes of a graph, and of its loops, behind those that they read from, in place.
+    """Sort the nodes of a graph, and of its loops, topologically, in place.
 
-    ONNX Runtime's quantiser does not look into loops when it sorts: it may leave one before what its body reads.
+    ONNX Runtime's quantiser does not look into loops when it sorts: it may put one before nodes that its body reads.
     """
     nodes = list(graph.node)
     makers = {name: number for number, node in enumerate(nodes) for name in node.output}
@@ -62,7 +62,7 @@ def put_in_order(graph: Any) -> None:
 
 
 def prune(graph: Any) -> None:
-    """Take out of a graph, in place, the nodes and constants that nothing needs."""
+    """Remove unused nodes and constants from a graph, in place."""
     kept: list[Any] = []
     needed = {port.name for port in graph.output}
     for node in reversed(graph.node):
@@ -75,12 +75,12 @@ def prune(graph: Any) -> None:
 
 
 def subgraphs(node: Any) -> Iterator[Any]:
-    """The graphs nested in a node."""
+    """Yield the graphs nested in a node."""
     return (attribute.g for attribute in node.attribute if attribute.HasField("g"))
 
 
 def drop_constant_states(graph: Any, loop: Any) -> None:
-    """States that the body hands on as they came in: the body reads the tensor around the loop in their place."""
+    """Remove states that the body returns unchanged: the body reads the outer tensor in their place."""
     (body,) = subgraphs(loop)
     sources = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Identity"}
     kept = []
@@ -102,16 +102,16 @@ def drop_constant_states(graph: Any, loop: Any) -> None:
 
 
 def _keep(items: Any, first: int, kept: list[int], states: int) -> None:
-    """Of a repeated field, what lies before and behind the states, and the states that are kept."""
+    """Keep, of a repeated field, the items before and behind the states, and the states listed."""
     former = list(items)
     set_items(items, [*former[:first], *(former[first + number] for number in kept), *former[first + states :]])
 
 
 def replace(graph: Any, names: Mapping[str, str]) -> None:
-    """Rename what nodes read, in a graph and the graphs nested in it, and what the graph returns.
+    """Rename the inputs of nodes, in a graph and its nested graphs, and the graph's outputs.
 
-    A graph's outputs have names of their own, so that one that is renamed is handed over by an `Identity`. An empty
-    name stands for an input or output that is left out.
+    A graph's outputs have fixed names, so that a renamed one is passed on by an `Identity`. An empty
+    name stands for an omitted input or output.
     """
     import onnx
 
@@ -125,10 +125,10 @@ def replace(graph: Any, names: Mapping[str, str]) -> None:
 
 
 def invariant_nodes(graph: Any, loop: Any) -> list[Any]:
-    """Takes out of a loop's body the nodes that depend on no state, with the constants they need; returns them."""
+    """Remove from a loop's body the nodes that depend on no state, with the constants they need; returns them."""
     (body,) = subgraphs(loop)
     varying = {port.name for port in body.input}
-    # What the body returns stays in it, and so do names that mean something else around it.
+    # Outputs of the body stay in it, and so do names that have another meaning outside of it.
     fixed = {port.name for port in body.output} | names_of(graph)
     varying |= {constant.name for constant in body.initializer if constant.name in fixed}
     moved, kept = [], []
@@ -148,13 +148,13 @@ def invariant_nodes(graph: Any, loop: Any) -> list[Any]:
 
 
 def names_of(graph: Any) -> set[str]:
-    """The names that a graph itself defines."""
+    """Return the names that a graph itself defines."""
     found = {port.name for port in graph.input} | {constant.name for constant in graph.initializer}
     return found.union(*(node.output for node in graph.node))
 
 
 def read_by(graph: Any) -> set[str]:
-    """Every name that a graph reads, nested graphs included."""
+    """Return every name that a graph reads, nested graphs included."""
     names = {port.name for port in graph.output}
     for node in graph.node:
         names |= set(node.input)

@@ -2,8 +2,9 @@
 
     python read_text.py translate_text.onnx < sentences.json > texts.json
 
-A list of strings in, a list of lists of strings out. TensorFlow's own sentencepiece and that of onnxruntime-extensions
-crash each other in one process, so that this file is run as one of its own, and imports nothing of this package.
+It maps a list of strings to a list of lists of strings. TensorFlow's sentencepiece and that of
+onnxruntime-extensions crash each other in one process. So this file runs as a process of its own, and imports
+nothing of this package.
 """
 
 import json

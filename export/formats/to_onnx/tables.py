@@ -1,8 +1,8 @@
-"""Embeddings in int8 ONNX files: a scale for each word, and one table where the output layer is tied to it.
+"""Embeddings in int8 ONNX files: a scale for each token, and one table for a tied output layer.
 
-ONNX Runtime's quantiser gives a table one scale, which words of great weights take from all others, and stores it apart
-from the transposed one that the output layer multiplies by. Here rows are looked up as int8 and made floats by the
-scales of their words; the output layer has the very same numbers, since there, too, each word has a scale of its own.
+ONNX Runtime's quantiser gives a table one scale, so that tokens of large weights reduce the resolution of all others.
+It also stores the transposed table of the output layer separately. Here rows are gathered as int8 and dequantised by
+their tokens' scales; the output layer has the same numbers, since there, too, each token has its own scale.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ LAST_AXIS = "int8/last_axis"
 
 
 def lookups(graph: Any, outer: frozenset[str] = frozenset()) -> Iterator[str]:
-    """The float matrices, by name, of whose rows a `Gather` takes some, loops included."""
+    """Yield the names of float matrices whose rows a `Gather` reads, loops included."""
     import onnx
 
     floats = [one for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
@@ -35,7 +35,7 @@ def takes_rows(node: Any) -> bool:
 
 
 def store_tables(graph: Any, turned: Mapping[str, str]) -> None:
-    """Store every float matrix that is looked up in as int8 with a scale for each row, in place.
+    """Store every float matrix that is gathered from as int8 with a scale for each row, in place.
 
     Args:
         graph: quantised but for its lookups, all of whose constants are its own, not those of its loops.
@@ -67,7 +67,7 @@ def store_tables(graph: Any, turned: Mapping[str, str]) -> None:
 
 
 def _look_up(graph: Any, name: str, stored: str, scales: str) -> None:
-    """Put `rows * scales`, both looked up, where rows of the matrix `name` were, in a graph and its loops."""
+    """Replace gathered rows of the matrix `name` by `rows * scales`, both gathered, in a graph and its loops."""
     import onnx
 
     make, nodes = onnx.helper.make_node, []

@@ -1,7 +1,7 @@
-"""Text into an ONNX file: sentences in, translations out, in a file of its own beside the one for ids.
+"""ONNX files that read text: sentences in, translations out, in a separate file from the one for ids.
 
-Its tokenizer and what joins strings are operators of onnxruntime-extensions, which a session registers as a library;
-the files for ids need nothing. The graph in between is `translate` as it is, with the knobs at their defaults.
+Its tokenizer and string operators are those of onnxruntime-extensions, which a session registers as a library;
+the files for ids need none. The graph in between is `translate` unchanged, with the knobs at their defaults.
 """
 
 import importlib.util
@@ -27,11 +27,11 @@ FILE = "onnx/translate_text.onnx"
 DOMAIN = "ai.onnx.contrib"
 OUTPUT = "translations"
 OWN = "text/"
-"""What the names of tensors begin with that are not those of `translate`."""
+"""Prefix of the names of tensors that are not those of `translate`."""
 
 
 def require_extensions() -> None:
-    """Raises UserError if the package whose operators the file needs is not installed. It is not loaded here."""
+    """Raise UserError if the package with the file's operators is not installed, without importing it."""
     if importlib.util.find_spec("onnxruntime_extensions") is None:
         raise UserError(
             "Text inside an ONNX file needs onnxruntime-extensions, which is not installed. "
@@ -40,7 +40,7 @@ def require_extensions() -> None:
 
 
 def check_tokenizers(tokenizers: tuple[Tokenizer, Tokenizer] | None) -> None:
-    """Raises UserError unless sentencepiece cuts the source, and pieces join to the text of the target."""
+    """Raise UserError unless the source has a sentencepiece tokenizer, and pieces join to the text of the target."""
     models = subword_models(tokenizers, "an ONNX")
     if models[1].trainer_spec.byte_fallback:
         raise UserError("Pieces that are bytes do not join to text. Expected: a target tokenizer without byte fallback")
@@ -48,12 +48,12 @@ def check_tokenizers(tokenizers: tuple[Tokenizer, Tokenizer] | None) -> None:
 
 
 def add_text(model: Any, tokenizers: tuple[Tokenizer, Tokenizer], knobs: Sequence[Knob]) -> Any:
-    """`translate` over ids as `translate_text(text) -> translations, scores`, of the same ONNX model; it is changed.
+    """Extend `translate` over ids to `translate_text(text) -> translations, scores`; the model is changed in place.
 
     Args:
         model: the ONNX model of `translate`, of any precision.
-        tokenizers: of source and target, both of subwords.
-        knobs: of `translate`.
+        tokenizers: subword tokenizers of source and target.
+        knobs: knobs of `translate`.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -80,7 +80,7 @@ def add_text(model: Any, tokenizers: tuple[Tokenizer, Tokenizer], knobs: Sequenc
 
 
 class _Nodes:
-    """Nodes and constants in the making."""
+    """Nodes and constants under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -104,7 +104,7 @@ class _Nodes:
 
 
 def _read_text(own: _Nodes, model: bytes) -> None:
-    """`source_ids` `(B, S)` of `text` `(B,)`: the ids of all sentences in a row, put into padded rows with EOS."""
+    """Add nodes for `source_ids` `(B, S)` of `text` `(B,)`: all sentences' ids, put into padded rows with EOS."""
     off = own.constant("off", [False], "bool")
     settings = [own.constant("n_best", [0]), own.constant("alpha", [0.0], "float32"), off, off, off]
     flat, starts = f"{OWN}flat", f"{OWN}starts"
@@ -129,7 +129,7 @@ def _read_text(own: _Nodes, model: bytes) -> None:
 
 
 def _fill(own: _Nodes, knob: Knob) -> None:
-    """A knob at its default, under its name."""
+    """Add a knob's default, under its name."""
     port = knob.port
     if "batch" not in port.axes:
         sizes = [axis if isinstance(axis, int) else 1 for axis in port.axes]
@@ -142,7 +142,7 @@ def _fill(own: _Nodes, knob: Knob) -> None:
 
 
 def _write_text(own: _Nodes, target: Tokenizer, beams: int) -> None:
-    """The text `(B, K)` of `ids` `(B, K, L)`: pieces joined, spaces put in, the first one taken away."""
+    """Add nodes for the text `(B, K)` of `ids` `(B, K, L)`: pieces joined, marks as spaces, the first one removed."""
     pieces = own.constant("pieces", written_pieces(target), "string")
     sizes = own.node("Shape", ["ids"], f"{OWN}shape")
     capacity = own.node("Slice", [sizes, f"{OWN}last", f"{OWN}most"], f"{OWN}capacity")
@@ -158,16 +158,16 @@ def _write_text(own: _Nodes, target: Tokenizer, beams: int) -> None:
 
 
 class TextSession:
-    """The file, run by ONNX Runtime with the operators of onnxruntime-extensions, in a process of its own."""
+    """The file, run by ONNX Runtime with the operators of onnxruntime-extensions, in a separate process."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path
 
     def run(self, sentences: Sequence[str]) -> list[list[str]]:
-        """The texts of each sentence's hypotheses, best first.
+        """Return the texts of each sentence's hypotheses, best first.
 
         Raises:
-            RuntimeError: with what that process said last.
+            RuntimeError: with the end of that process' output.
         """
         arguments = [read_text.__file__, str(self.path)]
         finished = child_process.run(arguments, input=json.dumps(list(sentences)), text=True)

@@ -1,4 +1,4 @@
-"""ONNX files of lower precision: weights as float16, or as int8 with activations quantised as they come."""
+"""ONNX files of lower precision: float16 weights, or int8 weights with dynamically quantised activations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from . import loops as onnx_loops
 from . import tables as onnx_tables
 
 SMALLEST = 256
-"""Numbers that a constant must hold to be worth storing as float16."""
+"""Minimum number of elements of a constant that is stored as float16."""
 RECURRENT = ("LSTM", "GRU")
 LEAST, MOST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
 
 
 def to_float16(model: Any) -> Any:
-    """A model whose float32 constants are stored as float16; all products stay in float32.
+    """Store a model's float32 constants as float16; all products stay in float32.
 
-    Runtimes turn the constants back when they load the file. For files only: nothing is faster for it.
+    Runtimes convert the constants back when they load the file. It saves file size only, not time.
     """
     import onnx
 
@@ -28,7 +28,7 @@ def to_float16(model: Any) -> Any:
         large = constant.data_type == onnx.TensorProto.FLOAT and np.prod(constant.dims) >= SMALLEST
         values = onnx.numpy_helper.to_array(constant) if large else np.zeros(1)
         largest = float(np.abs(values).max())
-        if not large or not (largest == 0 or LEAST <= largest <= MOST):  # a score for "never", say
+        if not large or not (largest == 0 or LEAST <= largest <= MOST):  # for example the score NEVER
             stored.append(constant)
             continue
         name = f"{constant.name}/float16"
@@ -40,7 +40,7 @@ def to_float16(model: Any) -> Any:
 
 
 def share_transposes(graph: Any) -> None:
-    """Constants that are another one transposed, in place, become its `Transpose`: runtimes fold it when they load."""
+    """Replace constants that are another's transpose by `Transpose` nodes, in place: runtimes fold them at load."""
     import onnx
 
     matrices = [constant for constant in graph.initializer if len(constant.dims) == 2]
@@ -62,9 +62,9 @@ def share_transposes(graph: Any) -> None:
 
 
 def fold_transposes(graph: Any) -> dict[str, str]:
-    """Transposes constants here, in place, so that what they are multiplied with is seen to be constant.
+    """Fold transposes of constants, in place, so that the operands of products are visibly constant.
 
-    Returns for each constant that has a transpose, and for each transpose, the name of the other.
+    Returns a map between each such constant and its transpose, in both directions.
     """
     import onnx
 
@@ -86,7 +86,7 @@ def fold_transposes(graph: Any) -> dict[str, str]:
 
 
 def store_recurrent(graph: Any) -> None:
-    """Stores the weights of LSTM and GRU nodes, in place, as int8 with a scale for each row; they become floats again
+    """Store the weights of LSTM and GRU nodes, in place, as int8 with a scale for each row; they are dequantised
     once, when the file is loaded."""
     import onnx
 
@@ -105,7 +105,7 @@ def store_recurrent(graph: Any) -> None:
 
 
 def batched_products(graph: Any, ranks: Mapping[str, int] | None = None) -> list[str]:
-    """Names of the products with a constant stack of matrices, which have no scale for each output in ONNX Runtime."""
+    """Return the names of products with a constant stack of matrices, which ONNX Runtime cannot scale per output."""
     ranks = {**(ranks or {}), **{constant.name: len(constant.dims) for constant in graph.initializer}}
     found = []
     for node in graph.node:
@@ -117,13 +117,13 @@ def batched_products(graph: Any, ranks: Mapping[str, int] | None = None) -> list
 
 
 def vector_lookups(graph: Any) -> list[str]:
-    """Names of the lookups in a constant vector, a bias for example: too small to be worth the loss."""
+    """Return the names of lookups in a constant vector, a bias for example: too small to be worth the loss."""
     vectors = {constant.name for constant in graph.initializer if len(constant.dims) == 1}
     return [node.name for node in graph.node if node.op_type == "Gather" and node.input[0] in vectors]
 
 
 def to_dynamic_int8(model: Any) -> Any:
-    """A model whose products and LSTMs have int8 weights, one scale for each output, and quantise what they multiply.
+    """Quantise a model's products and LSTMs: int8 weights with one scale for each output, dynamic activations.
 
     That is ONNX Runtime's dynamic quantisation, loops included. Activations have one scale for the whole batch.
     Products with a stack of matrices, one for each head, stay in float32. Embeddings: see `onnx_tables`.
@@ -146,7 +146,7 @@ def to_dynamic_int8(model: Any) -> Any:
         )
         quantised = onnx.load(file.name)
     onnx_loops.put_in_order(quantised.graph)
-    store_recurrent(quantised.graph)  # a GRU: it knows none
+    store_recurrent(quantised.graph)  # a GRU, which ONNX Runtime does not quantise
     onnx_tables.store_tables(quantised.graph, turned)
     onnx_loops.prune(quantised.graph)  # it leaves the former weights behind where loops read them
     return quantised

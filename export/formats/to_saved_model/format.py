@@ -1,4 +1,4 @@
-"""SavedModel, run by TensorFlow; reads sentences itself where there are tokenizers."""
+"""SavedModel, run by TensorFlow; takes sentences itself if there are tokenizers."""
 
 import pathlib
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class SavedModel(Format):
             conversion.manifest["signatures"][graph.name] = graph.to_dict()
         with loops.without_cudnn(plan.model), gru.recognised(plan.model):
             write_saved_model(folder, [*text, *plan.graphs], resources)
-        if not text:  # the converters know no operators on text
+        if not text:  # the converters do not support operators on text
             conversion.layers = folder
 
     def contents(self, directory: pathlib.Path, manifest: Mapping[str, Any]) -> Contents:
@@ -79,7 +79,7 @@ class Interpreter:
 
 
 def signatures(loaded: Any) -> dict[str, Ports]:
-    """The signatures of a loaded SavedModel."""
+    """Return the signatures of a loaded SavedModel."""
 
     def ports(specs: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -97,14 +97,14 @@ def signatures(loaded: Any) -> dict[str, Ports]:
 
 
 def reads_text(plan: Plan) -> bool:
-    """Whether the graph `translate_text` can be made: with tokenizers, no words of a text's own, no draws."""
+    """Return whether the graph `translate_text` is possible: with tokenizers, without copied words or sampling."""
     if plan.net is None or plan.tokenizers is None or plan.net.config.copy_words is not None:
         return False
     return plan.settings.method != "sample"
 
 
 def text_graphs(plan: Plan) -> tuple[list[Graph], list[Any]]:
-    """`translate_text`, where it can be made, and the resources that it holds."""
+    """Return `translate_text`, if possible, and its resources."""
     if not reads_text(plan):
         return [], []
     assert plan.net is not None

@@ -10,7 +10,7 @@ from . import convert as litert
 
 
 def signatures(path: pathlib.Path) -> dict[str, Ports]:
-    """The signatures of a TFLite file. Output sizes are known only once it has run, so their axes are None."""
+    """Return the signatures of a TFLite file. Output sizes are known only after a run, so their axes are None."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
@@ -34,12 +34,12 @@ def signatures(path: pathlib.Path) -> dict[str, Ports]:
 
 
 def operators(path: pathlib.Path) -> dict[str, dict[str, int]]:
-    """Operators of a TFLite file, `builtin` and `custom`."""
+    """Count the operators of a TFLite file, `builtin` and `custom`."""
     return litert.operators(path.read_bytes())
 
 
 def operator_failures(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Operators that a plain TFLite interpreter lacks."""
+    """Return operators that a plain TFLite interpreter lacks."""
     if not counts["custom"]:
         return []
     return [f"tflite: operators. Expected: built-in ones only. Received: {', '.join(counts['custom'])}"]

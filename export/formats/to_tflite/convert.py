@@ -14,17 +14,17 @@ from collections.abc import Sequence
 def convert(
     saved_model: pathlib.Path, signatures: Sequence[str], precision: str = "float32", custom: bool = False
 ) -> bytes:
-    """The TFLite file of some signatures of a SavedModel, with built-in operators only.
+    """Convert some signatures of a SavedModel to a TFLite file with built-in operators only.
 
     Args:
         saved_model: folder that `write_saved_model` wrote.
         signatures: their names.
-        precision: `"float32"`; `"float16"`: weights stored so, products in float32; `"dynamic_int8"`: weights of
-            products as int8, one scale for each output, activations quantised row by row as they come; loops included.
-        custom: whether operators that are not built in are kept as custom ones; Flex is never used.
+        precision: `"float32"`; `"float16"`: float16 weights, products in float32; `"dynamic_int8"`: int8 weights of
+            products, one scale for each output, activations quantised dynamically by row; loops included.
+        custom: whether to keep operators that are not built in as custom ones; Flex is never used.
 
     Raises:
-        Exception: the converter's own, if an operator has no built-in form.
+        Exception: the converter's own, for an operator without a built-in form.
     """
     import tensorflow as tf
 
@@ -42,7 +42,7 @@ def convert(
 
 
 def operators(content: bytes) -> dict[str, dict[str, int]]:
-    """The operators of a TFLite file, `{"builtin": {name: count}, "custom": {name: count}}`; Flex ones are custom."""
+    """Count a TFLite file's operators, `{"builtin": {name: count}, "custom": {name: count}}`; Flex ones are custom."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}

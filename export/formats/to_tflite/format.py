@@ -23,7 +23,7 @@ from .contents import operator_failures, operators, signatures
 
 
 class TFLite(Format):
-    """One TFLite file, and one that reads sentences where it is asked for."""
+    """One TFLite file, and optionally one that reads sentences."""
 
     name = "tflite"
     aliases = ("litert",)
@@ -100,7 +100,7 @@ def check_float16(model: Any) -> None:
 
 
 def write_text(plan: Plan, folder: pathlib.Path) -> None:
-    """Write the SavedModel that becomes the file for text."""
+    """Write the SavedModel that is converted to the file for text."""
     assert plan.net is not None
     assert plan.tokenizers is not None
     knobs = knobs_of(plan.settings, plan.net)

@@ -1,4 +1,4 @@
-"""The cell state of the fused int8 LSTM of TFLite files, whose scale the converter may choose too small.
+"""Cell state of the fused int8 LSTM of TFLite files, whose scale the converter may choose too small.
 
 The operator keeps c in int16, with a scale 2^-s. LiteRT takes tanh(c) of numbers with 15 - s bits before the point, has
 that function for 0 to 6 of them, and otherwise leaves the memory of the result as it was, silently. The converter
@@ -13,21 +13,21 @@ import numpy as np
 
 OPERATOR = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 CELL_STATE = 19
-"""Number of the operator's input that is c."""
+"""Index of the operator's input c."""
 SMALLEST, LARGEST = 2.0**-15, 2.0**-9
 """Scales of 0 and of 6 bits before the point."""
 
 
 def cell_scales(content: bytes | bytearray) -> list[float]:
-    """The scale of the cell state of each fused LSTM of a TFLite file."""
+    """Return the scale of the cell state of each fused LSTM of a TFLite file."""
     return [float(scale[0]) for scale in _scales(content)]
 
 
 def with_known_scales(content: bytes) -> bytes:
-    """The file with cell states that LiteRT can compute: a scale that is too small becomes 2^-15.
+    """Return the file with cell states that LiteRT supports: a scale that is too small becomes 2^-15.
 
-    The operator derives everything else from that number when the file is loaded. Cell states are only kept inside of
-    it, and begin with zeros: no other number of the file has that scale.
+    The operator derives everything else from that number when the file is loaded. Cell states are internal to
+    it, and start with zeros: no other number of the file has that scale.
     """
     changed = bytearray(content)
     for scale in _scales(changed):
@@ -36,7 +36,7 @@ def with_known_scales(content: bytes) -> bytes:
 
 
 def _scales(content: bytes | bytearray) -> Iterator[Any]:
-    """Views of the numbers in the file."""
+    """Yield views of the numbers in the file."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     number = getattr(schema.BuiltinOperator, OPERATOR)

@@ -4,7 +4,7 @@ The converter reads a SavedModel and may crash the interpreter, so it runs as a 
 
     python -m keras_attention.export.formats.to_tflite.int8 SAVED_MODEL FOLDER CALIBRATION SIGNATURE...
 
-CALIBRATION holds SIGNATURE.npz, the inputs `(N, ...)` that ranges are taken from.
+CALIBRATION holds SIGNATURE.npz, the calibration inputs `(N, ...)`.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ from . import fused_lstm
 
 
 def convert(saved_model: pathlib.Path, signature: str, calibration: pathlib.Path) -> bytes:
-    """The int8 file of one signature; its inputs and outputs are int8 too."""
+    """Convert one signature to an int8 file, with int8 inputs and outputs."""
     import tensorflow as tf
 
     arrays = dict(np.load(calibration, allow_pickle=False))

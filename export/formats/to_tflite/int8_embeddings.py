@@ -1,8 +1,8 @@
-"""Embedding tables of a TFLite file in int8, with a scale for each row, as the lookup reads them.
+"""Int8 embedding tables of a TFLite file, with a scale for each row, applied in the lookup.
 
-The converter's own int8 gives a whole table one scale, turns all of it back to floats wherever a loop reads from it,
-and stores a tied table twice, since the product with it has a scale for each row. Here a lookup reads int8 rows and
-their scales, so that only the rows that are read become floats, and a tied table and its product share one buffer.
+The converter's own int8 gives a whole table one scale, and dequantises all of it wherever a loop reads from it. It
+also stores a tied table twice, since the product with it has a scale for each row. Here a lookup reads int8 rows and
+their scales: only rows that are read become floats, and a tied table and its product share one buffer.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from ..int8_rows import quantised_rows
 
 @contextlib.contextmanager
 def int8_lookups(model: keras.Layer) -> Iterator[None]:
-    """Within this context the model's embeddings look words up in int8, and what is tied to one holds the same numbers.
+    """Context in which the model's embeddings gather int8 rows, and layers tied to them hold the same numbers.
 
-    Numbers that are already multiples of their scale become the same int8 when the converter quantises them again, and
+    Numbers that are already multiples of their scale give the same int8 when the converter quantises them again, and
     it stores equal constants once.
     """
     layers = [layer for layer in all_layers(model) if is_plain(layer)]
@@ -41,7 +41,7 @@ def int8_lookups(model: keras.Layer) -> Iterator[None]:
 
 
 def is_plain(layer: Any) -> bool:
-    """Whether a layer is Keras' embedding, neither derived from it nor quantised by Keras."""
+    """Return whether a layer is exactly Keras' embedding, without a subclass or Keras' quantisation."""
     return type(layer) in (keras.layers.Embedding, keras.layers.ReversibleEmbedding) and not (
         layer.lora_enabled or layer.quantization_mode
     )

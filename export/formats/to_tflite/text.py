@@ -1,8 +1,8 @@
-"""Text into a LiteRT file: sentences in, pieces of the translations out, in a file of its own beside the one for ids.
+"""TFLite files that read text: sentences in, pieces of the translations out, separate from the file for ids.
 
-Sentences are cut into subwords by tensorflow-text's operator for sentencepiece. It is no built-in operator of TFLite: a
-device registers it (in C++, or in Python from tensorflow-text), while the file for ids needs nothing. Its counterpart
-for the way back crashes LiteRT, so that translations come as pieces: joined, with a space for each "▁" and without the
+Sentences are split into subwords by tensorflow-text's operator for sentencepiece, which is not built into TFLite: a
+device registers it (in C++, or in Python from tensorflow-text), while the file for ids needs none. Its inverse
+crashes LiteRT, so that translations are returned as pieces: joined, with a space for each "▁" and without the
 first one, they are the text.
 """
 
@@ -24,13 +24,13 @@ from ..subwords import SPACE, subword_models, written_pieces
 
 FILE = "translate_text.tflite"
 OPERATORS = {"TFText>FastSentencepieceTokenize", "RaggedTensorToTensor"}
-"""Of tensorflow-text, that the file needs."""
+"""Operators of tensorflow-text that the file needs."""
 UNIGRAM, CHAR = 1, 4
-"""Kinds of sentencepiece models that the operator reads as sentencepiece does; others it cuts wrongly, silently."""
+"""Kinds of sentencepiece models that the operator segments as sentencepiece does; others are silently wrong."""
 
 
 def check_tokenizers(tokenizers: tuple[Tokenizer, Tokenizer] | None) -> None:
-    """Raises UserError unless the operator gives the source tokenizer's ids, and pieces join to the target's text."""
+    """Raise UserError unless the operator gives the source tokenizer's ids, and pieces join to the target's text."""
     for side, model in zip(("source", "target"), subword_models(tokenizers, "a LiteRT"), strict=True):
         trainer = model.trainer_spec
         if trainer.model_type not in (UNIGRAM, CHAR) or trainer.byte_fallback:
@@ -44,13 +44,13 @@ def check_tokenizers(tokenizers: tuple[Tokenizer, Tokenizer] | None) -> None:
 def text_graph(
     translate: Graph, tokenizers: tuple[Tokenizer, Tokenizer], knobs: tuple[Knob, ...], longest: int | None
 ) -> Graph:
-    """`translate_text(text) -> pieces, lengths, scores`.
+    """Return the graph `translate_text(text) -> pieces, lengths, scores`.
 
     Args:
         translate: the search over ids, in the form for TFLite.
-        tokenizers: of source and target, both of subwords.
-        knobs: of `translate`, each at its default.
-        longest: source tokens, EOS counted, that the model can read; what is behind them is cut.
+        tokenizers: subword tokenizers of source and target.
+        knobs: knobs of `translate`, each at its default.
+        longest: maximum number of source tokens, EOS counted; further tokens are truncated.
     """
     import tensorflow_text
 
@@ -80,7 +80,7 @@ def text_graph(
 
 
 def join(pieces: np.ndarray) -> str:
-    """Return the text of one row of pieces, without the spaces that it begins with, as sentencepiece does."""
+    """Return the text of one row of pieces, without leading spaces, as sentencepiece does."""
     return b"".join(pieces.tolist()).decode("utf-8").replace(SPACE, " ").lstrip(" ")
 
 
@@ -97,6 +97,6 @@ class TextInterpreter:
         self.runner = self.interpreter.get_signature_runner("translate_text")
 
     def run(self, sentences: Sequence[str]) -> list[list[str]]:
-        """The texts of each sentence's hypotheses, best first."""
+        """Return the texts of each sentence's hypotheses, best first."""
         found = self.runner(text=np.array([sentence.encode() for sentence in sentences]))
         return [[join(pieces) for pieces in row] for row in found["pieces"]]

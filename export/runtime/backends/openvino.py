@@ -15,9 +15,9 @@ from ..manifest import check_file
 class OpenVino:
     """The ONNX files in OpenVINO, in float32 on the CPU: one compiled model per graph.
 
-    Its LSTM does not stop a row's cell state where `sequence_lens` says. So if the decoder begins with that state (an
-    LSTM with the copy bridge), rows run beside rows of their own length alone. Each call has its own inference request,
-    because a model's shared one refuses a second thread.
+    Its LSTM does not stop a row's cell state at `sequence_lens`. So if the decoder begins with that state (an LSTM
+    with the copy bridge), only rows of equal length run in one batch. Each call has its own inference request,
+    because a model's shared one rejects a second thread.
     """
 
     name, format = "openvino", "onnx"
@@ -74,6 +74,6 @@ class OpenVino:
         path = check_file(self.directory, self.manifest, self.manifest["formats"]["onnx"]["files"][signature])
         try:
             return self.core.compile_model(str(path), "CPU", self.properties)
-        except RuntimeError as error:  # it reads some files of lower precision only
+        except RuntimeError as error:  # OpenVINO reads only some files of lower precision
             reason = str(error).strip().splitlines()[-1][:200]
             raise ArtefactError(f"OpenVINO cannot read {path} ({reason}). Expected: a float32 export") from None

@@ -6,7 +6,7 @@
 //   const [hypotheses] = await artefact.translate(["Sunday, 22 Nov. 2026"]);
 //   console.log(hypotheses[0].text, hypotheses[0].alignment);
 //
-// It reads what an ONNX export wrote, as `runtime/` does in Python, and finds the same tokens: by the graph
+// It runs an ONNX export, as `runtime/` does in Python, and generates the same tokens: by the graph
 // `translate`, or by a host loop over `encode` and `decode_step` with any beam size. Text goes through tokenizers of
 // characters, words or, by `subwords.mjs`, subwords; `search` takes rows of ids. Each file is compared with its SHA-256
 // in the manifest.
@@ -60,7 +60,7 @@ export class Artefact {
     try {
       this[side] = new SubwordTokenizer(model, this.manifest.special_ids);
     } catch (error) {
-      this.noText = ` (${content.model}: ${error.message})`; // rows of ids will do
+      this.noText = ` (${content.model}: ${error.message})`; // rows of ids need no tokenizer
     }
   }
 
@@ -73,7 +73,7 @@ export class Artefact {
   async run(graph, inputs) {
     if (!this.sessions[graph]) {
       const bytes = await this.file(this.manifest.formats.onnx.files[graph]);
-      // Of its log errors alone: the warnings are about its own rewriting of loops.
+      // Log errors only: the warnings are about its own rewriting of loops.
       const options = { executionProviders: this.executionProviders, logSeverityLevel: 3 };
       this.sessions[graph] = await this.ort.InferenceSession.create(bytes, options);
     }

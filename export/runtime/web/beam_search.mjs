@@ -8,7 +8,7 @@ function lengthPenalty(length, alpha) {
 /**
  * Beam search, one `step` for all hypotheses at a time; the rules are those of `runtime/beam_search.py`.
  *
- * `step(tokens, parents)` extends all hypotheses: `tokens` are their last words, `parents` the flat rows whose states
+ * `step(tokens, parents)` extends all hypotheses: `tokens` are their last tokens, `parents` the flat rows whose states
  * they continue (null at first); it returns `{logProbs, vocabulary, alignments}`, flat float32 arrays.
  */
 export async function beamSearch(step, { batch, beams, sourceLengths, limits, knobs, special, finishedFirst }) {

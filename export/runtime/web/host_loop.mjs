@@ -2,7 +2,7 @@
 
 import { beamSearch } from "./beam_search.mjs";
 
-/** Whether only the graph `translate` can do the search that was exported. */
+/** Return whether only the graph `translate` supports the exported search. */
 export function onlyInGraph(manifest) {
   const { method, groups, phrases, stop, no_repeat_ngram: ngram, length_penalty_kind: kind } = manifest.search;
   const plain = method === "beam" && groups === 1 && !phrases && stop === "all" && !ngram && kind === "gnmt";

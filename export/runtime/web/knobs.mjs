@@ -1,4 +1,4 @@
-// Knobs of a search: the inputs of `translate` beside the source.
+// Knobs of a search: the inputs of `translate` besides the source.
 
 import { ArtefactError } from "./errors.mjs";
 
@@ -44,7 +44,7 @@ export function knobValues(manifest, given, rows) {
   }
   const [vocabulary] = manifest.signatures.translate.inputs.allowed.axes;
   values.allowed = given.allowed ?? new Array(vocabulary).fill(true);
-  values.prefix = given.prefix ?? rows.map(() => []);  // where there is no such knob, it stays empty
+  values.prefix = given.prefix ?? rows.map(() => []);  // without this knob it stays empty
   if (values.allowed.length !== vocabulary || values.prefix.length !== rows.length) {
     throw new ArtefactError(`Expected: ${vocabulary} values in allowed, and a prefix for each of ${rows.length} rows`);
   }

@@ -4,7 +4,7 @@ import { ArtefactError } from "./errors.mjs";
 
 const FORMAT_VERSION = 4;
 
-/** Whether this runs in Node, where an artefact is a folder. */
+/** Whether this is Node, where an artefact is a folder. */
 export const IN_NODE = typeof process !== "undefined" && Boolean(process.versions?.node);
 
 /** Return a function that reads one file of a folder or an address. */
@@ -26,7 +26,7 @@ export function reader(location) {
   };
 }
 
-/** Parse JSON, with an error that names where it stands. */
+/** Parse JSON, with an error that names its location. */
 export function parsed(text, where) {
   try {
     return JSON.parse(text);

@@ -1,4 +1,4 @@
-// The page around artefact.mjs: a form that translates, and words that light up what they attend to.
+// The page around artefact.mjs: a translation form, with tokens that highlight what they attend to.
 //
 // Serve the artefact's folder, with ONNX Runtime Web in it, and open /web/ at the address:
 //
@@ -6,7 +6,7 @@
 
 const show = (word) => (word === " " ? "\u2423" : word);
 
-/** Take over a page like index.html; `open` gives the artefact. Resolves when the form can be used, or never will. */
+/** Control a page like index.html; `open` returns the artefact. Resolves when the form is ready, or has failed. */
 export async function run(document, open) {
   const [form, text, button] = ["form", "textarea", "button"].map((name) => document.querySelector(name));
   const [status, results] = [document.getElementById("status"), document.querySelector("main")];
@@ -48,7 +48,7 @@ export async function run(document, open) {
   });
 }
 
-/** One translation: its source, its words, and the light between them. */
+/** One translation: its source, its tokens, and the highlights between them. */
 export function section(document, hypothesis) {
   const make = (name, content, kind = "") => {
     const element = document.createElement(name);

@@ -1,7 +1,7 @@
-// Text to subwords and back, as sentencepiece does it, from the model file that training wrote (NAME.tok.model).
+// sentencepiece subwords, from text and back, by the model file that training wrote (NAME.tok.model).
 //
-// The file is a protocol buffer. Of it are read: the pieces with their scores, and how text is normalised: a trie of
-// UTF-8 bytes (Darts, double array) that leads to what a sequence of bytes becomes. Text is then cut into the pieces
+// The file is a protocol buffer. Read from it are the pieces with their scores, and the normalisation: a trie of
+// UTF-8 bytes (Darts, double array) that maps a sequence of bytes to its replacement. Text is then split into pieces
 // whose scores have the largest sum (Viterbi; Kudo 2018, "Subword Regularization", section 3.1).
 
 const SPACE = "\u2581";
@@ -40,7 +40,7 @@ function* fields(bytes) {
   }
 }
 
-/** What normalises the longest known beginning of some bytes: `(bytes, start) -> [length, what it becomes] or null`. */
+/** Return a function that normalises the longest known prefix: `(bytes, start) -> [length, replacement] or null`. */
 function readMap(blob) {
   if (!blob.length) return () => null;
   const view = new DataView(blob.buffer, blob.byteOffset, blob.byteLength);
@@ -109,11 +109,11 @@ export class SubwordTokenizer {
     this.map = readMap(map);
   }
 
-  /** The text that is cut: letters in their normal form, blanks as one sign each. */
+  /** Normalise text before segmentation: letters in their normal form, each blank as one mark. */
   normalized(text) {
     const bytes = new TextEncoder().encode(text);
     const found = [];
-    let blank = this.trim; // at the beginning of the text, too
+    let blank = this.trim; // also at the beginning of the text
     for (let place = 0; place < bytes.length; ) {
       let [length, piece] = this.map(bytes, place) ?? [0, null];
       if (!piece) {
@@ -154,7 +154,7 @@ export class SubwordTokenizer {
     const ids = [];
     for (let end = letters.length; end > 0; end = best[end].start) {
       const { id } = best[end];
-      if (!(id === this.unknown && ids.at(-1) === id)) ids.push(id); // unknown letters side by side are one
+      if (!(id === this.unknown && ids.at(-1) === id)) ids.push(id); // adjacent unknown letters are one token
     }
     return ids.reverse();
   }
