@@ -241,6 +241,9 @@ def test_public_names() -> None:
         "load_tfa_luong",
         "masked_softmax",
         "sample_search",
+        "Hypothesis",
+        "SearchPolicy",
+        "Translator",
     }
     assert all(hasattr(keras_attention, name) for name in keras_attention.__all__)
     assert keras_attention.__version__ == PROJECT["project"]["version"]
