@@ -95,7 +95,6 @@ def export(
         VerificationError: if an artefact differs from Keras.
 
     Example:
-
     >>> import keras
     >>> inputs = keras.Input((3,), name="features")
     >>> model = keras.Model(inputs, keras.layers.Dense(2, name="scores")(inputs))

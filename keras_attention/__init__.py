@@ -1,4 +1,4 @@
-"""Luong attention for Keras 3: layers, an encoder-decoder, and searches, in `keras.ops` alone.
+"""Luong attention for Keras 3: layers, an encoder-decoder, and searches, in pure `keras.ops`.
 
 Importing this package registers its layers, so that plain `keras.models.load_model` reads models that use them.
 """

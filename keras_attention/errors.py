@@ -1,4 +1,4 @@
-"""Errors that a user of the command line can cause and mend."""
+"""Errors that a user of the command line can cause and fix."""
 
 import difflib
 from collections.abc import Collection, Iterable
@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 def unknown_names(kind: str, unknown: Iterable[str], known: Collection[str]) -> str:
-    """The message for names that do not exist: the nearest ones that do, or all where one has none near it.
+    """Return the message for unknown names: the nearest known ones, or all if a name has none near it.
 
     >>> unknown_names("field", ["decoder_unit"], ["decoder_units", "dropout"])
     "Unknown field. Expected: 'decoder_units', the nearest name. Received: 'decoder_unit'"

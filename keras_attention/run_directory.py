@@ -206,7 +206,7 @@ class RunDirectory:
 
     @property
     def task(self) -> str:
-        """Task of the run: "translation", "g2p", "dates", …"""
+        """Task of the run: "translation", "g2p", "dates" or another."""
         return str(self.metadata["task"])
 
     @property
@@ -278,7 +278,7 @@ class RunDirectory:
 
     @property
     def tokenization(self) -> str:
-        """sacrebleu's tokenisation of the outputs."""
+        """Tokenisation of the outputs by sacrebleu."""
         return str(self.metadata.get("training", {}).get("settings", {}).get("tokenize", "none"))
 
 

@@ -1,7 +1,7 @@
-"""Weights of `tfa.seq2seq`, the seq2seq module of TensorFlow Addons, into layers of this package.
+"""Import of weights from `tfa.seq2seq`, the seq2seq module of TensorFlow Addons.
 
-NumPy arrays in, named and shaped as Addons keeps them; TensorFlow Addons itself is not needed. What each function does
-not take needs no change: the weights of a Keras cell inside `AttentionWrapper` are those of the same cell inside
+The arguments are NumPy arrays, named and shaped as in Addons; TensorFlow Addons itself is not needed. Other weights
+need no conversion: the weights of a Keras cell inside `AttentionWrapper` are those of the same cell inside
 `AttentionCell`, since both feed it `[inputs ; attention]`.
 """
 
@@ -22,7 +22,7 @@ def load_tfa_luong(
     attention_g: npt.ArrayLike | None = None,
     attention_score_bias: npt.ArrayLike | None = None,
 ) -> None:
-    """The weights of a `tfa.seq2seq.LuongAttention` or `LuongMonotonicAttention`, into a `general` score.
+    """Load the weights of a `tfa.seq2seq.LuongAttention` or `LuongMonotonicAttention`, into a `general` score.
 
     With M the kernel of Addons' memory layer, the score of both is the same number for `W_a = M^T`:
 
@@ -39,7 +39,6 @@ def load_tfa_luong(
         ValueError: for a layer of another score, or one not built, and arrays that are not its weights.
 
     Example:
-
     >>> import numpy as np
     >>> layer = LuongAttention("general")
     >>> layer.build((None, None, 5), (None, None, 11))
@@ -68,7 +67,7 @@ def load_tfa_bahdanau(
     attention_b: npt.ArrayLike | None = None,
     attention_score_bias: npt.ArrayLike | None = None,
 ) -> None:
-    """The weights of a `tfa.seq2seq.BahdanauAttention` or `BahdanauMonotonicAttention`, into an additive score.
+    """Load the weights of a `tfa.seq2seq.BahdanauAttention` or `BahdanauMonotonicAttention`, into an additive score.
 
     The formulas are the same, and so are the shapes:
 
@@ -87,7 +86,6 @@ def load_tfa_bahdanau(
         ValueError: for a layer of another score, or one not built, and arrays that are not its weights.
 
     Example:
-
     >>> import numpy as np
     >>> from keras_attention import BahdanauAttention
     >>> layer = BahdanauAttention(units=13)
@@ -113,12 +111,12 @@ def load_tfa_bahdanau(
 def load_tfa_attention_layer(
     cell: AttentionCell, kernel: npt.ArrayLike | Sequence[npt.ArrayLike], activation: Any = None
 ) -> None:
-    """The attention layer of a `tfa.seq2seq.AttentionWrapper`, into the attentional vector of a cell.
+    """Load the attention layer of a `tfa.seq2seq.AttentionWrapper`, into the attentional vector of a cell.
 
     Addons joins `[h_t ; c_t]`, here it is `[c_t ; h_t]` as in the paper, so that the rows change places. Addons' layer
-    has no activation, here it is tanh as in the paper, if nothing else is said: the cell must be one made with
-    `activation=None` for the same numbers. With several mechanisms Addons has a layer for each and joins what they
-    give; here one layer reads all contexts, and its kernel is theirs in blocks:
+    has no activation, here it is tanh as in the paper by default: the cell must have
+    `activation=None` for equal results. With several mechanisms Addons has a layer for each and concatenates their
+    outputs; here one layer reads all contexts, and its kernel is theirs in blocks:
 
         [h_t ; c_t] K = [c_t ; h_t] [K_c  ]        K = [K_h]        two mechanisms: [K_c    0  ]
                                     [K_h  ]            [K_c]                        [0      K'_c]
@@ -128,14 +126,13 @@ def load_tfa_attention_layer(
         cell: a built `AttentionCell` whose `attentional_size` is Addons' `attention_layer_size`, or the sum of a list.
         kernel: `(U + Dv, A)`, U the depth of the recurrent cell's output; a list of such kernels, one for each of
             several mechanisms, in their order.
-        activation: of Addons' layer, where one with an activation was handed over as `attention_layer`.
+        activation: of Addons' layer, if one with an activation was passed as `attention_layer`.
 
     Raises:
         ValueError: for a cell without an attentional vector, not built, or of another activation, and kernels that do
             not fit.
 
     Example:
-
     >>> import keras, numpy as np
     >>> cell = AttentionCell(keras.layers.LSTMCell(5), LuongAttention("general"), attentional_size=3, activation=None)
     >>> cell.build((None, 4), (None, None, 11))
@@ -192,7 +189,7 @@ def _check_score(layer: LuongAttention, scores: tuple[str, ...]) -> None:
 def _assign(
     layer: LuongAttention, sources: Mapping[str, tuple[str, npt.ArrayLike | None]], transposed: tuple[str, ...] = ()
 ) -> None:
-    """Checks all arrays, then assigns them: `sources` is our name of a weight to Addons' name and its array."""
+    """Check all arrays, then assign them: `sources` maps a weight's name to Addons' name and its array."""
     weights = {weight.name: weight for weight in layer.weights}
     given = {name: np.asarray(array) for name, (_, array) in sources.items() if array is not None}
     if set(given) != set(weights):

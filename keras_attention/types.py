@@ -9,11 +9,11 @@ TensorDict: TypeAlias = dict[str, Tensor]
 """A flat state or memory: names to tensors whose first axis is the batch."""
 
 Shape: TypeAlias = tuple[Any, ...]
-"""The shape of a tensor, as Keras hands it to `build`: an int for each axis, or None."""
+"""The shape of a tensor, as Keras passes it to `build`: an int for each axis, or None."""
 
 PAD_ID = 0
 BOS_ID = 1
 EOS_ID = 2
 BACKWARD_ID = EOS_ID
-"""What a target that is written from its last word to its first begins with, in place of BOS; it ends with EOS, too."""
+"""First token of a right-to-left target, in place of BOS; it ends with EOS, too."""
 UNK_ID = 3

@@ -101,8 +101,10 @@ def on_memory(path: str, config: Seq2SeqConfig) -> bool:
 
 
 def per_position(config: Seq2SeqConfig, shapes: dict[str, tuple[int, ...]], target_length: int) -> int:
-    """Return a step's MACs per source position: its score and its share of the context; without recurrence also those
-    of the earlier tokens, whose cache is as long as the longest target."""
+    """Return a step's MACs per source position: its score and its share of the context.
+
+    Without recurrence those of the earlier tokens are included, whose cache is as long as the longest target.
+    """
     if config.attention == "none":
         return 0
     depth = config.decoder_units if config.cell == "self_attention" else config.memory_depth

@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_lines(content: bytes) -> list[str]:
-    """Return the lines of a UTF-8 text, without line ends (\\n or \\r\\n) and without a byte order mark.
+    r"""Return the lines of a UTF-8 text, without line ends (\n or \r\n) and without a byte order mark.
 
     Raises:
         ArtefactError: that names the line with other bytes.

@@ -104,7 +104,6 @@ class LuongAttention(AttentionMechanism):
         mask of a wrong shape or dtype, a state of other names, or a source longer than `max_source_length`.
 
     Example:
-
     >>> import numpy as np
     >>> attention = LuongAttention(score="general")
     >>> query, memory = np.ones((2, 3, 5), "float32"), np.ones((2, 7, 11), "float32")
@@ -218,8 +217,10 @@ class LuongAttention(AttentionMechanism):
         return None
 
     def keys_of_dot(self, value: Tensor, key: Tensor | None = None) -> Tensor:
-        """Return keys whose dot product with a query is the score: for `"dot"`, `"scaled_dot"` and `"general"`,
-        including any scale. `key` is the result of `project_keys(value)`."""
+        """Return keys whose dot product with a query is the score, including any scale.
+
+        Only for `"dot"`, `"scaled_dot"` and `"general"`. `key` is the result of `project_keys(value)`.
+        """
         key = self.project_keys(value) if key is None else key
         key = ops.convert_to_tensor(value, dtype=self.compute_dtype) if key is None else key
         if self.score == "scaled_dot":
@@ -328,7 +329,6 @@ class BahdanauAttention(LuongAttention):
         **kwargs: the other arguments of `LuongAttention`.
 
     Example:
-
     >>> import numpy as np
     >>> attention = BahdanauAttention(units=13, normalize=True)
     >>> tuple(attention(np.ones((2, 3, 5), "float32"), np.ones((2, 7, 11), "float32")).shape)

@@ -48,7 +48,6 @@ class MultiHeadLuongAttention(keras.layers.Layer):
         ValueError: as `LuongAttention`, and for a memory depth that is no multiple of the heads.
 
     Example:
-
     >>> import numpy as np
     >>> attention = MultiHeadLuongAttention(num_heads=2)
     >>> query, memory = np.ones((2, 3, 5), "float32"), np.ones((2, 7, 12), "float32")

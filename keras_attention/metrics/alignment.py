@@ -144,7 +144,6 @@ def best_links(
         target_words: int `(T,)`, the same for the target; the weights of its parts are summed, too.
 
     Example:
-
     >>> best_links(np.array([[0.6, 0.4, 0.0], [0.1, 0.2, 0.7]]), np.array([0, 1, 1]))
     [(0, 0), (1, 1)]
     """

@@ -58,7 +58,7 @@ def error_rates(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
 
 def reference_columns(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """Return references as sacrebleu takes them: a column for the first of each sentence, one for the second, …"""
+    """Return references in columns for sacrebleu: one for the first of each sentence, one for the second, and so on."""
     most = max(len(accepted) for accepted in references)
     return [[accepted[k] if k < len(accepted) else None for accepted in references] for k in range(most)]
 

@@ -31,7 +31,6 @@ def build_seq2seq(config: Seq2SeqConfig) -> Seq2SeqModel:
     own log-softmax, so that losses on logits accept them. The same holds for a model with a `shortlist`.
 
     Example:
-
     >>> config = Seq2SeqConfig(source_vocabulary=11, target_vocabulary=13, encoder_units=4, decoder_units=6)
     >>> build_seq2seq(config).output_shape
     (None, None, 13)

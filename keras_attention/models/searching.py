@@ -22,8 +22,10 @@ from keras_attention.types import PAD_ID, Tensor
 
 
 class Searching:
-    """Searches, for a class with `encode`, `stepper`, `log_probs`, `source_mask`, `representation`, `covers_source`,
-    `source_dtype`, `source_features` and `config`.
+    """Searches as a mixin.
+
+    The class has `encode`, `stepper`, `log_probs`, `source_mask`, `representation`, `covers_source`, `source_dtype`,
+    `source_features` and `config`.
 
     All raise `ValueError` for a source that `check_ids` or `check_features` rejects, if its values are known.
 

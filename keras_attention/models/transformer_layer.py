@@ -11,7 +11,7 @@ from keras_attention.types import Shape, Tensor, TensorDict
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class AttentionBlock(keras.layers.Layer):
-    """A pre-norm Transformer layer, with normalisation before each part (Xiong et al. 2020, arXiv 2002.04745):
+    """A pre-norm Transformer layer, with normalisation before each part (Xiong et al. 2020, arXiv 2002.04745).
 
         x = x + self_attention(n(x))        x = x + attention(n(x), memory)        x = x + W_2 relu(W_1 n(x))
 

@@ -62,7 +62,6 @@ class AttentionCell(keras.layers.Layer):
         ValueError: for an invalid combination of arguments, or a state that does not match.
 
     Example:
-
     >>> import numpy as np
     >>> from keras_attention import LuongAttention
     >>> cell = AttentionCell(keras.layers.LSTMCell(5), LuongAttention("general"), attentional_size=3)

@@ -54,7 +54,6 @@ class AttentionRNN(keras.layers.Layer):
         ValueError: for a mask of a wrong shape or dtype, or a state that does not match the cell.
 
     Example:
-
     >>> import numpy as np
     >>> from keras_attention import LuongAttention
     >>> rnn = AttentionRNN(AttentionCell(keras.layers.GRUCell(5), LuongAttention("general")), return_sequences=True)

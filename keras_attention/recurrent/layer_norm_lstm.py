@@ -11,7 +11,7 @@ from keras_attention.types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class LayerNormLSTMCell(keras.layers.Layer):
-    """The LSTM of Ba, Kiros and Hinton 2016 (arXiv 1607.06450, equations 20 to 22), as a cell of `keras.layers.RNN`:
+    """The LSTM of Ba, Kiros and Hinton 2016 (arXiv 1607.06450, equations 20 to 22), as a cell of `keras.layers.RNN`.
 
         i, f, g, o = n(W h) + n(U x) + b      c = sigmoid(f) c + sigmoid(i) tanh(g)      h = sigmoid(o) tanh(n(c))
 

@@ -23,16 +23,14 @@ CELLS = ("lstm", "gru", "layer_norm_lstm")
 
 
 def sequence_dropout(share: float, variational: bool, dtype: Any) -> keras.layers.Dropout:
-    """Dropout of `(B, T, D)`: elementwise, or, if variational, one mask for all steps of a row (Gal and
-    Ghahramani 2016, arXiv 1512.05287, section 4.1)."""
+    """Dropout of `(B, T, D)`; if variational, one mask per row (Gal and Ghahramani 2016, arXiv 1512.05287, 4.1)."""
     check_dropout(share)
     shape = (None, 1, None) if variational else None
     return keras.layers.Dropout(share, noise_shape=shape, name="dropout", dtype=dtype)
 
 
 def word_dropout(share: float, dtype: Any) -> keras.layers.Dropout:
-    """Dropout of whole positions of `(B, T, E)`, with the others scaled up (Gal and Ghahramani 2016,
-    arXiv 1512.05287, section 4.2, there for word types)."""
+    """Dropout of whole positions of `(B, T, E)` (Gal and Ghahramani 2016, section 4.2, there for word types)."""
     check_dropout(share, "word_dropout")
     return keras.layers.Dropout(share, noise_shape=(None, None, 1), name="word_dropout", dtype=dtype)
 
@@ -217,8 +215,10 @@ class RecurrentStack(keras.layers.Layer):
         return outputs, final_state
 
     def draw_noise(self, inputs: Tensor) -> TensorDict:
-        """Draw the dropout factors `(B, T, units)` below each layer from the second on, for a stepwise pass over
-        inputs `(B, T, ...)`: only TensorFlow allows random draws inside a loop."""
+        """Draw the dropout factors `(B, T, units)` below each layer from the second on.
+
+        For a stepwise pass over inputs `(B, T, ...)`: only TensorFlow allows random draws inside a loop.
+        """
         if not self.dropout or self.num_layers == 1:
             return {}
         ones = ops.ones((*ops.shape(inputs)[:2], self.units), dtype=self.compute_dtype)

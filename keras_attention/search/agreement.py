@@ -211,7 +211,7 @@ def _read(
 
 
 def _among(ids: Tensor, others: Tensor, there: Tensor) -> Tensor:
-    """bool `(B, K)`: whether each of the ids `(B, K, L)` is among those of `others` that `there` marks."""
+    """Return whether ids `(B, K, L)` are among those of `others` that `there` marks, bool `(B, K)`."""
     same = ops.all(ops.equal(ids[:, :, None], others[:, None]), axis=3)
     return ops.any(ops.logical_and(same, there[:, None]), axis=2)
 

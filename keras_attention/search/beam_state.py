@@ -102,7 +102,7 @@ def advance(
         active: bool `(B, K)`, from `active_in`.
         log_probs: float32 `(B * K, V)`, of the model.
         allowed: log_probs after the constraints, NEVER for a forbidden token; `None` if unchanged.
-        ranking: `allowed` as this step alone ranks it; `None` if it does not differ.
+        ranking: `allowed` as ranked in this step only; `None` if it does not differ.
 
     Returns:
         The new beams, and the flat parent row `(B * K,)` of each.

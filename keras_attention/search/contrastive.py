@@ -41,7 +41,7 @@ def contrastive_search(
     eos_id: int = EOS_ID,
     pad_id: int = PAD_ID,
 ) -> SearchResult:
-    """Of the k likeliest tokens, choose the one of the best score (Su et al. 2022, arXiv 2202.06417, equation 5):
+    """Of the k likeliest tokens, choose the one of the best score (Su et al. 2022, arXiv 2202.06417, equation 5).
 
         (1 - alpha) P(w | before) - alpha max_j cos(h_w, h_j)
 

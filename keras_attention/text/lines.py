@@ -11,7 +11,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_lines(path: str | pathlib.Path) -> list[str]:
-    """Return the lines of a UTF-8 file, without line ends (\\n or \\r\\n) and without a byte order mark.
+    r"""Return the lines of a UTF-8 file, without line ends (\n or \r\n) and without a byte order mark.
 
     Raises UserError, naming file and line, for a file that is missing, empty or not UTF-8.
     """

@@ -224,7 +224,7 @@ class Translator:
 
         Args:
             texts: non-empty strings.
-            outputs: one for each text; an empty one is EOS alone.
+            outputs: one for each text; an empty one is only EOS.
             length_penalty, length_penalty_kind: alpha of the length penalty, `"gnmt"` or `"average"`.
             batch_size: texts per batch.
             backward: score the output right-to-left.

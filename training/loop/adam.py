@@ -21,8 +21,9 @@ class _Moments:
 
 @keras.saving.register_keras_serializable(package="keras_attention")
 class Adam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam`, its checkpoints, and under JAX and PyTorch its numbers (Kingma and Ba 2015,
-    arXiv 1412.6980, algorithm 1). On TensorFlow there are three differences.
+    """`keras.optimizers.Adam` (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1), with three differences on TensorFlow.
+
+    Checkpoints are those of Keras, and under JAX and PyTorch the numbers too.
 
     With `ema_warmup` the momentum of the averaged weights grows with the updates n that were made: it is
     `min(ema_momentum, (1 + n) / (10 + n))`, so that an average is of the last tenth of a short training, and holds

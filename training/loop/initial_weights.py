@@ -104,8 +104,11 @@ def set_vectors(table: Any, tokenizer: Tokenizer, path: str | pathlib.Path, size
 
 
 def read_vectors(path: str | pathlib.Path, wanted: Mapping[str, int], size: int) -> dict[str, npt.NDArray[np.float32]]:
-    """The vectors of the words wanted, from a text file as word2vec (first line: count and size), GloVe and fastText
-    write it. Raises UserError with file and line for a line that does not hold `size` numbers."""
+    """Read the vectors of the wanted words in a text file of word2vec, GloVe or fastText.
+
+    The first line of word2vec is count and size. Raises UserError with file and line where a line
+    does not hold `size` numbers.
+    """
     found: dict[str, npt.NDArray[np.float32]] = {}
     for number, line in enumerate(read_lines(path), 1):
         word, *numbers = line.rstrip().split(" ")

@@ -56,7 +56,10 @@ def operator_failures(
 
 
 def needs_loop(config: Mapping[str, Any]) -> bool:
-    """Return whether the ONNX encoder has a loop: for the layer-normalised LSTM, which has no node, and for cell states
-    at ends of rows that `lstm_lengths` does not support."""
+    """Return whether the ONNX encoder has a loop.
+
+    It has one for the layer-normalised LSTM, which has no node, and for cell states at ends of rows that
+    `lstm_lengths` does not support.
+    """
     copied = lstm_lengths.wants_cell_states(config) and not lstm_lengths.needed([config])
     return copied or bool(config["cell"] == "layer_norm_lstm")

@@ -86,8 +86,10 @@ def fold_transposes(graph: Any) -> dict[str, str]:
 
 
 def store_recurrent(graph: Any) -> None:
-    """Store the weights of LSTM and GRU nodes, in place, as int8 with a scale for each row; they are dequantised
-    once, when the file is loaded."""
+    """Store the weights of LSTM and GRU nodes, in place, as int8 with a scale for each row.
+
+    They are dequantised once, when the file is loaded.
+    """
     import onnx
 
     constants = {constant.name: constant for constant in graph.initializer}
