@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_attention.errors import UserError
+from keras_attention.former_settings import with_present_names
 from keras_attention.run_fingerprint import check, check_model, identify, read_stamp, seal, stamp
 from keras_attention.text.tokenizers import Tokenizer, load_tokenizer
 
@@ -180,6 +181,7 @@ class RunDirectory:
             )
         run = cls(path, metadata)
         run._check()
+        run.metadata = with_present_names(metadata)
         return run
 
     def _check(self) -> None:

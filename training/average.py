@@ -115,10 +115,10 @@ def last_model(run: RunDirectory) -> keras.Model:
             f"{run.path / 'checkpoints' / NAMES[0]}: no such file. Expected a checkpoint of training; without --last "
             "the best model is taken, which is there"
         )
-    settings = Settings.make(run.metadata["training"]["settings"])
+    settings = Settings.of_run(run.metadata["training"]["settings"])
     model, twin = build_seq2seq(run.config), build_seq2seq(run.config)
     fuse = fuses_loss(settings, run.config)
-    fitted = fuse_loss(model, settings.label_smoothing, consistency=settings.consistency) if fuse else model
+    fitted = fuse_loss(model, settings.label_smoothing) if fuse else model
     compile_model(fitted, settings)
     load_checkpoint(paths[0], fitted, run.metadata.get("id"))
     copy_averages(fitted, twin, model)

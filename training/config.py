@@ -53,8 +53,6 @@ class Settings:
         distillation: weight of the teachers' predictions against the labels, where there are teachers (see `teacher`).
         products: "bfloat16" rounds the operands of large products in training: faster on processors that have such
             products (AVX512-BF16, AMX); "auto" does so on these.
-        consistency: weight of R-Drop: each pair is read twice, under two dropout masks, and the divergence of the two
-            predictions is added to the loss; 0: one reading. It needs `fused_loss`.
         fused_loss: project onto the vocabulary and take the loss in one, without holding the logits (not where
             `distribute` is "mirrored").
         jit: compile the training step with XLA (always on under JAX).
@@ -98,7 +96,6 @@ class Settings:
     backward: float = 0.0
     distillation: float = 0.5
     products: str = "float32"
-    consistency: float = 0.0
     fused_loss: bool = True
     jit: bool = False
     accumulation: int = 1
@@ -139,15 +136,10 @@ class Settings:
                 "sampling draws segmentations into subwords. Expected a subword tokenizer on one side at least. "
                 f"Received: {self.source_tokenizer} and {self.target_tokenizer}"
             )
-        _range("consistency", self.consistency, self.consistency >= 0, "0 or more")
-        if self.consistency and (not self.fused_loss or self.distribute == "mirrored"):
-            raise UserError(
-                "consistency is part of the fused loss. Expected fused_loss, and distribute none or data_parallel"
-            )
-        if self.signals and (not self.fused_loss or self.distribute != "none" or self.consistency):
+        if self.signals and (not self.fused_loss or self.distribute != "none"):
             raise UserError(
                 "coverage_loss, guided_alignment and scheduled_sampling are parts of the fused loss on one device. "
-                "Expected fused_loss, distribute none and consistency 0 with them"
+                "Expected fused_loss and distribute none with them"
             )
         alone = self.fused_loss and self.distribute == "none" and self.accumulation == 1 and not self.signals.sample
         if self.stacked and not alone:
@@ -212,7 +204,6 @@ class Settings:
         """The training loss with what it holds beside the cross-entropy against the labels."""
         parts = {
             "smoothed labels": self.label_smoothing,
-            "R-Drop": self.consistency,
             "coverage": self.coverage_loss,
             "guided alignment": self.guided_alignment,
         }
@@ -236,6 +227,12 @@ class Settings:
                 raise UserError(unknown_names("setting", unknown, known))
             merged.update({name: value for name, value in layer.items() if value is not None})
         return cls(**merged)
+
+    @classmethod
+    def of_run(cls, saved: dict[str, Any]) -> Settings:
+        """Return the settings that a run was saved with; names of removed ones are ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls.make({name: value for name, value in saved.items() if name in known})
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -27,7 +27,6 @@ from .hardware.devices import output_of_process
 from .loop.assemble import encode_all, make_fitting
 from .loop.initial_weights import Start
 from .loop.model_card import write_reports
-from .loop.rate_finder import rising_rates
 from .loop.run_setup import TextFiles, prepare_run, read_also
 from .loop.tensorboard import TensorBoard
 from .loop.trainer import Trainer, Validation
@@ -59,7 +58,6 @@ def train(
     start_from: str | pathlib.Path | None = None,
     source_vectors: str | pathlib.Path | None = None,
     target_vectors: str | pathlib.Path | None = None,
-    find_learning_rate: bool = False,
     **settings: Any,
 ) -> RunDirectory:
     """Train an encoder-decoder on parallel text and leave the best model in a run directory.
@@ -89,8 +87,6 @@ def train(
         start_from: a trained run whose vocabularies and weights a new training begins with; the model must be of the
             same form.
         source_vectors, target_vectors: word vectors to begin with, in the text form of word2vec, GloVe and fastText.
-        find_learning_rate: do not train, but raise the learning rate over 200 updates and write learning-rate.csv and
-            plots/learning-rate.png (see `rate_finder`).
         **settings: fields of `Settings` that replace the recipe's or the default ones.
 
     Returns:
@@ -143,10 +139,7 @@ def train(
         run = prepare_run(output, recipe, chosen, fields, splits, overwrite, start.parent, suited.all)
         if suited.all:
             print(f"chosen for {run.metadata['training']['data']['train']} pairs (options override): {suited}")
-        if find_learning_rate:
-            find_rate(run, chosen, splits, start)
-        else:
-            fit_run(run, chosen, splits, start)
+        fit_run(run, chosen, splits, start)
     return run
 
 
@@ -209,22 +202,6 @@ def fit_run(
         f"finished: {reason}. Best validation {score} (epoch {(best.best_epoch or 0) + 1}), "
         f"{trainer.progress.seconds / 60:.1f} minutes of training. Model: {run.model_path}"
     )
-
-
-def find_rate(
-    run: RunDirectory, settings: Settings, splits: Splits, start: Start, say: Callable[[str], None] = print
-) -> float:
-    """The learning rate at which the loss of a new model falls fastest; writes learning-rate.csv and a picture."""
-    one = dataclasses.replace(settings, steps_per_call=1, passes=1)  # a rate for each update
-    fitting = make_fitting(run, one, splits, start, say)
-    with fitting.devices.scope():
-        result = rising_rates(fitting.fitted, fitting.dataset)
-    result.save(run.path)
-    say(
-        f"suggested: --learning-rate {result.suggestion:.1e} (steepest fall of the loss over {len(result.rates)} "
-        f"updates). Curve: {run.path / 'plots' / 'learning-rate.png'}"
-    )
-    return result.suggestion
 
 
 def _validation(

@@ -137,10 +137,6 @@ def train(
         int | None, learning("Epochs without a better score that halve the learning rate.", default="2")
     ] = None,
     warmup: Annotated[int | None, learning("Updates over which the learning rate rises.", default="0")] = None,
-    find_learning_rate: Annotated[
-        bool,
-        learning("Only raise the learning rate over 200 updates and suggest one.", "--find-learning-rate"),
-    ] = False,
     clip_norm: Annotated[float | None, learning("Bound on the gradient's norm.", default="1.0")] = None,
     label_smoothing: Annotated[
         float | None, learning("Share of mass spread over the vocabulary.", default="0.1")
@@ -174,10 +170,6 @@ def train(
             metavar="SHARE",
             default="0.0",
         ),
-    ] = None,
-    consistency: Annotated[
-        float | None,
-        signals("R-Drop: read each pair twice and pull the readings together.", metavar="WEIGHT", default="0.0"),
     ] = None,
     alignments: Annotated[
         Path | None, signals("Links of the training text, 0-0 1-2, line by line, for --guided-alignment.")

@@ -73,17 +73,6 @@ def attention_heat_map(
     _save(figure, path)
 
 
-def rate_curve(path: str | pathlib.Path, rates: Sequence[float], losses: Sequence[float], suggestion: float) -> None:
-    """Plot the loss against the learning rate, on a logarithmic axis, with the suggested rate marked."""
-    figure, axes = _figure(7.0, 4.0)
-    axes.semilogx(rates, losses)
-    axes.axvline(suggestion, color="tab:orange", linestyle="--", label=f"suggested: {suggestion:.1e}")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("smoothed training loss")
-    figure.legend(loc="outside upper center")
-    _save(figure, path)
-
-
 def learning_curves(
     path: str | pathlib.Path,
     history: Sequence[Mapping[str, float]],

@@ -66,7 +66,6 @@ def test_legends_cover_nothing(figures: list[Any], tmp_path: pathlib.Path) -> No
     history = [{"epoch": epoch, "loss": 1.0 / epoch, "val_loss": 1.0, "val_bleu": 3.0 * epoch} for epoch in range(1, 9)]
     plots.learning_curves(tmp_path / "curves.png", history, "bleu")
     plots.learning_curves(tmp_path / "one.png", history[:1], "bleu")
-    plots.rate_curve(tmp_path / "rates.png", [1e-4, 1e-3], [3.0, 2.0], 1e-3)
     for figure in figures:
         (legend,) = figure.legends
         assert not any(legend.get_window_extent().overlaps(axes.get_window_extent()) for axes in figure.axes)
@@ -85,13 +84,3 @@ def test_each_curve_is_that_of_its_column(figures: list[Any], tmp_path: pathlib.
     for label, column in names.items():
         np.testing.assert_array_equal(lines[label].get_xydata(), [[row["epoch"], row[column]] for row in history])
     assert [axes.get_ylabel() for axes in figures[0].axes] == ["cross-entropy per token (nats)", "word error rate (%)"]
-
-
-def test_a_curve_of_rates_marks_the_suggestion(figures: list[Any], tmp_path: pathlib.Path) -> None:
-    rates, losses = [1e-4, 1e-3, 1e-2], [3.0, 2.0, 5.0]
-    plots.rate_curve(tmp_path / "rates.png", rates, losses, 1e-3)
-    axes = figures[0].axes[0]
-    curve, mark = axes.get_lines()
-    np.testing.assert_array_equal(curve.get_xydata(), np.column_stack([rates, losses]))
-    assert list(mark.get_xdata()) == [1e-3, 1e-3]
-    assert axes.get_xscale() == "log"

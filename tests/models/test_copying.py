@@ -155,7 +155,7 @@ def pairs_file(folder):
     return path
 
 
-@pytest.mark.parametrize("choices", [{"consistency": 1.0}, {"coverage_loss": 0.5}])
+@pytest.mark.parametrize("choices", [{"scheduled_sampling": "word"}, {"coverage_loss": 0.5}])
 def test_losses_on_logits_are_refused(choices, tmp_path):
     assert not fuses_loss(Settings(), Seq2SeqConfig(7, 7, copy_words=2))
     words = {"source_tokenizer": "word", "target_tokenizer": "word", "joint": True}

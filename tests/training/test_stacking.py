@@ -190,7 +190,7 @@ def test_an_epoch_that_was_cut_short_leaves_nothing_behind(encoded) -> None:
 def test_a_training_in_stacks_resumes(toy_folder, tmp_path) -> None:
     if keras.backend.backend() != "jax":
         pytest.skip("the loop over a stack is JAX's")
-    options = {"steps_per_call": 4, "passes": 2, "backward": 0.3, "consistency": 0.5, "warmup": 5}
+    options = {"steps_per_call": 4, "passes": 2, "backward": 0.3, "warmup": 5}
     whole = train_toy(tmp_path / "whole", toy_folder, epochs=3, **options)
     train_toy(tmp_path / "parts", toy_folder, epochs=1, **options)
     parts = train_toy(tmp_path / "parts", toy_folder, epochs=3, **options)

@@ -78,20 +78,6 @@ def test_the_loss_and_its_gradients_are_those_of_the_mixed_distributions(weight,
     assert np.sum(found * direction) == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-4)
 
 
-def test_two_readings_of_a_row_hear_the_same_teacher() -> None:
-    """With R-Drop and equal readings the divergence is 0, so that the loss is that of one reading."""
-    dense = keras.layers.Dense(WORDS)
-    dense.build((None, None, DEPTH))
-    hidden = draw(*LABELS.shape, DEPTH)
-    given = [ops.convert_to_tensor(value) for value in (LABELS, *taught())]
-    once = FusedCrossEntropy(dense, 0.1).loss(ops.convert_to_tensor(hidden), *given)
-    twice = FusedCrossEntropy(dense, 0.1, consistency=2.0).loss(
-        ops.convert_to_tensor(np.concatenate([hidden] * 2)), *given
-    )
-    # Float32: twice the rows.
-    assert float(ops.convert_to_numpy(twice)) == pytest.approx(float(ops.convert_to_numpy(once)), rel=1e-6)
-
-
 @pytest.fixture(scope="module")
 def others(toy_run, tmp_path_factory) -> list[RunDirectory]:
     """Two runs of one vocabulary."""

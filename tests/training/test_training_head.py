@@ -6,9 +6,8 @@ import pytest
 from keras import ops
 
 from keras_attention import Seq2SeqConfig, build_seq2seq
-from keras_attention.training.losses.consistency import consistent_partition, exponentiate
 from keras_attention.training.losses.cross_entropy import TokenCrossEntropy
-from keras_attention.training.losses.fused import chunked_cross_entropy, fuse_loss
+from keras_attention.training.losses.fused import chunked_cross_entropy, exponentiate, fuse_loss
 from tests.support.gradients import gradients
 from tests.support.parts import fast
 
@@ -142,70 +141,3 @@ def test_a_batch_without_a_label_has_no_loss_and_no_gradient() -> None:
     assert float(np.asarray(fused.train_on_batch({"source": ids, "target": ids, "labels": 0 * ids})).ravel()[0]) == 0
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-CONSISTENCY = 1.5
-
-
-def pairs() -> list[np.ndarray]:
-    return [draw(2, ROWS, DEPTH), draw(WORDS, DEPTH), draw(WORDS)]
-
-
-def divergence(hidden, weights, bias):
-    """Log partitions and both directions of the divergence, each as its definition has it."""
-    logits = ops.add(ops.matmul(hidden, ops.transpose(weights)), bias)
-    partitions = ops.mean(ops.logsumexp(logits, axis=-1), axis=0)
-    log_p, log_q = ops.log_softmax(logits[0]), ops.log_softmax(logits[1])
-    there = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
-    back = ops.sum(ops.exp(log_q) * (log_q - log_p), axis=-1)
-    return ops.sum(ops.convert_to_tensor(SCALE) * (partitions + CONSISTENCY / 4 * (there + back)))
-
-
-@pytest.mark.parametrize("chunks", [1, 2, 3, 7, 9])
-def test_the_divergence_of_two_passes_and_its_gradients(chunks) -> None:
-    def chunked(*tensors):
-        return consistent_partition(*tensors, ops.convert_to_tensor(SCALE), CONSISTENCY, chunks)
-
-    value = float(chunked(*map(ops.convert_to_tensor, pairs())))
-    # Float32 sums of 11 terms in another order.
-    assert value == pytest.approx(float(divergence(*map(ops.convert_to_tensor, pairs()))), rel=2e-6)
-    for got, expected in zip(gradients(chunked, pairs()), gradients(divergence, pairs()), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-6)  # float32 sums of 11 terms in another order
-
-
-def make_training(dropout: float, consistency: float) -> tuple[keras.Model, keras.Model, dict[str, np.ndarray]]:
-    """Model, training model around it, and a batch."""
-    keras.utils.set_random_seed(3)
-    model = build_seq2seq(
-        Seq2SeqConfig(13, 13, embedding_size=4, encoder_units=3, decoder_units=6, attention="dot", dropout=dropout)
-    )
-    fused = fuse_loss(model, 0.1, consistency=consistency)
-    fused.compile(keras.optimizers.SGD(0.5))
-    generator = np.random.default_rng(2)
-    batch = {name: generator.integers(3, 13, size=(4, 5)).astype("int32") for name in ("source", "target", "labels")}
-    batch["labels"][1, 2:] = 0
-    return model, fused, batch
-
-
-@pytest.mark.slow
-def test_without_dropout_two_passes_train_as_one() -> None:
-    """The same prediction twice: no divergence, and the mean of equal losses."""
-    weights = []
-    for consistency in (0.0, 5.0):
-        model, fused, batch = make_training(0.0, consistency)
-        assert {id(v) for v in fused.trainable_variables} == {id(v) for v in model.trainable_variables}
-        for _ in range(2):
-            fused.train_on_batch(batch)
-        weights.append(model.get_weights())
-    for one, other in zip(*weights, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)  # two float32 updates
-
-
-@pytest.mark.slow
-def test_two_dropout_masks_make_a_divergence() -> None:
-    losses = []
-    for consistency in (1e-9, 5.0):
-        model, fused, batch = make_training(0.5, consistency)
-        model.set_weights([4 * array for array in model.get_weights()])  # far from the even distribution of new weights
-        losses.append(float(np.asarray(fused.train_on_batch(batch)).ravel()[0]))
-    assert losses[1] > losses[0] + 1e-3  # far above what float32 rounds, 1e-6

@@ -18,7 +18,6 @@ from keras_attention.training.data.shards import Rows, ShardedDataset, Shards, r
 from keras_attention.training.loop.assemble import compile_model
 from keras_attention.training.loop.history import read_history
 from keras_attention.training.loop.initial_weights import read_vectors, set_vectors
-from keras_attention.training.loop.rate_finder import RateTest
 from tests.support import toy
 from tests.support.command import run_command
 from tests.support.toy_run import edit_config, train_toy
@@ -198,19 +197,6 @@ def test_the_norm_of_the_whole_gradient_is_bounded() -> None:
         np.testing.assert_allclose(keras.ops.convert_to_numpy(moment), 0.1 * gradient / np.hypot(*norms), rtol=1e-5)
 
 
-@pytest.mark.slow
-def test_a_training_with_two_readings_of_each_pair_resumes(tmp_path, toy_folder) -> None:
-    """One epoch and then another leave the history of two; the run's model is an ordinary one."""
-    whole = train_toy(tmp_path / "whole", toy_folder, consistency=2.0)
-    train_toy(tmp_path / "parts", toy_folder, consistency=2.0, epochs=1)
-    parts = train_toy(tmp_path / "parts", toy_folder, consistency=2.0, epochs=2)
-    losses = [[row["loss"] for row in read_history(run.path / "history.csv")] for run in (whole, parts)]
-    assert len(losses[0]) == 2
-    assert losses[1] == pytest.approx(losses[0], rel=1e-6)  # not all backends give the same bits twice
-    assert losses[0][1] < losses[0][0]
-    assert len(whole.load_model().inputs) == 2
-
-
 def test_rows_without_labels_fill_up_a_batch() -> None:
     rows = [[4, 5], [6], [7, 8, 9]]
     plain = BatchDataset(Encoded(rows, rows), 8, seed=1)[0]
@@ -288,30 +274,6 @@ def test_word_vectors_by_the_command_line(toy_folder, tmp_path) -> None:
     done = run_command("train", *files, *options, "--output", tmp_path / "run")
     assert done.status == 0, done.err
     assert "source vectors: 1 of 10 tokens" in done.out
-
-
-def test_the_suggested_rate_is_that_of_the_steepest_fall() -> None:
-    rates = [10.0 ** (-6 + 6 * step / 99) for step in range(100)]
-    # Falls around 1e-3, lowest at 1e-2, then rises.
-    losses = [3.0 - 2.0 / (1 + (1e-3 / rate) ** 3) + max(0.0, np.log10(rate) + 2) ** 2 for rate in rates]
-    # The curve is smoothed: three of the rates, 15 % apart.
-    assert RateTest(rates, losses).suggestion == pytest.approx(1e-3, rel=0.4)
-
-
-@pytest.mark.slow
-def test_the_rate_finder_leaves_a_curve_and_no_training(toy_folder, tmp_path, capsys) -> None:
-    run = train_toy(tmp_path / "run", toy_folder, find_learning_rate=True)
-    assert "suggested: --learning-rate" in capsys.readouterr().out
-    lines = (run.path / "learning-rate.csv").read_text().splitlines()
-    assert lines[0] == "learning_rate,loss"
-    rates = [float(line.split(",")[0]) for line in lines[1:]]
-    assert len(rates) > 50
-    assert rates == sorted(rates)
-    assert rates[0] == pytest.approx(1e-6)
-    assert (run.path / "plots" / "learning-rate.png").read_bytes().startswith(b"\x89PNG")
-    assert not run.model_path.exists()
-    train_toy(tmp_path / "run", toy_folder, epochs=1)
-    assert run.model_path.exists()
 
 
 @pytest.mark.slow

@@ -177,9 +177,6 @@ def test_each_epoch_has_draws_of_its_own(subwords) -> None:
         ({"warmup": -1}, r"warmup is out of range. Expected 0 or more. Received: -1"),
         ({"sampling": -0.1}, r"sampling is out of range"),
         ({"target_sampling": -0.1}, r"target_sampling is out of range"),
-        ({"consistency": -1.0}, r"consistency is out of range. Expected 0 or more. Received: -1.0"),
-        ({"consistency": 5.0, "fused_loss": False}, r"consistency is part of the fused loss. Expected fused_loss"),
-        ({"consistency": 5.0, "distribute": "mirrored"}, r"Expected fused_loss, and distribute none or data_parallel"),
         (
             {"sampling": 0.1, "source_tokenizer": "char", "target_tokenizer": "char"},
             r"Expected a subword tokenizer on one side at least. Received: char and char",

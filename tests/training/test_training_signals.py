@@ -239,7 +239,6 @@ def test_the_command_trains_with_all_signals(toy_folder, tmp_path):
         ({"scheduled_decay": "exponential"}, "Expected above 0 and below 1. Received: 2000"),
         ({"scheduled_k": 0.0}, "scheduled_k is out of range"),
         ({"coverage_loss": 1.0, "fused_loss": False}, "parts of the fused loss on one device"),
-        ({"coverage_loss": 1.0, "consistency": 1.0}, "parts of the fused loss on one device"),
     ],
 )
 def test_wrong_settings(choices, message):

@@ -99,7 +99,6 @@ def make_fitting(
                 model,
                 settings.label_smoothing,
                 products,
-                consistency=settings.consistency,
                 signals=settings.signals,
                 kind=StackedSteps if settings.stacked else keras.Model,
                 distillation=settings.distillation,

@@ -182,11 +182,9 @@ def prepare_run(
         )
     if splits.teachers and not (settings.fused_loss and settings.distribute == "none"):
         raise UserError("Teachers are part of the fused loss on one device. Expected fused_loss and distribute none")
-    if config.copy_words is not None and (
-        settings.consistency or settings.signals or settings.stacked or splits.teachers
-    ):
+    if config.copy_words is not None and (settings.signals or settings.stacked or splits.teachers):
         raise UserError(
-            "A model that copies words gives probabilities, not the logits that R-Drop, coverage_loss, "
+            "A model that copies words gives probabilities, not the logits that coverage_loss, "
             "guided_alignment, scheduled_sampling, teachers and stacks of batches work on. Expected none of them with "
             "copy_words"
         )

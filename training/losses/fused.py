@@ -18,10 +18,34 @@ from keras_attention.recurrent.lstm_kernel import product
 from keras_attention.types import PAD_ID, Tensor
 
 from .auxiliary import AlignmentLoss, Signals, rewire
-from .consistency import consistent_partition, exponentiate, of_the_loss
 
 CHUNK_OF_VOCABULARY = 4000
 """A batch is cut into one chunk of tokens for each so many words of the vocabulary."""
+
+
+def exponentiate(logits: Tensor, read: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """`exp(z - max z)` `(N, V)`, its sums `(N, 1)` and `log sum exp z` `(N, 1)`, without overflow.
+
+    `read` `(N, 1)` is what was read of the logits: TensorFlow then reads it first, and the exponentials take the
+    logits' place in memory.
+    """
+    # The last chunks of a tiny batch have no rows, which Keras refuses; what it takes as an initial value instead lies
+    # on the processor under PyTorch, wherever the rows are.
+    top = logits[:, :1] if logits.shape[0] == 0 else ops.max(logits, axis=-1, keepdims=True)
+    if read is not None:
+        top = top + 0.0 * read
+    exponentials = ops.exp(logits - top)
+    sums = ops.sum(exponentials, axis=-1, keepdims=True)
+    return exponentials, sums, ops.log(sums) + top
+
+
+def of_the_loss(arguments: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
+    """The gradient that reaches a scalar result, from what a backend calls the function of a custom gradient with.
+
+    PyTorch: the inputs, and `upstream`; the others: the gradient alone, JAX in a tuple where the results are one.
+    """
+    found = named["upstream"] if "upstream" in named else arguments[0]
+    return found[0] if isinstance(found, tuple | list) else found
 
 
 def chunked_cross_entropy(
@@ -107,11 +131,10 @@ class FusedCrossEntropy(keras.layers.Layer):
         projection: a built `keras.layers.Dense`, or a `keras.layers.ReversibleEmbedding` used in reverse.
         label_smoothing: e above.
         products: one of `lstm.PRODUCTS`.
-        consistency: weight of the divergence of R-Drop (see `consistency`), 0 for one pass without it.
         distillation: weight of the teachers' distributions, where the call is given them (see `teacher`).
 
     Call arguments:
-        hidden: float `(B, T, E)`; with a consistency `(2 B, T, E)`, a second pass of the same rows after the first.
+        hidden: float `(B, T, E)`.
         labels: int `(B, T)`, padded with 0.
         teacher_ids, teacher_shares: int and float `(B, T, K)`: a distribution over K words for each label.
 
@@ -124,7 +147,6 @@ class FusedCrossEntropy(keras.layers.Layer):
         projection: keras.Layer,
         label_smoothing: float = 0.0,
         products: str = "float32",
-        consistency: float = 0.0,
         distillation: float = 0.5,
         **kwargs: Any,
     ) -> None:
@@ -132,7 +154,6 @@ class FusedCrossEntropy(keras.layers.Layer):
         self.projection = projection
         self.label_smoothing = label_smoothing
         self.products = products
-        self.consistency = consistency
         self.distillation = distillation
         self.built = True
 
@@ -143,7 +164,7 @@ class FusedCrossEntropy(keras.layers.Layer):
         return ops.sum(ops.cast(ops.not_equal(labels, PAD_ID), "int32"), axis=1)
 
     def compute_output_spec(self, hidden: Tensor, labels: Tensor, *_: Any, **__: Any) -> keras.KerasTensor:
-        """Without it JAX would trace `call` with rows of unknown number, which do not divide into two passes."""
+        """Return the spec without tracing `call`, whose chunks need a known number of rows under JAX."""
         return keras.KerasTensor((labels.shape[0],), "int32")
 
     def loss(
@@ -167,18 +188,9 @@ class FusedCrossEntropy(keras.layers.Layer):
         taught = teacher_ids is not None and teacher_shares is not None
         own = 1.0 - self.distillation if taught else 1.0  # the share of the labels, smoothed, in what is wanted
         e = self.label_smoothing
-        if self.consistency:
-            pair = ops.reshape(hidden, (2, -1, hidden.shape[-1]))
-            by_word = ops.transpose(weights) if columns else weights
-            loss = consistent_partition(pair, by_word, bias, scale, self.consistency, chunks, self.products)
-            hidden = ops.mean(pair, axis=0)  # what follows is linear in the states
-            label = ops.sum(hidden * ops.take(by_word, labels, axis=0), axis=-1) + ops.take(bias, labels, axis=0)
-            loss = loss - own * (1.0 - e) * ops.sum(scale * label)
-        else:
-            hidden = ops.reshape(hidden, (-1, hidden.shape[-1]))
-            label_share = own * (1.0 - e)
-            settings = label_share, chunks, self.products, columns
-            loss = chunked_cross_entropy(hidden, weights, bias, labels, scale, *settings)
+        hidden = ops.reshape(hidden, (-1, hidden.shape[-1]))
+        settings = own * (1.0 - e), chunks, self.products, columns
+        loss = chunked_cross_entropy(hidden, weights, bias, labels, scale, *settings)
         if e:
             row = ops.mean(weights, axis=1 if columns else 0)
             mean = ops.matmul(hidden, ops.expand_dims(row, 1))[:, 0] + ops.mean(bias)
@@ -198,7 +210,6 @@ def fuse_loss(
     model: keras.Model,
     label_smoothing: float = 0.0,
     products: str = "float32",
-    consistency: float = 0.0,
     signals: Signals | None = None,
     kind: type[keras.Model] = keras.Model,
     distillation: float = 0.5,
@@ -206,7 +217,7 @@ def fuse_loss(
 ) -> keras.Model:
     """A training model around a model of `build_seq2seq`: inputs `source`, `target` and `labels`, the loss built in.
 
-    All weights are the model's own: fit this one, use that one. With a `consistency` each row is read twice (R-Drop).
+    All weights are the model's own: fit this one, use that one.
     `kind` is the class of the model, e.g. `StackedSteps`. With `candidates` K there are two more inputs,
     `teacher_ids` and `teacher_shares` `(B, T, K)`, whose weight is `distillation`.
     `signals` other than the words may want more inputs: `gold` `(B, 1)`, `guide` `(B, T, S)`, see `signals`.
@@ -226,15 +237,12 @@ def fuse_loss(
     if alignments is not None:
         guide = [more["guide"]] if "guide" in more else []
         hidden = AlignmentLoss(signals or Signals(), name="alignment_loss")([hidden, alignments, labels, *guide])
-    head = FusedCrossEntropy(projection, label_smoothing, products, consistency, distillation, name="loss")
+    head = FusedCrossEntropy(projection, label_smoothing, products, distillation, name="loss")
     taught: dict[str, Any] = {}
     if candidates is not None:
         taught = {
             name: keras.Input((None, candidates), dtype=dtype, name=name)
             for name, dtype in (("teacher_ids", "int32"), ("teacher_shares", "float32"))
         }
-    if consistency:
-        states = keras.Model(model.input, hidden, name="states")
-        hidden = states({name: ops.concatenate([ids, ids], axis=0) for name, ids in model.input.items()})
     inputs = {**model.input, "labels": labels, **more, **taught}
     return kind(inputs, head(hidden, labels, **taught), name="training")
