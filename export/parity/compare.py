@@ -56,8 +56,8 @@ def compare_values(
 ) -> None:
     """Compare floats within their tolerance, infinities by position, and anything else exactly.
 
-    If values need not be exact, it fails for a NaN, an infinity in place of a number, and, with a given limit, a
-    difference above that share of the largest number.
+    If values need not be exact, it fails for a NaN and for an infinity in place of a number. With a given limit it also
+    fails for a difference above that share of the largest number.
     """
     if not expected.size:
         return

@@ -66,7 +66,7 @@ def _as_array(value: Any, dtype: str, label: str) -> np.ndarray:
     kinds = {"bool": "b", "int32": "iu", "float32": "iuf"}[dtype]
     if array.dtype.kind not in kinds:
         raise ArtefactError(f"The {label} is of another type. Expected: {dtype}, in one array. Received: {value!r}")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+    with np.errstate(over="ignore"):  # too large values become infinite, which is refused
         return array.astype(dtype)
 
 

@@ -51,7 +51,7 @@ class LuongAttention(AttentionMechanism):
     | `cosine`              | `h_t . h_s / (norm h_t norm h_s)`        | none; needs Dq = Dv                   |
 
     the alignment one of `softmax`, `sparsemax` (exact zeros), `hardmax` (one position, no gradient to the score),
-    `monotonic` and `hard_monotonic` (Raffel et al. 2017, see `alignment.monotonic_alignment`; the energy is the score
+    `monotonic` and `hard_monotonic` (Raffel et al. 2017, see `alignments.monotonic_alignment`; the energy is the score
     plus a learned scalar, `score_bias`), and the window one of
 
     - `None`: all positions of the source;

@@ -73,7 +73,7 @@ class AttentionCell(keras.layers.Layer):
     """
 
     products = "float32"
-    """What the operands of the attentional vector's product are rounded to in training; set by trainers."""
+    """Dtype of the operands of the attentional vector's matrix product in training; set by trainers."""
 
     def __init__(
         self,

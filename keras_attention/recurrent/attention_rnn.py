@@ -64,7 +64,7 @@ class AttentionRNN(keras.layers.Layer):
     """
 
     recurrence = "layer"
-    """How steps are run, one of `stepping.RECURRENCES`; set by exporters."""
+    """Loop over the steps, one of `loops.RECURRENCES`; set by exporters."""
 
     def __init__(
         self,

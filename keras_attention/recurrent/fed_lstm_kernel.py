@@ -1,6 +1,6 @@
 """An input-feeding LSTM decoder with its own gradient: time-independent parts are single large products.
 
-With input feeding neither the recurrence nor attention can run over all steps at once, and automatic
+With input feeding neither the recurrence nor attention can run over all steps at once. Automatic
 differentiation of the loop accumulates the gradient of every weight at every step. Here both loops hold only what
 depends on the previous step. The inputs' projection is before the loop, and the gradients of weights, keys and
 values follow it.
@@ -71,7 +71,7 @@ def run_fed_lstm(
         kernel: `(E + A, 4 U)`. recurrent_kernel: `(U, 4 U)`. bias: `(4 U,)`. attentional_kernel: `(D + U, A)`.
         mask: float32 `(B, S)`, 1 at real positions. Neither it nor the factors have a gradient.
         factors: m, float32 `(B, T, A)`, of dropout.
-        products: what the operands of the recurrence's and of the attentional vector's products are rounded to.
+        products: dtypes of the operands in the matrix products of the recurrence and of the attentional vector.
 
     Returns:
         The attentional vectors f `(B, T, A)`, the alignments a `(B, T, S)`, and the last h, c and f.

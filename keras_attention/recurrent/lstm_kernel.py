@@ -16,7 +16,7 @@ from keras_attention.loops import run_time_major, with_gradient
 from keras_attention.types import Tensor
 
 PRODUCTS = ("float32", "bfloat16")
-"""Dtypes that the operands of products may be rounded to; sums and states stay in float32."""
+"""Dtypes of matrix product operands; sums and states stay in float32."""
 
 
 def product(left: Tensor, right: Tensor, dtype: str = "float32") -> Tensor:
@@ -32,8 +32,8 @@ def product(left: Tensor, right: Tensor, dtype: str = "float32") -> Tensor:
 def pass_gates(z: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Hidden and cell state after one LSTM step, from its sums z `(B, 4 U)`, and its slopes.
 
-    The slopes are the six `(B, U)` that `pass_gates_back` multiplies by: from h to c, from c to the cell state before,
-    and to the four parts of z, those of i, f and g from c, that of o from h.
+    The slopes are the six factors `(B, U)` of `pass_gates_back`: from h to c, from c to the previous cell state, and
+    to the four parts of z. Those of i, f and g start at c, that of o at h.
     """
     i, f, g, o = ops.split(z, 4, axis=-1)
     i, f, g, o = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)

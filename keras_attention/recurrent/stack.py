@@ -106,7 +106,7 @@ class RecurrentStack(keras.layers.Layer):
     """
 
     products = "float32"
-    """What the operands of a training pass' products are rounded to, one of `lstm.PRODUCTS`; set by trainers."""
+    """Dtype of a training pass' matrix product operands, one of `lstm_kernel.PRODUCTS`; set by trainers."""
 
     def __init__(
         self,

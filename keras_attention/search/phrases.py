@@ -12,7 +12,7 @@ class Phrases(NamedTuple):
     """Phrases that each row's hypotheses must contain, each as consecutive tokens, in any order.
 
     Progress is derived from the tokens themselves, so that no extra state is needed. An interrupted phrase counts for
-    nothing, unless its end is again its beginning. Hypotheses compete only with those of equal progress, and the K
+    nothing, unless its end is again its beginning. Hypotheses compete only with those of equal progress. The K
     slots are dealt in turn to each level (Post and Vilar 2018, arXiv 1804.06609, section 3.2, dynamic beam
     allocation). A token is forbidden if the phrases missing after it would not fit below the maximum length, and EOS
     while any is missing. The room needed is counted without overlaps of phrases.

@@ -28,7 +28,7 @@ def convert(loaded: Any, name: str, graph: Mapping[str, Any], precision: str = "
         loaded: the SavedModel that `write_saved_model` wrote, loaded; it owns the variables.
         name: the signature.
         graph: its ports, as `Graph.to_dict` gives them, and whether to `tell_lengths`, see `lstm_lengths`.
-        precision: `"float32"`, `"float16"` or `"dynamic_int8"`, see `onnx_weights`.
+        precision: `"float32"`, `"float16"` or `"dynamic_int8"`, see `weights`.
 
     Raises:
         Exception: the converter's or the checker's own.

@@ -128,7 +128,7 @@ def to_dynamic_int8(model: Any) -> Any:
     """Quantise a model's products and LSTMs: int8 weights with one scale for each output, dynamic activations.
 
     That is ONNX Runtime's dynamic quantisation, loops included. Activations have one scale for the whole batch.
-    Products with a stack of matrices, one for each head, stay in float32. Embeddings: see `onnx_tables`.
+    Products with a stack of matrices, one for each head, stay in float32. Embeddings: see `tables`.
     """
     import tempfile
 

@@ -1,9 +1,9 @@
 """Cell state of the fused int8 LSTM of TFLite files, whose scale the converter may choose too small.
 
-The operator keeps c in int16, with a scale 2^-s. LiteRT takes tanh(c) of numbers with 15 - s bits before the point, has
-that function for 0 to 6 of them, and otherwise leaves the memory of the result as it was, silently. The converter
-chooses s by the largest |c| that calibration saw: 2^-16 where that is below a half. TensorFlow Lite Micro has the
-function for more, so that the two disagree.
+The operator keeps c in int16, with a scale 2^-s. LiteRT computes tanh(c) of numbers with 15 - s bits
+before the point. It implements 0 to 6 of them, and otherwise silently leaves the result's memory unchanged. The
+converter chooses s by the largest |c| in calibration: a scale of 2^-16 where that is below a half. TensorFlow Lite
+Micro implements more bits, so that the two disagree.
 """
 
 from collections.abc import Iterator
