@@ -69,7 +69,7 @@ def export(
         precision: `"float32"`, the default; `"float16"`, a file of half the size; `"dynamic_int8"`, a quarter of it,
             and faster products; `"int8"`, for ONNX, and the default of `npu`: static activation ranges too, with the
             search on the host. SavedModel supports only float32.
-        text: whether TFLite and ONNX get a second file that takes sentences, see `to_tflite.text` and `to_onnx.text`. It
+        text: whether TFLite and ONNX get a second file for sentences, see `to_tflite.text` and `to_onnx.text`. It
             requires subword tokenizers, and operators of tensorflow-text or onnxruntime-extensions at run time.
         references: references of each sample, one text or several each. With them the loss of a lower precision is
             measured; above `loss_limit` it fails the export. A run has its own.
