@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[list[str], bytes]] = {
     "resume": ([*RUN, "train", *LEARN, "--output=run", "--epochs=4"], b""),
     "evaluate": ([*RUN, "evaluate", "run", "--source", "test.source", "--target", "test.target"], b""),
     "score": ([*RUN, "score", "run", "--source", "test.source", "--target", "test.target"], b""),
-    "plan": ([*RUN, "plan", "run"], b""),
+    "estimate": ([*RUN, "estimate", "run"], b""),
     "verify": ([*RUN, "verify", "artefact"], b""),
     "verify npu": ([*RUN, "verify", "npu"], b""),
     "LiteRT": (["artefact/runtime", "--backend", "litert", "--scores"], LINES),
@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[list[str], bytes]] = {
     "NPU": (["npu/runtime", "--scores"], LINES),
 }
 READERS = {
-    "run": ("translate", "translate", "translate", "evaluate", "score", "plan", "resume"),
+    "run": ("translate", "translate", "translate", "evaluate", "score", "estimate", "resume"),
     "other": ("translate characters",),
     "artefact": ("LiteRT", "LiteRT", "ONNX", "ONNX", "host loop", "verify"),
     "npu": ("NPU", "NPU", "verify npu"),
@@ -243,7 +243,7 @@ TEXT_COMMANDS: tuple[list[str], ...] = (
     [*RUN, "translate", "run", "--replace-unknown", "--dictionary=bad"],
     [*RUN, "synthesize", "run", "--source=bad", "--output=new.tsv"],
     [*RUN, "shortlist", "run", "--tsv=bad", "--output=new"],
-    [*RUN, "plan", "bad"],
+    [*RUN, "estimate", "bad"],
     [*TRAIN, "--source=bad", "--target=test.target"],
     [*TRAIN, "--tsv=bad"],
     [*TRAIN, *SOURCES, "--val-tsv=bad"],
@@ -298,7 +298,7 @@ BASES = {
     "synthesize": [*RUN, "synthesize", "run", "--source=test.source", "--output=new.tsv"],
     "shortlist": [*RUN, "shortlist", "run", *SOURCES, "--output=new"],
     "attention": [*RUN, "attention", "run", "the old cat"],
-    "plan": COMMANDS["plan"][0],
+    "estimate": COMMANDS["estimate"][0],
     "benchmark": [*RUN, "benchmark", "artefact", "--seconds=0.1"],
     "export": [*RUN, "export", "run", "--to=nowhere", "--output=new"],
 }

@@ -18,7 +18,7 @@ import pathlib
 import numpy as np
 
 from keras_attention.errors import UserError
-from keras_attention.run_directory import write_text
+from keras_attention.files import write_text
 from keras_attention.training.data.pairs import read_tsv
 
 Counts = dict[str, collections.Counter[str]]

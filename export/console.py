@@ -199,7 +199,7 @@ def benchmark_directory(directory: str | pathlib.Path, seconds: float = 3.0, thr
     print(bench.as_json(latencies))
 
 
-def plan_model(
+def estimate_model(
     config: str | pathlib.Path,
     fields: Mapping[str, Any] | None = None,
     source_length: int = 20,

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 
 from keras_attention.errors import UserError
-from keras_attention.run_directory import storage_message
+from keras_attention.files import storage_message
 
 
 @contextlib.contextmanager

@@ -18,9 +18,10 @@ import keras
 import numpy as np
 
 from keras_attention.errors import UserError
+from keras_attention.files import storage_message, write_bytes
 from keras_attention.folder_lock import locked
 from keras_attention.models.encoder_decoder import build_seq2seq
-from keras_attention.run_directory import RunDirectory, storage_message, write_bytes
+from keras_attention.run_directory import RunDirectory
 from keras_attention.run_fingerprint import tokenizer_files, vocabulary_fingerprint
 
 from .config import Settings

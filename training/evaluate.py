@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_attention.errors import UserError
+from keras_attention.files import write_text
 from keras_attention.metrics.output_scores import score_outputs
 from keras_attention.models.pointer_generator import of_text
-from keras_attention.run_directory import RunDirectory, write_text
+from keras_attention.run_directory import RunDirectory
 from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.lines import read_parallel_lines
 from keras_attention.text.tokenizers import Tokenizer

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_attention.errors import UserError
+from keras_attention.files import storage_message, write_text
 from keras_attention.folder_lock import locked_file
-from keras_attention.run_directory import RunDirectory, storage_message, write_text
+from keras_attention.run_directory import RunDirectory
 from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.lines import read_lines
 from keras_attention.translation.compiled import why_empty

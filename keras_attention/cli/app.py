@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from keras_attention.cli.export import export, plan
+from keras_attention.cli.export import estimate, export
 from keras_attention.cli.help import Command, Group, ResumedCommand, option
 from keras_attention.cli.options import (
     Artefact,
@@ -174,7 +174,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     attention: 'keras-attention attention runs/en-de "a small dog sleeps" --output map.png',
     evaluate: f"keras-attention evaluate runs/en-de {TEXT}",
     compare: f"keras-attention compare runs/a runs/b {TEXT}",
-    plan: "keras-attention plan runs/en-de --set decoder_units=512",
+    estimate: "keras-attention estimate runs/en-de --set decoder_units=512",
     export: """keras-attention export runs/en-de --to saved_model tflite onnx \\
   --output artefacts/en-de""",
     verify: "keras-attention verify artefacts/en-de",

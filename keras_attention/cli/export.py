@@ -76,7 +76,7 @@ def export(
     )
 
 
-def plan(
+def estimate(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG", help="JSON file with fields of Seq2SeqConfig, or a run directory.")
     ],
@@ -88,6 +88,6 @@ def plan(
     beam: Annotated[int, option("Hypotheses kept.")] = 5,
 ) -> None:
     """Estimate weights, products, bytes at each precision and memory of a model before it is trained."""
-    from keras_attention.export.console import plan_model
+    from keras_attention.export.console import estimate_model
 
-    plan_model(config, parse_fields(set_ or []), source_length, target_length, beam)
+    estimate_model(config, parse_fields(set_ or []), source_length, target_length, beam)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_attention.errors import UserError
-from keras_attention.run_directory import write_atomically
+from keras_attention.files import write_atomically
 
 DOTS_PER_INCH = 120
 LETTERS_PER_INCH = 12

@@ -16,7 +16,7 @@ from keras_attention.search import (
     length_limits,
     sample_search,
 )
-from keras_attention.search.contract import penalises_coverage
+from keras_attention.search.penalties import penalises_coverage
 from keras_attention.search_policy import SearchPolicy
 from keras_attention.types import PAD_ID, Tensor
 

@@ -3,10 +3,11 @@
 from keras_attention.search.agreement import agreement_search
 from keras_attention.search.beam import beam_search
 from keras_attention.search.constraints import Constraints, allow_words
-from keras_attention.search.contract import SearchResult, Step, length_limits, length_penalty_factor, tile_rows
+from keras_attention.search.contract import SearchResult, Step, length_limits, tile_rows
 from keras_attention.search.contrastive import contrastive_search
 from keras_attention.search.ensemble_step import ensemble_step
 from keras_attention.search.greedy import greedy_search
+from keras_attention.search.penalties import length_penalty_factor
 from keras_attention.search.sampling import sample_search
 
 __all__ = [

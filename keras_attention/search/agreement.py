@@ -16,12 +16,12 @@ from keras_attention.search.contract import (
     check_capacity,
     filled_or_infinite,
     float32_step,
-    length_penalty_factor,
     row_limits,
     sort_hypotheses,
     source_length_of,
     tile_rows,
 )
+from keras_attention.search.penalties import length_penalty_factor
 from keras_attention.types import BACKWARD_ID, BOS_ID, EOS_ID, PAD_ID, Tensor
 
 

@@ -12,16 +12,14 @@ from keras_attention.search.contract import (
     Step,
     batch_size_of,
     check_capacity,
-    coverage_mask,
-    coverage_penalty_term,
     float32_step,
-    length_penalty_factor,
     row_limits,
     sort_hypotheses,
     source_length_of,
     take_rows,
     tile_rows,
 )
+from keras_attention.search.penalties import coverage_mask, coverage_penalty_term, length_penalty_factor
 from keras_attention.search_policy import STOPS
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 

@@ -5,15 +5,8 @@ from typing import Any
 from keras import ops
 
 from keras_attention.search.constraints import Constraints
-from keras_attention.search.contract import (
-    NEVER,
-    SearchResult,
-    Step,
-    coverage_mask,
-    coverage_penalty_term,
-    length_penalty_factor,
-    top_k,
-)
+from keras_attention.search.contract import NEVER, SearchResult, Step, top_k
+from keras_attention.search.penalties import coverage_mask, coverage_penalty_term, length_penalty_factor
 from keras_attention.search.single_path import at, follow
 from keras_attention.types import BOS_ID, EOS_ID, PAD_ID, Tensor
 

@@ -15,11 +15,11 @@ from keras_attention.search.contract import (
     check_capacity,
     filled_or_infinite,
     float32_step,
-    length_penalty_factor,
     row_limits,
     source_length_of,
     tile_rows,
 )
+from keras_attention.search.penalties import length_penalty_factor
 from keras_attention.types import Tensor
 
 Choose: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

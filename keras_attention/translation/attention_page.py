@@ -7,8 +7,8 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+from keras_attention.files import write_text
 from keras_attention.metrics.plots import visible
-from keras_attention.run_directory import write_text
 from keras_attention.translation.hypothesis import Hypothesis
 
 PAGE = """<!doctype html>

@@ -13,9 +13,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from keras_attention.errors import UserError
+from keras_attention.files import storage_message
 from keras_attention.metrics.alignment import best_links, format_pharaoh
 from keras_attention.metrics.plots import attention_heat_map
-from keras_attention.run_directory import storage_message
 from keras_attention.text.lines import decode_lines, read_lines, read_parallel_lines
 from keras_attention.translation.attention_page import write_attention_page
 from keras_attention.translation.hypothesis import Hypothesis

@@ -16,8 +16,8 @@ from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.models.pointer_generator import CopiedWords, TextIds, of_text
 from keras_attention.ranges import check_ranges
 from keras_attention.run_directory import RunDirectory, require_same_words
-from keras_attention.search.contract import length_penalty_factor
 from keras_attention.search.ensemble_step import COMBINATIONS
+from keras_attention.search.penalties import length_penalty_factor
 from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.padding import length_batches, pad_phrases, pad_rows
 from keras_attention.text.tokenizers import Tokenizer

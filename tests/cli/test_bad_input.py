@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from keras_attention.errors import UserError
-from keras_attention.run_directory import RunDirectory, write_atomically, write_text
+from keras_attention.files import write_atomically, write_text
+from keras_attention.run_directory import RunDirectory
 from tests.support import toy, warm
 from tests.support.command import run_command
 
@@ -176,7 +177,7 @@ def test_what_is_no_run_directory_is_told_by_its_kind(toy_run, tmp_path) -> None
 def test_what_is_no_artefact_is_told_by_its_kind(toy_run, tmp_path) -> None:
     fails(run_command("verify", tmp_path / "nowhere"), "nowhere is not an artefact: there is no such directory")
     fails(run_command("benchmark", toy_run.path), "is not an artefact: it has no manifest.json")
-    fails(run_command("plan", tmp_path / "nowhere"), "nowhere: cannot be read: No such file", "or a run directory")
+    fails(run_command("estimate", tmp_path / "nowhere"), "nowhere: cannot be read: No such file", "or a run directory")
 
 
 def test_tokenizers_of_another_run_are_noticed(toy_run, tmp_path) -> None:

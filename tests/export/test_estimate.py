@@ -159,11 +159,11 @@ def test_the_command(tmp_path: pathlib.Path, toy_run: Any) -> None:
     lengths = [f"--source-length={SOURCE}", f"--target-length={TARGET}", f"--beam={BEAM}"]
     file = tmp_path / "model.json"
     file.write_text(json.dumps({"source_vocabulary": 900, "target_vocabulary": 1100, "encoder_units": 96}))
-    shown = run_command("plan", file, "--set=decoder_units=160", "--set=embedding_size=64", *lengths).out
+    shown = run_command("estimate", file, "--set=decoder_units=160", "--set=embedding_size=64", *lengths).out
     expected = estimates.estimate(config_of("plain"), SOURCE, TARGET, BEAM)
     assert f"{expected.weights:,}" in shown
     assert json.loads(shown.strip().splitlines()[-1])["step_macs"] == expected.step_macs
-    last = json.loads(run_command("plan", toy_run.path, *lengths).out.strip().splitlines()[-1])
+    last = json.loads(run_command("estimate", toy_run.path, *lengths).out.strip().splitlines()[-1])
     assert last["weights"] == toy_run.load_model().count_params()
 
 
@@ -183,7 +183,7 @@ def test_wrong_configs(tmp_path: pathlib.Path, content: str | None, fields: dict
     if content is not None:
         file.write_text(content)
     with pytest.raises(UserError, match=message):
-        commands.plan_model(file, fields)
+        commands.estimate_model(file, fields)
 
 
 def test_mistakes() -> None:
@@ -197,7 +197,7 @@ def test_another_cell_for_a_model_without_recurrence(
 ) -> None:
     file = tmp_path / "model.json"
     file.write_text(json.dumps(config_of("self-attention").to_dict()))
-    commands.plan_model(file, {"cell": "gru"})
+    commands.estimate_model(file, {"cell": "gru"})
     found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     config = dataclasses.replace(config_of("self-attention"), cell="gru", scale_embeddings=None)
     assert found["weights"] == build_seq2seq(config).count_params()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from keras_attention import UserError
-from keras_attention.run_directory import RunDirectory, remove_partial_files, write_bytes
+from keras_attention.files import remove_partial_files, write_bytes
+from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import SubwordTokenizer, train_tokenizer
 from keras_attention.training.config import Settings
 from keras_attention.training.data.pairs import Pairs

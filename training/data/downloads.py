@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from keras_attention.errors import UserError
-from keras_attention.run_directory import write_bytes, write_text
+from keras_attention.files import write_bytes, write_text
 from keras_attention.text.lines import read_lines
 
 TIMEOUT_SECONDS = 60

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import rich.progress
 
 from keras_attention.errors import UserError
-from keras_attention.run_directory import write_atomically
+from keras_attention.files import write_atomically
 from keras_attention.text.tokenizers import Tokenizer
 
 from .pairs import Batch, BatchDataset, Encoded, Ids, Pairs, encode_pairs, read_tsv

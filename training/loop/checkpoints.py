@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_attention.errors import UserError
-from keras_attention.run_directory import write_atomically
+from keras_attention.files import write_atomically
 
 NAMES = ("last.npz", "previous.npz")
 """Of the checkpoints, the newest first."""

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from keras_attention.run_directory import write_text
+from keras_attention.files import write_text
 
 
 def write_history(path: str | pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:

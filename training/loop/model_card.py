@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_attention.files import write_json, write_text
 from keras_attention.metrics.plots import attention_heat_map, learning_curves
-from keras_attention.run_directory import RunDirectory, write_json, write_text
+from keras_attention.run_directory import RunDirectory
 from keras_attention.translation.translator import Translator
 
 from ..config import Settings

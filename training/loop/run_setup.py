@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_attention.errors import UserError
+from keras_attention.files import remove_partial_files, storage_message, write_text
 from keras_attention.models.config import Seq2SeqConfig
-from keras_attention.run_directory import RunDirectory, remove_partial_files, storage_message, write_text
+from keras_attention.run_directory import RunDirectory
 from keras_attention.run_fingerprint import vocabulary_fingerprint
 from keras_attention.text.tokenizers import Tokenizer, train_tokenizer
 

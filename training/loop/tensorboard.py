@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_attention.errors import UserError
+from keras_attention.files import write_atomically
 from keras_attention.models.encoder_decoder import EncoderDecoder
-from keras_attention.run_directory import write_atomically
 
 from ..data.pairs import make_batch
 from .trainer import Trainer
