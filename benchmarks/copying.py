@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 6,
     "learning_rate": 3e-3,
     "schedule": "cosine",
-    "averaging": 0.99,
+    "ema_momentum": 0.99,
 }
 
 

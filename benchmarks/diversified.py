@@ -38,12 +38,12 @@ SETTINGS: dict[str, Any] = {
     "vocabulary": 6000,
     "max_length": 60,
     "batch_size": 64,
-    "products": "auto",
-    "sampling": 0.3,
-    "target_sampling": 0.0,
+    "matmul_dtype": "auto",
+    "subword_alpha": 0.3,
+    "target_subword_alpha": 0.0,
     "label_smoothing": 0.1,
     "validation_sentences": 500,
-    "stop_after": 300,
+    "early_stopping_patience": 300,
     "epochs": 300,
     "schedule": "cosine",
 }
@@ -99,11 +99,11 @@ def main(arguments: list[str] | None = None) -> None:
     target = training_text(data, runs, SIDES[1], options.sentences)
 
     back, forth, final = runs / "back", runs / "forth", runs / "final"
-    first = {"learning_rate": 1.5e-3, "warmup": 800, "averaging": 0.999, "time_limit": minutes["first"]}
+    first = {"learning_rate": 1.5e-3, "warmup": 800, "ema_momentum": 0.999, "time_limit": minutes["first"]}
     if not (runs / "back.tsv").exists():
         run_together(
             train(data, back, ("de", "en"), 0, **first),
-            train(data, forth, SIDES, 1, **first, smallest_learning_rate=1.2e-3),
+            train(data, forth, SIDES, 1, **first, min_learning_rate=1.2e-3),
         )
         synthesize = ("synthesize", back, "--source", target, "--output", runs / "back.tsv", "--reverse")
         run_together(command(*synthesize, "--batch-size", 128))
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         "synthetic_share": 0.5,
         "learning_rate": 1.2e-3,
         "warmup": 200,
-        "averaging": 0.9995,
+        "ema_momentum": 0.9995,
         "time_limit": minutes["final"],
     }
     run_together(train(data, final, SIDES, None, **last))

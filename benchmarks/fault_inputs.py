@@ -228,7 +228,7 @@ TRAIN = [
 SOURCES = ["--source=test.source", "--target=test.target"]
 TEXT_COMMANDS: tuple[list[str], ...] = (
     [*RUN, "translate", "run", "<"],
-    [*RUN, "translate", "run", "--lenient", "<"],
+    [*RUN, "translate", "run", "--skip-errors", "<"],
     [*RUN, "translate", "other", "--n-best=2", "<"],
     ["artefact/runtime", "--backend=onnx", "<"],
     ["artefact/runtime", "--backend=litert", "<"],
@@ -236,7 +236,7 @@ TEXT_COMMANDS: tuple[list[str], ...] = (
     [*RUN, "evaluate", "run", "--source=bad", "--target=test.target"],
     [*RUN, "evaluate", "run", "--source=test.source", "--target=bad"],
     [*RUN, "evaluate", "run", "--tsv=bad"],
-    [*RUN, "evaluate", "run", "--lenient", "--source=bad", "--target=bad"],
+    [*RUN, "evaluate", "run", "--skip-errors", "--source=bad", "--target=bad"],
     [*RUN, "compare", "run", "other", "--tsv=bad"],
     [*RUN, "score", "run", "--source=bad", "--target=test.target"],
     [*RUN, "score", "run", "--source=test.source", "--target=bad"],
@@ -287,7 +287,7 @@ def damaged_text(pristine: pathlib.Path, draw: random.Random) -> Case:
 # --- options ---
 
 NUMBERS = ("0", "-1", "-5", "nan", "inf", "1e30", "1000000000", "0.5", "some", "", "99999999999999999999", "٣")
-ENDLESS = {"epochs", "passes", "steps_per_call", "seconds", "samples", "time_limit"}
+ENDLESS = {"epochs", "epochs_per_validation", "steps_per_execution", "seconds", "samples", "time_limit"}
 """Options for which a great number is a long work rightly asked for."""
 BASES = {
     "train": [*TRAIN, *SOURCES],

@@ -4,7 +4,7 @@
 
 The text is of two invented languages: a lexicon of made-up words, of which some are frequent and most are not; in the
 target adjectives follow their nouns, the verb comes last, and noun and verb agree in an ending. Each size is
-trained with the defaults and with `--averaging 0`, by several seeds, and scored on 500 other sentences. Started
+trained with the defaults and with `--ema-momentum 0`, by several seeds, and scored on 500 other sentences. Started
 again, it goes on where it was. `--core N` pins each training to one processor core (Linux).
 """
 
@@ -102,7 +102,7 @@ def train_and_score(
     kept = run / "score.json"
     if not kept.exists():
         train, test = write_text(runs / "text", pairs)
-        choices = [*options, *([] if averaging else ["--averaging=0"])]
+        choices = [*options, *([] if averaging else ["--ema-momentum=0"])]
         command("train", "--tsv", train, "--output", run, "--seed", seed, *choices, core=core)
         scores = json.loads(command("evaluate", run, "--tsv", test, core=core).splitlines()[-1])
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))

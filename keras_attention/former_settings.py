@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "averaging": "ema_momentum",
+    "stop_after": "early_stopping_patience",
+    "smallest_learning_rate": "min_learning_rate",
+    "products": "matmul_dtype",
+    "steps_per_call": "steps_per_execution",
+    "passes": "epochs_per_validation",
+    "sampling": "subword_alpha",
+    "target_sampling": "target_subword_alpha",
+}
 """Earlier name -> present name."""
 REMOVED: dict[str, Any] = {"consistency": 0.0}
 """Settings that exist no more, each with the value at which it did nothing."""

@@ -24,7 +24,7 @@ from keras_attention.models.encoder_decoder import build_seq2seq
 from keras_attention.run_directory import RunDirectory
 from keras_attention.run_fingerprint import tokenizer_files, vocabulary_fingerprint
 
-from .config import Settings
+from .config import TrainConfig
 from .loop.assemble import compile_model, fuses_loss
 from .loop.checkpoints import NAMES, find_checkpoints, load_checkpoint
 from .loop.initial_weights import form_of
@@ -116,7 +116,7 @@ def last_model(run: RunDirectory) -> keras.Model:
             f"{run.path / 'checkpoints' / NAMES[0]}: no such file. Expected a checkpoint of training; without --last "
             "the best model is taken, which is there"
         )
-    settings = Settings.of_run(run.metadata["training"]["settings"])
+    settings = TrainConfig.of_run(run.metadata["training"]["settings"])
     model, twin = build_seq2seq(run.config), build_seq2seq(run.config)
     fuse = fuses_loss(settings, run.config)
     fitted = fuse_loss(model, settings.label_smoothing) if fuse else model

@@ -32,7 +32,7 @@ def compare(
     tokenize: str | None = None,
     samples: int = 1000,
     most: int = 5,
-    lenient: bool = False,
+    skip_errors: bool = False,
     on_batch: Callable[[int], None] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def compare(
 
     Args:
         runs: two run directories or more; the first is what the others are compared with.
-        source, target, tsv, task, tokenize, lenient: see `evaluate`; task and tokenisation are those of the first run.
+        source, target, tsv, task, tokenize, skip_errors: see `evaluate`; task and tokenisation are the first run's.
         samples: number of draws.
         most: number of sentences shown, whose outputs' scores differ most.
         on_batch: called with the number of sentences just done.
@@ -61,16 +61,16 @@ def compare(
         raise UserError(f"Expected two runs or more to compare. Received: {len(runs)}")
     if samples < 100:
         raise UserError(f"Expected 100 samples or more. Received: {samples}")
-    whole = read_references(source, target, tsv, lenient)
+    whole = read_references(source, target, tsv, skip_errors)
     directories = [RunDirectory.open(run) for run in runs]
     first = directories[0]
-    pairs = whole.select(filled(whole, [directory.source_tokenizer for directory in directories], lenient))
+    pairs = whole.select(filled(whole, [directory.source_tokenizer for directory in directories], skip_errors))
     task = task or first.task
     tokenize = tokenize or first.metadata.get("training", {}).get("settings", {}).get("tokenize", "none")
     outputs = []
     for directory in directories:
         translator = Translator.load(directory)
-        check_sources(translator, pairs, lenient)
+        check_sources(translator, pairs, skip_errors)
         found = translator.translate(pairs.sources, on_batch=on_batch, **options)
         outputs.append([hypotheses[0].text for hypotheses in found])
     names = [str(run) for run in runs]

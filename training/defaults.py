@@ -16,7 +16,7 @@ from typing import Any
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
 
-from .config import Settings
+from .config import TrainConfig
 from .data.pairs import Pairs
 from .loop.checkpoints import find_checkpoints
 
@@ -61,7 +61,7 @@ class Chosen:
 
 def choose(
     text: Pairs | None,
-    settings: Settings,
+    settings: TrainConfig,
     given: Mapping[str, Any],
     output: pathlib.Path | None = None,
     parent: RunDirectory | None = None,
@@ -76,7 +76,7 @@ def choose(
         parent: the run to start from, whose model's sizes are taken.
 
     >>> text = Pairs(["a b c"] * 300, [["x y"]] * 300, ["file"] * 300)
-    >>> chosen = choose(text, Settings(), {"epochs": 7}).all
+    >>> chosen = choose(text, TrainConfig(), {"epochs": 7}).all
     >>> chosen["batch_size"], chosen["patience"], chosen["vocabulary"], chosen["encoder_units"], "epochs" in chosen
     (16, 20, 138, 64, False)
     """
@@ -98,12 +98,12 @@ def _recorded(output: pathlib.Path | None) -> Mapping[str, Any]:
     except UserError:  # whoever opens the run says so
         return {}
     # A run without a record began when these were the defaults for any text.
-    fixed = {field.name: field.default for field in dataclasses.fields(Settings)}
+    fixed = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     # One that recorded none had no warm-up chosen for it.
     return {"warmup": fixed["warmup"], **training.get("chosen", {**fixed, **LARGE_MODEL})}
 
 
-def _for_text(text: Pairs | None, settings: Settings, sized: bool) -> Chosen:
+def _for_text(text: Pairs | None, settings: TrainConfig, sized: bool) -> Chosen:
     """The defaults for a text; `sized`: some size of the model is given, which the others must go with."""
     count = 10**9 if text is None else sum(map(len, text.references))
     batch_size = 64 if count >= 6400 else 32 if count >= 1600 else 16
@@ -113,7 +113,7 @@ def _for_text(text: Pairs | None, settings: Settings, sized: bool) -> Chosen:
         "batch_size": batch_size,
         "epochs": min(max(30, math.ceil(UPDATES / updates)), MOST_EPOCHS),
         "patience": patience,
-        "stop_after": 5 * patience,
+        "early_stopping_patience": 5 * patience,
     }
     if text is not None and (settings.source_tokenizer, settings.target_tokenizer) == ("subword", "subword"):
         found["vocabulary"] = vocabulary(text, settings.joint)

@@ -40,7 +40,7 @@ def evaluate(
     batch_size: int = 32,
     by_length: bool = False,
     output: str | pathlib.Path | None = None,
-    lenient: bool = False,
+    skip_errors: bool = False,
     on_start: Callable[[int], None] | None = None,
     on_batch: Callable[[int], None] | None = None,
     **settings: Any,
@@ -58,8 +58,8 @@ def evaluate(
         tokenize: sacrebleu's tokenisation, "none" or "13a"; as in training if None.
         by_length: add "by_length", the scores of groups of like source length in words.
         output: file for the outputs, one per line; a pair that is left out has an empty line.
-        lenient: cut sources that are longer than those of training, and leave pairs with an empty side out, instead of
-            refusing them.
+        skip_errors: cut sources that are longer than those of training, and leave pairs with an empty side out,
+            instead of refusing them.
         on_start, on_batch: called with the number of sentences, and with that of those just done.
 
     Returns:
@@ -70,14 +70,14 @@ def evaluate(
             unknown task.
     """
     policy = SearchPolicy.of(policy, **settings)
-    whole = read_references(source, target, tsv, lenient)
+    whole = read_references(source, target, tsv, skip_errors)
     directory = RunDirectory.open(run)
     task = task or directory.task
     tokenize = tokenize or directory.metadata.get("training", {}).get("settings", {}).get("tokenize", "none")
-    kept = filled(whole, [directory.source_tokenizer], lenient)
+    kept = filled(whole, [directory.source_tokenizer], skip_errors)
     pairs = whole.select(kept)
     translator = Translator.load(directory, *ensemble, combination=combination)
-    unseen = check_sources(translator, pairs, lenient)
+    unseen = check_sources(translator, pairs, skip_errors)
     if on_start is not None:
         on_start(len(pairs))
     started = time.monotonic()
@@ -109,11 +109,11 @@ def read_references(
     source: str | pathlib.Path | None,
     target: str | pathlib.Path | Sequence[str | pathlib.Path] | None,
     tsv: str | pathlib.Path | None,
-    lenient: bool = False,
+    skip_errors: bool = False,
 ) -> Pairs:
     """Sources with all their references, from parallel files, of which every line counts, or a TSV."""
     if tsv is not None and source is None and target is None:
-        return read_tsv(tsv, lenient, "--lenient", warn_of_empty)
+        return read_tsv(tsv, skip_errors, "--skip-errors", warn_of_empty)
     if source is None or target is None or tsv is not None:
         raise UserError("Expected --source FILE and --target FILE (again for more references), or --tsv FILE alone")
     targets = [target] if isinstance(target, str | pathlib.Path) else list(target)
@@ -122,10 +122,10 @@ def read_references(
     return Pairs(sources, references, [f"{source}:{number}" for number in range(1, len(sources) + 1)])
 
 
-def filled(pairs: Pairs, tokenizers: Sequence[Tokenizer], lenient: bool) -> list[int]:
+def filled(pairs: Pairs, tokenizers: Sequence[Tokenizer], skip_errors: bool) -> list[int]:
     """Which pairs have a reference, and a source of which every one of the tokenizers leaves something.
 
-    Raises UserError at the first that has not, unless `lenient`: then there is a warning. And where none has.
+    Raises UserError at the first that has not, unless `skip_errors`: then there is a warning. And where none has.
     """
     kept = []
     for number, (text, references, origin) in enumerate(
@@ -136,10 +136,10 @@ def filled(pairs: Pairs, tokenizers: Sequence[Tokenizer], lenient: bool) -> list
             problem = "its reference is empty. Expected a sentence"
         if problem is None:
             kept.append(number)
-        elif lenient:
+        elif skip_errors:
             warn_of_empty(f"{origin}: {problem}")
         else:
-            raise UserError(f"{origin}: {problem}. Remove the pair, or give --lenient to leave it out")
+            raise UserError(f"{origin}: {problem}. Remove the pair, or give --skip-errors to leave it out")
     if not kept:
         raise UserError(f"{pairs.origins[0]}: no pair is left. Expected at least one sentence with its reference")
     return kept
@@ -168,17 +168,17 @@ def scores_by_length(task: str, pairs: Pairs, outputs: Sequence[str], tokenize: 
     return groups
 
 
-def check_sources(translator: Translator, pairs: Pairs, lenient: bool) -> int:
+def check_sources(translator: Translator, pairs: Pairs, skip_errors: bool) -> int:
     """Refuse sources that are too long; warn of, and count, those with something that training never saw."""
     first, unseen = "", 0
     tokenizers = translator.source_tokenizer, translator.target_tokenizer
     limit = translator.max_source_length
     for text, origin in zip(pairs.sources, pairs.origins, strict=True):
         length = len(translator.source_tokenizer.encode(text))
-        if limit is not None and length > limit and not lenient:
+        if limit is not None and length > limit and not skip_errors:
             raise UserError(
                 f"{origin}: {length} tokens. Expected at most {limit}, the limit of training. "
-                "Split the sentence, or give --lenient to cut it"
+                "Split the sentence, or give --skip-errors to cut it"
             )
         unknown = of_text(tokenizers, text, translator.copy_words)[0].unknown(text)
         if unknown:

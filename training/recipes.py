@@ -43,7 +43,7 @@ class Recipe:
         description: one line for the user.
         load: `load(folder or None, seed)` -> the text.
         model: fields of `Seq2SeqConfig`, vocabularies aside.
-        settings: fields of `Settings`.
+        settings: fields of `TrainConfig`.
         plain_model: fields that replace those of `model` where attention is "none".
     """
 
@@ -103,7 +103,7 @@ RECIPES: dict[str, Recipe] = {
             "epochs": 5,
             "learning_rate": 3e-3,
             "label_smoothing": 0.0,
-            "averaging": 0.99,
+            "ema_momentum": 0.99,
             "padding_multiple": 8,
         },
     ),
@@ -129,12 +129,12 @@ RECIPES: dict[str, Recipe] = {
             "learning_rate": 1.5e-3,
             "schedule": "cosine",
             "warmup": 1000,
-            "sampling": 0.3,
-            "products": "auto",
+            "subword_alpha": 0.3,
+            "matmul_dtype": "auto",
             "label_smoothing": 0.1,
-            "averaging": 0.9995,
+            "ema_momentum": 0.9995,
             "validation_sentences": 500,
-            "stop_after": 40,
+            "early_stopping_patience": 40,
         },
     ),
     "g2p": Recipe(
@@ -157,7 +157,7 @@ RECIPES: dict[str, Recipe] = {
             "time_limit": 15.0,
             "learning_rate": 2e-3,
             "label_smoothing": 0.1,
-            "averaging": 0.999,
+            "ema_momentum": 0.999,
             "patience": 2,
         },
     ),

@@ -16,7 +16,7 @@ from keras_attention.models.encoder_decoder import build_seq2seq
 from keras_attention.models.pointer_generator import of_text
 from keras_attention.run_directory import RunDirectory
 
-from .config import Settings
+from .config import TrainConfig
 from .data.pairs import Pairs
 from .data.shards import ShardedDataset
 from .data.text_checks import warn_of_useless
@@ -87,7 +87,7 @@ def train(
         start_from: a trained run whose vocabularies and weights a new training begins with; the model must be of the
             same form.
         source_vectors, target_vectors: word vectors to begin with, in the text form of word2vec, GloVe and fastText.
-        **settings: fields of `Settings` that replace the recipe's or the default ones.
+        **settings: fields of `TrainConfig` that replace the recipe's or the default ones.
 
     Returns:
         The run.
@@ -107,24 +107,25 @@ def train(
             raise UserError(
                 f"--data is the folder of a recipe's data set. Expected --recipe beside it. Received: {data}"
             )
-        chosen = Settings.make(settings)
+        chosen = TrainConfig.make(settings)
         output = output_of_process(pathlib.Path(output), chosen.distribute)
         splits = files.read(chosen.seed)
         text = None if splits.shards is not None else splits.train
         suited = choose(text, chosen, {**settings, **fields}, None if overwrite else output, start.parent)
-        chosen = Settings.make(dict(suited.settings), settings)
+        chosen = TrainConfig.make(dict(suited.settings), settings)
         fields = {**suited.model, **fields}
     else:
         plan = find_recipe(recipe)
         if files != TextFiles():
             raise UserError("A recipe brings its own text. Expected --recipe or text files, not both")
-        chosen = Settings.make(dict(plan.settings), settings)
+        chosen = TrainConfig.make(dict(plan.settings), settings)
         output = output_of_process(pathlib.Path(output), chosen.distribute)
         splits = plan.load(None if data is None else pathlib.Path(data), chosen.seed)
         fields = {**plan.model, **fields}
     if chosen.stacked and keras.backend.backend() != "jax":
         raise UserError(
-            f"steps_per_call and passes need JAX. Expected KERAS_BACKEND=jax. Received: {keras.backend.backend()}"
+            "steps_per_execution and epochs_per_validation need JAX. "
+            f"Expected KERAS_BACKEND=jax. Received: {keras.backend.backend()}"
         )
     if alignments is not None:
         splits = dataclasses.replace(splits, links=read_links(alignments, splits.train))
@@ -145,7 +146,7 @@ def train(
 
 def fit_run(
     run: RunDirectory,
-    settings: Settings,
+    settings: TrainConfig,
     splits: Splits,
     start: Start | None = None,
     say: Callable[[str], None] = print,
@@ -205,7 +206,7 @@ def fit_run(
 
 
 def _validation(
-    run: RunDirectory, settings: Settings, pairs: Pairs, part: str, say: Callable[[str], None]
+    run: RunDirectory, settings: TrainConfig, pairs: Pairs, part: str, say: Callable[[str], None]
 ) -> Validation:
     encoded = encode_all(run, settings, pairs, part, say)
     pairs = pairs.head(settings.validation_sentences)

@@ -22,10 +22,10 @@ from keras_attention.cli.options import (
     Artefact,
     BatchSize,
     Combination,
-    Lenient,
     MoreRuns,
     References,
     Run,
+    SkipErrors,
     Source,
     Tokenize,
     Tsv,
@@ -77,7 +77,7 @@ def evaluate(
     source: Source = None,
     target: References = None,
     tsv: Tsv = None,
-    lenient: Lenient = False,
+    skip_errors: SkipErrors = False,
     task: Annotated[str | None, text("translation, g2p or exact.", default="the run's own")] = None,
     tokenize: Tokenize = None,
     by_length: Annotated[bool, result("Also score groups of like source length.", "--by-length")] = False,
@@ -104,7 +104,7 @@ def evaluate(
         batch_size=batch_size,
         by_length=by_length,
         output=output,
-        lenient=lenient,
+        skip_errors=skip_errors,
     )
 
 
@@ -115,7 +115,7 @@ def compare(
     source: Source = None,
     target: References = None,
     tsv: Tsv = None,
-    lenient: Lenient = False,
+    skip_errors: SkipErrors = False,
     task: Annotated[str | None, text("translation, g2p or exact.", default="the first run's own")] = None,
     tokenize: Tokenize = None,
     samples: Annotated[int, result("Draws of the test of significance.")] = 1000,
@@ -138,7 +138,7 @@ def compare(
         most=most,
         policy=policy,
         batch_size=batch_size,
-        lenient=lenient,
+        skip_errors=skip_errors,
     )
 
 

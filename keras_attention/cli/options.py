@@ -30,7 +30,7 @@ References: TypeAlias = Annotated[
 Tsv: TypeAlias = Annotated[
     pathlib.Path | None, text("SOURCE<TAB>TARGET lines instead of two files; equal sources: several references.")
 ]
-Lenient: TypeAlias = Annotated[bool, text("Cut sources that are too long, leave empty pairs out.", "--lenient")]
+SkipErrors: TypeAlias = Annotated[bool, text("Cut sources that are too long, leave empty pairs out.", "--skip-errors")]
 MoreRuns: TypeAlias = Annotated[
     list[pathlib.Path] | None, search("Another run that answers with it; again for more.", "--with", metavar="RUN")
 ]

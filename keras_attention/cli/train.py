@@ -73,12 +73,12 @@ def train(
     vocabulary: Annotated[
         int | None, text("Most tokens of a vocabulary.", default="8000 for subwords, else no limit")
     ] = None,
-    sampling: Annotated[
+    subword_alpha: Annotated[
         float | None,
         text("Draw segmentations into subwords anew for each epoch; 0: no.", metavar="ALPHA", default="0.0"),
     ] = None,
-    target_sampling: Annotated[
-        float | None, text("The same for the target alone.", metavar="ALPHA", default="that of --sampling")
+    target_subword_alpha: Annotated[
+        float | None, text("The same for the target alone.", metavar="ALPHA", default="that of --subword-alpha")
     ] = None,
     val_source: Annotated[Path | None, validation("Validation source.")] = None,
     val_target: Annotated[Path | None, validation("Validation target.")] = None,
@@ -127,11 +127,11 @@ def train(
     time_limit: Annotated[
         float | None, learning("Most minutes of training, resumed parts together.", metavar="MINUTES")
     ] = None,
-    stop_after: Annotated[
+    early_stopping_patience: Annotated[
         int | None, learning("Epochs without a better score that end the training.", default="10")
     ] = None,
     learning_rate: Annotated[float | None, learning("Of Adam, at first.", default="0.001")] = None,
-    smallest_learning_rate: Annotated[float | None, learning("Where halving ends.", default="1e-05")] = None,
+    min_learning_rate: Annotated[float | None, learning("Where halving ends.", default="1e-05")] = None,
     schedule: Annotated[str | None, learning("Of the learning rate: plateau or cosine.", default="plateau")] = None,
     patience: Annotated[
         int | None, learning("Epochs without a better score that halve the learning rate.", default="2")
@@ -141,7 +141,7 @@ def train(
     label_smoothing: Annotated[
         float | None, learning("Share of mass spread over the vocabulary.", default="0.1")
     ] = None,
-    averaging: Annotated[
+    ema_momentum: Annotated[
         float | None, learning("Momentum of the averaged weights; 0 for none.", default="0.999")
     ] = None,
     accumulation: Annotated[int | None, learning("Batches whose gradients make one update.", default="1")] = None,
@@ -193,7 +193,7 @@ def train(
     scheduled_k: Annotated[
         float | None, signals("Of that decay, in updates (exponential: below 1).", default="2000.0")
     ] = None,
-    products: Annotated[
+    matmul_dtype: Annotated[
         str | None, speed("float32, bfloat16 or auto: bfloat16 where the processor has it.", default="float32")
     ] = None,
     fused_loss: Annotated[
@@ -206,11 +206,11 @@ def train(
         str | None,
         speed("none, mirrored (all devices of TensorFlow) or data_parallel (of JAX).", default="none"),
     ] = None,
-    steps_per_call: Annotated[
+    steps_per_execution: Annotated[
         int | None,
         speed("Updates in one compiled call, under JAX: for a GPU that waits for Python.", default="1"),
     ] = None,
-    passes: Annotated[
+    epochs_per_validation: Annotated[
         int | None,
         speed("Passes over the data in an epoch, at whose end is validated and saved (JAX).", default="1"),
     ] = None,

@@ -28,7 +28,7 @@ def translate(
         bool, result("Put the source word that <unk> attends to in its place.", "--replace-unknown")
     ] = False,
     dictionary: Annotated[Path | None, result("SOURCE<TAB>TARGET words for --replace-unknown.")] = None,
-    lenient: Annotated[bool, result("Translate what can be of bad lines; warn.", "--lenient")] = False,
+    skip_errors: Annotated[bool, result("Translate what can be of bad lines; warn.", "--skip-errors")] = False,
     ensemble: MoreRuns = None,
     combination: Combination = "probabilities",
     batch_size: BatchSize = 32,
@@ -57,7 +57,7 @@ def translate(
         pharaoh=pharaoh,
         replace_unknown=read_dictionary(dictionary) if dictionary is not None else replace_unknown,
         batch_size=batch_size,
-        lenient=lenient,
+        skip_errors=skip_errors,
     )
 
 

@@ -22,7 +22,9 @@ from keras_attention.translation.hypothesis import Hypothesis
 from keras_attention.translation.translator import Translator
 
 CHUNK = 2048
-LENIENT = ", or give --lenient: empty lines stay empty, what was never seen becomes <unk>, and what is too long is cut"
+SKIP_ERRORS = (
+    ", or give --skip-errors: empty lines stay empty, what was never seen becomes <unk>, and what is too long is cut"
+)
 
 
 def translate_lines(
@@ -31,7 +33,7 @@ def translate_lines(
     write: Callable[[int, list[Hypothesis]], None],
     *,
     name: str = "stdin",
-    lenient: bool = False,
+    skip_errors: bool = False,
     chunk: int = CHUNK,
     warn: Callable[[str], None] | None = None,
     **options: Any,
@@ -39,7 +41,7 @@ def translate_lines(
     """Translate a stream of UTF-8 lines, `chunk` at a time; `write(line number, hypotheses)` is called in their order.
 
     Args:
-        lenient: `warn` about a line with a problem (see `Translator.problem`) and translate it as far as possible,
+        skip_errors: `warn` about a line with a problem (see `Translator.problem`) and translate it as far as possible,
             instead of stopping there.
         **options: of `Translator.translate`.
 
@@ -55,7 +57,7 @@ def translate_lines(
     while True:
         # A word that training never saw is not unknown where it may be copied into the output.
         unknown_is_one = options.get("replace_unknown", False) is False
-        batch, error = _next_chunk(texts, chunk, name, translator, lenient, warn, unknown_is_one)
+        batch, error = _next_chunk(texts, chunk, name, translator, skip_errors, warn, unknown_is_one)
         filled = [(number, text) for number, text in batch if not translator.is_empty(text)]
         found = dict(
             zip(
@@ -80,7 +82,7 @@ def _next_chunk(
     size: int,
     name: str,
     translator: Translator,
-    lenient: bool,
+    skip_errors: bool,
     warn: Callable[[str], None],
     unknown_is_one: bool,
 ) -> tuple[list[tuple[int, str]], UserError | None]:
@@ -89,8 +91,8 @@ def _next_chunk(
     try:
         for number, text in itertools.islice(texts, size):
             problem = translator.problem(text, unknown_is_one)
-            if problem is not None and not lenient:
-                raise UserError(f"{name}:{number}: {problem}{LENIENT}")
+            if problem is not None and not skip_errors:
+                raise UserError(f"{name}:{number}: {problem}{SKIP_ERRORS}")
             if problem is not None:
                 warn(f"{name}:{number}: {problem}")
             batch.append((number, text))
@@ -149,7 +151,7 @@ def translate_stream(
     pharaoh: str | pathlib.Path | None = None,
     n_best: int = 1,
     scores: bool = False,
-    lenient: bool = False,
+    skip_errors: bool = False,
     **options: Any,
 ) -> None:
     """Translate standard input to standard output, with a line count on standard error if that is a terminal."""
@@ -168,7 +170,7 @@ def translate_stream(
                 translator,
                 sys.stdin.buffer,
                 write,
-                lenient=lenient,
+                skip_errors=skip_errors,
                 chunk=1 if terminal else CHUNK,
                 warn=lambda message: print(f"warning: {message}", file=sys.stderr),
                 n_best=n_best,

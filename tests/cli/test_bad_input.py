@@ -94,9 +94,9 @@ def test_overwrite_deletes_run_directories_alone(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("lines", "written", "parts"),
     [
-        (b"abc\n\nfed\n", 1, ("stdin:2: empty line", "--lenient")),
+        (b"abc\n\nfed\n", 1, ("stdin:2: empty line", "--skip-errors")),
         (b"abc\nab\xe9\n", 1, ("stdin:2: not UTF-8 (byte 0xe9 at column 3)",)),
-        (b"abc\nfed\naZ\n", 2, ("stdin:3: character 'Z' (U+005A) was never seen", "--lenient")),
+        (b"abc\nfed\naZ\n", 2, ("stdin:3: character 'Z' (U+005A) was never seen", "--skip-errors")),
         (b"a" * 21 + b"\n", 0, ("stdin:1: 21 tokens. Expected at most 20", "Split the sentence")),
         (b"", 0, ("stdin: the input is empty",)),
     ],
@@ -116,7 +116,7 @@ def test_attention_and_evaluate_refuse_bad_text(toy_run, tmp_path) -> None:
     (tmp_path / "s").write_text("a\n" + "b" * 21 + "\n")
     (tmp_path / "t").write_text("a\nb\n")
     files = ["--source", tmp_path / "s", "--target", tmp_path / "t"]
-    fails(run_command("evaluate", toy_run.path, *files), "s:2: 21 tokens", "--lenient")
+    fails(run_command("evaluate", toy_run.path, *files), "s:2: 21 tokens", "--skip-errors")
     fails(run_command("evaluate", toy_run.path, "--source", tmp_path / "s"), "--target FILE")
     (tmp_path / "s").write_text("a\né\n")
     fails(run_command("evaluate", toy_run.path, *files, "--task", "poetry"), "Unknown task")

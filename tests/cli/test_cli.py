@@ -21,7 +21,7 @@ from keras_attention.search.beam import STOPS
 from keras_attention.search.contract import LENGTH_PENALTIES
 from keras_attention.text.tokenizers import KINDS
 from keras_attention.training import evaluate
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.hardware.devices import DISTRIBUTIONS
 from keras_attention.training.loop.schedules import SCHEDULES
 from keras_attention.training.losses.auxiliary import DECAYS, GUIDED_LOSSES, OWN_INPUTS
@@ -69,7 +69,7 @@ def test_alignments_are_json_lines_that_sum_to_one(toy_run, tmp_path) -> None:
 
 def test_lenient_translates_what_it_can_and_warns(toy_run) -> None:
     lines = b"abc\n\nab?\n" + b"a" * 30 + b"\n"
-    done = run_command("translate", toy_run.path, "--beam=1", "--max-length=5", "--lenient", stdin=lines)
+    done = run_command("translate", toy_run.path, "--beam=1", "--max-length=5", "--skip-errors", stdin=lines)
     assert done.status == 0
     outputs = done.out.split("\n")
     assert len(outputs) == 5
@@ -180,11 +180,11 @@ def test_help_shows_defaults_in_groups_and_an_example_uncut(command) -> None:
 def test_help_of_train_shows_the_defaults_of_settings() -> None:
     shown = {one.name: one.show_default for one in COMMANDS["train"].params}
     words = {"joint": "separate", "fused_loss": "fused-loss", "jit": "off", "tensorboard": "off"}
-    described = {"source_tokenizer", "target_tokenizer", "vocabulary", "target_sampling"}
-    for field in dataclasses.fields(Settings):
+    described = {"source_tokenizer", "target_tokenizer", "vocabulary", "target_subword_alpha"}
+    for field in dataclasses.fields(TrainConfig):
         if field.name not in described and field.default is not None:
             assert shown[field.name] == words.get(field.name, str(field.default)), field.name
-    assert (shown["tokenizer"], shown["attention"]) == (Settings().source_tokenizer, Seq2SeqConfig(5, 7).attention)
+    assert (shown["tokenizer"], shown["attention"]) == (TrainConfig().source_tokenizer, Seq2SeqConfig(5, 7).attention)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_help_of_train_shows_the_defaults_of_settings() -> None:
         ("train", "task", tuple(TASK_METRIC)),
         ("train", "tokenizer", KINDS),
         ("train", "schedule", SCHEDULES),
-        ("train", "products", PRODUCTS),
+        ("train", "matmul_dtype", PRODUCTS),
         ("train", "distribute", DISTRIBUTIONS),
         ("train", "guided_loss", GUIDED_LOSSES),
         ("train", "scheduled_sampling", OWN_INPUTS),

@@ -6,7 +6,7 @@ import pytest
 
 from keras_attention.errors import UserError
 from keras_attention.ranges import RANGES, check_ranges
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -25,4 +25,4 @@ def test_what_is_outside_of_a_range(name: str) -> None:
 @pytest.mark.parametrize("name", ["max_length", "padding_multiple"])
 def test_lengths_of_a_training_that_no_memory_holds(name: str) -> None:
     with pytest.raises(UserError, match=f"{name} is out of range"):
-        Settings.make({name: 10**9})
+        TrainConfig.make({name: 10**9})

@@ -10,7 +10,7 @@ from keras_attention import CopiedWords, EncoderDecoder, PointerGenerator, Seq2S
 from keras_attention.models.pointer_generator import SMALLEST, of_text
 from keras_attention.text.tokenizers import CharacterTokenizer, SubwordTokenizer, WordTokenizer
 from keras_attention.training import train
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.loop.assemble import fuses_loss
 from tests.support.layer_contract import check_layer
 
@@ -157,7 +157,7 @@ def pairs_file(folder):
 
 @pytest.mark.parametrize("choices", [{"scheduled_sampling": "word"}, {"coverage_loss": 0.5}])
 def test_losses_on_logits_are_refused(choices, tmp_path):
-    assert not fuses_loss(Settings(), Seq2SeqConfig(7, 7, copy_words=2))
+    assert not fuses_loss(TrainConfig(), Seq2SeqConfig(7, 7, copy_words=2))
     words = {"source_tokenizer": "word", "target_tokenizer": "word", "joint": True}
     with pytest.raises(UserError, match="Expected none of them with copy_words"):
         train(tmp_path / "run", tsv=pairs_file(tmp_path), model={"copy_words": 2}, **words, **choices)
@@ -165,7 +165,7 @@ def test_losses_on_logits_are_refused(choices, tmp_path):
 
 
 def test_two_vocabularies_cannot_copy(tmp_path):
-    with pytest.raises(UserError, match="Expected --joint and --sampling 0 with copy_words"):
+    with pytest.raises(UserError, match="Expected --joint and --subword-alpha 0 with copy_words"):
         train(
             tmp_path / "run",
             tsv=pairs_file(tmp_path),

@@ -270,8 +270,8 @@ def test_every_stage_of_the_diversified_training(scripts, toy_folder, tmp_path, 
         "vocabulary": 40,
         "epochs": 1,
         "validation_sentences": 5,
-        "sampling": 0.0,
-        "target_sampling": 0.0,
+        "subword_alpha": 0.0,
+        "target_subword_alpha": 0.0,
     }
     monkeypatch.setattr(script, "SETTINGS", {**script.SETTINGS, **changed})
     arguments = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--sentences", "9"]

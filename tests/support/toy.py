@@ -15,7 +15,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 2,
     "learning_rate": 1e-2,
     "label_smoothing": 0.1,
-    "averaging": 0.9,
+    "ema_momentum": 0.9,
     "patience": 1,
     "validation_sentences": 11,
     "max_length": 20,

@@ -13,7 +13,7 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import CharacterTokenizer
 from keras_attention.training import average
 from keras_attention.training.average import last_model
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.loop.assemble import compile_model
 from keras_attention.training.loop.checkpoints import save_checkpoint
 from keras_attention.training.loop.trainer import averages
@@ -85,10 +85,12 @@ def test_the_weights_at_the_end_of_a_run(toy_folder, tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False], ids=["fused loss", "stock loss"])
-@pytest.mark.parametrize("averaging", [0.9, 0.0], ids=["averages", "plain"])
-def test_the_weights_at_the_end_are_those_of_the_newest_checkpoint(tmp_path, averaging, fused) -> None:
+@pytest.mark.parametrize("ema_momentum", [0.9, 0.0], ids=["averages", "plain"])
+def test_the_weights_at_the_end_are_those_of_the_newest_checkpoint(tmp_path, ema_momentum, fused) -> None:
     """The averages, where there are any, not the weights that were trained."""
-    settings = Settings(averaging=averaging, fused_loss=fused, source_tokenizer="char", target_tokenizer="char")
+    settings = TrainConfig(
+        ema_momentum=ema_momentum, fused_loss=fused, source_tokenizer="char", target_tokenizer="char"
+    )
     files = {f"{side}_tokenizer": CharacterTokenizer.train(["abc"]).save(tmp_path, side)[0] for side in SIDES}
     fields = {"source_vocabulary": 7, "target_vocabulary": 7, "embedding_size": 3, "encoder_units": 2, "dropout": 0.1}
     metadata = {"task": "exact", "model": fields, **files, "training": {"settings": settings.to_dict()}}
@@ -103,7 +105,7 @@ def test_the_weights_at_the_end_are_those_of_the_newest_checkpoint(tmp_path, ave
             average_of_it.assign(np.full(average_of_it.shape, epoch / 8, "float32"))
         save_checkpoint(tmp_path / "checkpoints" / "last.npz", fitted, {"epoch": epoch})
     for variable in last_model(run).trainable_variables:
-        np.testing.assert_array_equal(numpy(variable), np.full(variable.shape, 0.25 if averaging else 2.0))
+        np.testing.assert_array_equal(numpy(variable), np.full(variable.shape, 0.25 if ema_momentum else 2.0))
 
 
 def test_runs_that_have_no_mean(toy_run, tmp_path) -> None:

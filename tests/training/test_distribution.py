@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_attention.errors import UserError
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import BatchDataset, Encoded
 from keras_attention.training.hardware.devices import HOSTS, PROCESS, PROCESSES, Devices, output_of_process, process
 from keras_attention.training.loop.history import read_history
@@ -90,6 +90,6 @@ def test_an_engine_of_another_backend_is_refused() -> None:
     with pytest.raises(UserError, match=r"--distribute \w+ is for another backend. Expected KERAS_BACKEND=\w+"):
         Devices(other)
     with pytest.raises(UserError, match="Unknown distribute"):
-        Settings(distribute="multi_worker")
+        TrainConfig(distribute="multi_worker")
     with pytest.raises(UserError, match="accumulates no gradients"):
-        Settings(distribute="mirrored", accumulation=2)
+        TrainConfig(distribute="mirrored", accumulation=2)

@@ -1,4 +1,4 @@
-"""Lines of which nothing is left: every command names the first one, and `--lenient` leaves its pair out."""
+"""Lines of which nothing is left: every command names the first one, and `--skip-errors` leaves its pair out."""
 
 import json
 import pathlib
@@ -54,9 +54,9 @@ def warnings(err: str) -> list[str]:
 def test_evaluate(runs, files, tmp_path) -> None:
     text = ["--source", files["source"], "--target", files["target"], "--beam", 1]
     done = run_command("evaluate", runs["subword"], *text)
-    problem = f"{files['source']}:2: {UNSEEN}. Remove the pair, or give --lenient to leave it out"
+    problem = f"{files['source']}:2: {UNSEEN}. Remove the pair, or give --skip-errors to leave it out"
     assert (done.status, done.err) == (1, f"error: {problem}\n")
-    done = run_command("evaluate", runs["subword"], *text, "--lenient", "--output", tmp_path / "out")
+    done = run_command("evaluate", runs["subword"], *text, "--skip-errors", "--output", tmp_path / "out")
     assert done.status == 0, done.err
     assert warnings(done.err) == [
         f"{files['source']}:{number}: {problem}. The pair is left out"
@@ -76,8 +76,11 @@ def test_evaluate(runs, files, tmp_path) -> None:
 def test_evaluate_on_one_file(runs, files) -> None:
     done = run_command("evaluate", runs["subword"], "--tsv", files["tsv"], "--beam", 1)
     problem = "an empty side. Expected SOURCE<TAB>TARGET, both with text"
-    assert done.err == f"error: {files['tsv']}:2: {problem}. Mend the line, or give --lenient to leave empty ones out\n"
-    done = run_command("evaluate", runs["subword"], "--tsv", files["tsv"], "--beam", 1, "--lenient")
+    assert (
+        done.err
+        == f"error: {files['tsv']}:2: {problem}. Mend the line, or give --skip-errors to leave empty ones out\n"
+    )
+    done = run_command("evaluate", runs["subword"], "--tsv", files["tsv"], "--beam", 1, "--skip-errors")
     expected = [f"{files['tsv']}:2: {problem}", f"{files['tsv']}:3: {UNSEEN}"]
     assert warnings(done.err) == [f"{one}. The pair is left out" for one in expected]
     assert json.loads(done.out.splitlines()[-1])["sentences"] == 2
@@ -85,15 +88,15 @@ def test_evaluate_on_one_file(runs, files) -> None:
 
 def test_references_stay_beside_their_sources(files, tmp_path) -> None:
     (tmp_path / "more").write_text("1\n2\n3\n4\n5\n", encoding="utf-8")
-    pairs = read_references(files["source"], [files["target"], tmp_path / "more"], None, lenient=True)
-    kept = filled(pairs, [train_tokenizer("char", LINES)], lenient=True)
+    pairs = read_references(files["source"], [files["target"], tmp_path / "more"], None, skip_errors=True)
+    kept = filled(pairs, [train_tokenizer("char", LINES)], skip_errors=True)
     assert kept == [0, 1, 4]
     assert pairs.select(kept).references == [["ein hund", "1"], ["nichts", "2"], ["auf der matte", "5"]]
 
 
 def test_a_text_of_which_nothing_is_left(runs, tmp_path) -> None:
     (tmp_path / "s").write_text("\u200b\n\u200b\n", encoding="utf-8")
-    text = ["--source", tmp_path / "s", "--target", tmp_path / "s", "--lenient"]
+    text = ["--source", tmp_path / "s", "--target", tmp_path / "s", "--skip-errors"]
     done = run_command("evaluate", runs["subword"], *text)
     assert done.status == 1
     assert done.err.splitlines()[-1].startswith(f"error: {tmp_path / 's'}:1: no pair is left. Expected")
@@ -105,7 +108,7 @@ def test_compare(runs, files, order) -> None:
     text = ["--source", files["source"], "--target", files["target"], "--samples", 100, "--beam", 1]
     done = run_command("compare", *(runs[kind] for kind in order), *text)
     assert (done.status, done.err.startswith(f"error: {files['source']}:2: {UNSEEN}")) == (1, True)
-    done = run_command("compare", *(runs[kind] for kind in order), *text, "--lenient")
+    done = run_command("compare", *(runs[kind] for kind in order), *text, "--skip-errors")
     assert done.status == 0, done.err
     assert [line.split(": ")[0] for line in warnings(done.err)] == [f"{files['source']}:{n}" for n in (2, 3, 4)]
     result = json.loads(done.out.splitlines()[-1])

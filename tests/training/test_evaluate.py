@@ -39,10 +39,10 @@ def test_a_source_as_long_as_those_of_training_is_read(toy_run) -> None:
     translator = Translator.load(toy_run.path)
     limit = translator.max_source_length
     assert limit == 20
-    assert check_sources(translator, of_sources(["a" * limit]), lenient=False) == 0
+    assert check_sources(translator, of_sources(["a" * limit]), skip_errors=False) == 0
     with pytest.raises(UserError, match=r"text:2: 21 tokens\. Expected at most 20"):
-        check_sources(translator, of_sources(["a", "a" * (limit + 1)]), lenient=False)
-    assert check_sources(translator, of_sources(["aé", "a" * (limit + 1), "éa"]), lenient=True) == 2
+        check_sources(translator, of_sources(["a", "a" * (limit + 1)]), skip_errors=False)
+    assert check_sources(translator, of_sources(["aé", "a" * (limit + 1), "éa"]), skip_errors=True) == 2
 
 
 def test_each_source_has_its_line_of_every_reference_file(tmp_path) -> None:

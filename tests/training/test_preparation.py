@@ -11,7 +11,7 @@ from keras_attention import UserError
 from keras_attention.files import remove_partial_files, write_bytes
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import SubwordTokenizer, train_tokenizer
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import Pairs
 from keras_attention.training.loop.initial_weights import copy_weights
 from keras_attention.training.loop.run_setup import fingerprint, prepare_run, vocabulary_fingerprint
@@ -76,7 +76,7 @@ WORDS = Splits(*[Pairs(["a b", "b"], [["b a"], ["b"]], ["text:1", "text:2"])] * 
 
 
 def prepared(output: pathlib.Path, parent: RunDirectory | None = None, **fields: Any) -> RunDirectory:
-    settings = Settings(source_tokenizer="word", target_tokenizer="word")
+    settings = TrainConfig(source_tokenizer="word", target_tokenizer="word")
     return prepare_run(output, None, settings, {**ALONE, **fields}, WORDS, False, parent)
 
 

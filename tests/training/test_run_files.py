@@ -12,7 +12,7 @@ import pytest
 from keras_attention.errors import UserError
 from keras_attention.folder_lock import locked
 from keras_attention.run_directory import RunDirectory
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import Pairs
 from keras_attention.training.data.text_checks import require_two_files, warn_of_useless
 from keras_attention.training.defaults import LARGE_MODEL, SMALL_MODEL, WARMUP, choose
@@ -159,15 +159,15 @@ def test_source_and_target_of_one_file_are_refused(tmp_path) -> None:
 
 def chosen(count: int, **given) -> dict:
     lines = [f"a b c d e f g {number % 9}" for number in range(count)]
-    return choose(pairs(lines, lines), Settings(), given).all
+    return choose(pairs(lines, lines), TrainConfig(), given).all
 
 
 def test_defaults_fit_the_text() -> None:
     little, some, much = chosen(300), chosen(3_000), chosen(300_000)
     assert [one["batch_size"] for one in (little, some, much)] == [16, 32, 64]
     assert little["vocabulary"] < some["vocabulary"] < much["vocabulary"] <= 8000
-    assert {name: much[name] for name in ("epochs", "patience", "stop_after")} == {
-        "epochs": 30, "patience": 2, "stop_after": 10,
+    assert {name: much[name] for name in ("epochs", "patience", "early_stopping_patience")} == {
+        "epochs": 30, "patience": 2, "early_stopping_patience": 10,
     }  # fmt: skip
     assert little["epochs"] * -(-300 // little["batch_size"]) >= 4000, "updates enough to learn from"
     assert little["encoder_units"] == SMALL_MODEL["encoder_units"]
@@ -189,8 +189,8 @@ def test_a_model_without_recurrence_warms_up() -> None:
 def test_a_run_goes_on_with_what_was_chosen_for_it(toy_run) -> None:
     assert find_checkpoints(toy_run.path)
     recorded = RunDirectory.open(toy_run.path).metadata["training"]["chosen"]
-    found = choose(pairs(MANY, MANY), Settings(), {}, toy_run.path).all
+    found = choose(pairs(MANY, MANY), TrainConfig(), {}, toy_run.path).all
     assert recorded
     assert {name: found[name] for name in recorded} == recorded
-    again = choose(pairs(MANY, MANY), Settings(), {"cell": "self_attention"}, toy_run.path).all
+    again = choose(pairs(MANY, MANY), TrainConfig(), {"cell": "self_attention"}, toy_run.path).all
     assert again["warmup"] == 0, "it began before a warm-up was chosen"

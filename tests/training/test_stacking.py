@@ -10,7 +10,7 @@ from keras_attention import Seq2SeqConfig, build_seq2seq
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
 from keras_attention.training import train
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import BatchDataset, Encoded, Pairs
 from keras_attention.training.data.stacks import StackedDataset, StackedSteps
 from keras_attention.training.loop.history import read_history
@@ -142,8 +142,13 @@ class Served(keras.utils.PyDataset):
 @pytest.mark.parametrize(("height", "warmup"), [(3, 7), (16, 10), (4, 8)])
 def test_the_rate_rises_by_updates_not_by_calls(encoded, toy_folder, tmp_path, schedule, height, warmup) -> None:
     """What a call begins with; and the whole rate once as many updates were made."""
-    settings = Settings(
-        steps_per_call=height, passes=PASSES, warmup=warmup, schedule=schedule, learning_rate=0.01, epochs=1000
+    settings = TrainConfig(
+        steps_per_execution=height,
+        epochs_per_validation=PASSES,
+        warmup=warmup,
+        schedule=schedule,
+        learning_rate=0.01,
+        epochs=1000,
     )
     inner = BatchDataset(encoded, ROWS, seed=5, row_multiple=ROWS, labels_as_input=True)
     dataset = StackedDataset(inner, height, PASSES)
@@ -190,7 +195,7 @@ def test_an_epoch_that_was_cut_short_leaves_nothing_behind(encoded) -> None:
 def test_a_training_in_stacks_resumes(toy_folder, tmp_path) -> None:
     if keras.backend.backend() != "jax":
         pytest.skip("the loop over a stack is JAX's")
-    options = {"steps_per_call": 4, "passes": 2, "backward": 0.3, "warmup": 5}
+    options = {"steps_per_execution": 4, "epochs_per_validation": 2, "backward": 0.3, "warmup": 5}
     whole = train_toy(tmp_path / "whole", toy_folder, epochs=3, **options)
     train_toy(tmp_path / "parts", toy_folder, epochs=1, **options)
     parts = train_toy(tmp_path / "parts", toy_folder, epochs=3, **options)
@@ -206,17 +211,19 @@ def test_stacks_are_for_jax(toy_folder, tmp_path) -> None:
     if keras.backend.backend() == "jax":
         pytest.skip("this is JAX")
     with pytest.raises(UserError, match=r"Expected KERAS_BACKEND=jax\. Received: "):
-        train_toy(tmp_path / "run", toy_folder, steps_per_call=2)
+        train_toy(tmp_path / "run", toy_folder, steps_per_execution=2)
 
 
 OTHERS = [{"distribute": "data_parallel"}, {"accumulation": 2}, {"fused_loss": False}, {"scheduled_sampling": "word"}]
 
 
 @pytest.mark.parametrize("others", OTHERS, ids=lambda one: next(iter(one)))
-@pytest.mark.parametrize("name", ["steps_per_call", "passes"])
+@pytest.mark.parametrize("name", ["steps_per_execution", "epochs_per_validation"])
 def test_what_stacks_do_not_go_with(name, others) -> None:
-    with pytest.raises(UserError, match="steps_per_call and passes are for the fused loss on one device"):
-        Settings(**{name: 2}, **others)
+    with pytest.raises(
+        UserError, match="steps_per_execution and epochs_per_validation are for the fused loss on one device"
+    ):
+        TrainConfig(**{name: 2}, **others)
 
 
 def test_words_to_copy_and_shards_do_not_go_with_stacks(toy_folder, tmp_path) -> None:
@@ -224,15 +231,21 @@ def test_words_to_copy_and_shards_do_not_go_with_stacks(toy_folder, tmp_path) ->
         pytest.skip("the loop over a stack is JAX's")
     joint = {"joint": True, "source_tokenizer": "word", "target_tokenizer": "word", "model": {"copy_words": 5}}
     with pytest.raises(UserError, match=r"stacks of batches work on\. Expected none of them with copy_words"):
-        train_toy(tmp_path / "run", toy_folder, steps_per_call=2, **joint)
+        train_toy(tmp_path / "run", toy_folder, steps_per_execution=2, **joint)
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "one.tsv").write_text("ab\tba\n" * 20, encoding="utf-8")
     (tmp_path / "val.tsv").write_text("ab\tba\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"read text that is in memory\. Expected other text than --shards"):
-        train(tmp_path / "run", shards=tmp_path / "shards", val_tsv=tmp_path / "val.tsv", passes=2, sampling=0.0)
+        train(
+            tmp_path / "run",
+            shards=tmp_path / "shards",
+            val_tsv=tmp_path / "val.tsv",
+            epochs_per_validation=2,
+            subword_alpha=0.0,
+        )
 
 
-@pytest.mark.parametrize("name", ["steps_per_call", "passes"])
+@pytest.mark.parametrize("name", ["steps_per_execution", "epochs_per_validation"])
 def test_at_least_one(name) -> None:
     with pytest.raises(UserError, match=f"{name} is out of range"):
-        Settings(**{name: 0})
+        TrainConfig(**{name: 0})

@@ -12,7 +12,7 @@ from keras_attention.errors import UserError
 from keras_attention.models.encoder_decoder import EncoderDecoder
 from keras_attention.models.ensemble import Ensemble
 from keras_attention.run_directory import RunDirectory
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import BatchDataset, Encoded
 from keras_attention.training.loop.history import read_history
 from keras_attention.training.losses.distillation import CANDIDATES, Teacher
@@ -232,4 +232,4 @@ def test_more_words_than_the_vocabulary_has() -> None:
     model = build_seq2seq(Seq2SeqConfig(6, 5, embedding_size=3, encoder_units=3, decoder_units=3))
     run = type("Run", (), {"config": EncoderDecoder(model).config, "load_model": lambda self: model})()
     assert Teacher([run], keep=True).candidates == 5
-    assert Settings().distillation == 0.5
+    assert TrainConfig().distillation == 0.5

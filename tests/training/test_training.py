@@ -12,7 +12,7 @@ from keras_attention.models.config import Seq2SeqConfig
 from keras_attention.models.encoder_decoder import build_seq2seq
 from keras_attention.run_directory import RunDirectory
 from keras_attention.training import evaluate
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import BatchDataset, Encoded, make_batch
 from keras_attention.training.data.tf_feed import feed
 from keras_attention.training.loop.assemble import compile_model
@@ -65,7 +65,7 @@ def test_the_model_is_saved_uncompiled_with_the_averaged_weights(toy_run) -> Non
     loaded = keras.models.load_model(run.model_path)
     assert not loaded.compiled
     fresh = build_seq2seq(run.config)
-    compile_model(fresh, Settings.make(run.metadata["training"]["settings"]))
+    compile_model(fresh, TrainConfig.make(run.metadata["training"]["settings"]))
     progress = load_checkpoint(run.path / "checkpoints" / "last.npz", fresh)
     assert progress["plateau"]["best_epoch"] == 1
     for weight, average, plain in zip(
@@ -116,7 +116,7 @@ def test_greedy_outputs_come_in_the_order_of_the_sources(toy_run, toy_folder) ->
 
 
 def test_a_checkpoint_holds_every_variable(tmp_path, toy_run) -> None:
-    settings = Settings.make(toy.SETTINGS)
+    settings = TrainConfig.make(toy.SETTINGS)
     keras.utils.set_random_seed(1)
     model = build_seq2seq(toy_run.config)
     compile_model(model, settings)
@@ -133,7 +133,7 @@ def test_a_checkpoint_holds_every_variable(tmp_path, toy_run) -> None:
 
 def test_a_damaged_checkpoint_is_named(tmp_path, toy_run) -> None:
     model = build_seq2seq(toy_run.config)
-    compile_model(model, Settings.make(toy.SETTINGS))
+    compile_model(model, TrainConfig.make(toy.SETTINGS))
     content = (toy_run.path / "checkpoints" / "last.npz").read_bytes()
     for bad in (b"junk", content[: len(content) // 2]):
         (tmp_path / "last.npz").write_bytes(bad)
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, toy_run) -> None:
 
 def test_without_averaging_the_plain_weights_are_kept(toy_run) -> None:
     model, twin = build_seq2seq(toy_run.config), build_seq2seq(toy_run.config)
-    compile_model(model, Settings.make({**toy.SETTINGS, "averaging": 0.0}))
+    compile_model(model, TrainConfig.make({**toy.SETTINGS, "ema_momentum": 0.0}))
     assert averages(model.optimizer) == []
     copy_averages(model, twin)
     for one, other in zip(model.trainable_variables, twin.trainable_variables, strict=True):
@@ -199,7 +199,7 @@ def test_the_plain_model_has_no_attention_to_show(toy_folder, tmp_path) -> None:
 
 def test_fit_takes_batches_of_any_length_after_two_alike(toy_run) -> None:
     model = build_seq2seq(toy_run.config)
-    compile_model(model, Settings.make(toy.SETTINGS))
+    compile_model(model, TrainConfig.make(toy.SETTINGS))
     rows = [[4] * 3] * 4 + [[4] * 13] * 2
     dataset = BatchDataset(Encoded(rows, rows), batch_size=2, seed=0)
 

@@ -16,7 +16,7 @@ from keras_attention.models.config import Seq2SeqConfig
 from keras_attention.models.encoder_decoder import build_seq2seq
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import CharacterTokenizer
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import BatchDataset, Encoded, Pairs
 from keras_attention.training.loop import trainer as callbacks
 from keras_attention.training.loop.adam import Adam
@@ -61,7 +61,7 @@ def small_model(units: int = 2) -> keras.Model:
 
 
 def make_trainer(folder: pathlib.Path, scores: Sequence[float], **choices: Any) -> Judged:
-    settings = Settings(averaging=choices.pop("averaging", 0.0), learning_rate=0.08, **choices)
+    settings = TrainConfig(ema_momentum=choices.pop("ema_momentum", 0.0), learning_rate=0.08, **choices)
     model = small_model()
     compile_model(model, settings)
     dataset = BatchDataset(Encoded([[4]], [[4]]), 1, seed=1)
@@ -101,14 +101,14 @@ def test_the_model_kept_is_that_of_the_best_epoch(tmp_path, task, scores) -> Non
 
 
 def test_an_epoch_as_good_as_the_best_is_not_better(tmp_path) -> None:
-    trainer = make_trainer(tmp_path, [50.0, 50.0, 40.0], task="exact", epochs=9, stop_after=2)
+    trainer = make_trainer(tmp_path, [50.0, 50.0, 40.0], task="exact", epochs=9, early_stopping_patience=2)
     assert run_epochs(trainer) == 3
     assert first_weight(trainer.run.load_model()) == 1.0
 
 
 def test_the_rate_falls_after_epochs_without_a_better_score_and_then_the_training_ends(tmp_path) -> None:
     scores = [50.0, 40.0, 60.0, 55.0, 50.0, 45.0, 40.0, 59.0]
-    trainer = make_trainer(tmp_path, scores, task="exact", epochs=9, patience=2, stop_after=5)
+    trainer = make_trainer(tmp_path, scores, task="exact", epochs=9, patience=2, early_stopping_patience=5)
     assert run_epochs(trainer) == 8
     rates = [row["learning_rate"] for row in read_history(tmp_path / "history.csv")]
     # Of each epoch: two without a better score, the fourth and fifth, halve the next one's. Variables are float32.
@@ -119,14 +119,14 @@ def test_the_rate_falls_after_epochs_without_a_better_score_and_then_the_trainin
 def test_a_rate_that_falls_with_the_updates_is_not_halved(tmp_path) -> None:
     trainer = make_trainer(tmp_path, [5.0, 4.0, 3.0], task="exact", epochs=3, patience=1, schedule="cosine")
     run_epochs(trainer)
-    low = trainer.settings.smallest_learning_rate
+    low = trainer.settings.min_learning_rate
     expected = [low + (0.08 - low) * 0.5 * (1 + math.cos(math.pi * epoch / 3)) for epoch in range(3)]
     rates = [row["learning_rate"] for row in read_history(tmp_path / "history.csv")]
     np.testing.assert_allclose(rates, expected, rtol=1e-6)  # variables are float32
 
 
 def test_an_epoch_is_judged_by_the_averages_of_its_own_end(tmp_path) -> None:
-    trainer = make_trainer(tmp_path, [5.0, 7.0], task="exact", epochs=2, averaging=0.9)
+    trainer = make_trainer(tmp_path, [5.0, 7.0], task="exact", epochs=2, ema_momentum=0.9)
     trainer.on_train_begin()
     for epoch, value in enumerate((0.25, 0.75)):
         for average in averages(trainer.model.optimizer):
@@ -137,7 +137,7 @@ def test_an_epoch_is_judged_by_the_averages_of_its_own_end(tmp_path) -> None:
 
 def test_an_average_of_a_few_updates_holds_nothing_of_the_start(tmp_path) -> None:
     """Of 0 at the start and 1 after each of 50 updates, by the default momentum; a fixed one leaves 0.95 of the 0."""
-    settings = Settings()
+    settings = TrainConfig()
     model = small_model()
     compile_model(model, settings)
     optimizer = model.optimizer
@@ -208,7 +208,7 @@ def test_reports_show_the_best_epoch(untrained_run) -> None:
         for number, loss, score in ((1, 2.5, 11.0), (2, 2.25, 37.0), (3, 2.75, 23.0))
     ]
     progress = Progress(3, 180.0, 1.0, Plateau(37.0, 2.25, best_epoch=1), history)
-    write_reports(untrained_run, Settings(task="exact", epochs=3), progress)
+    write_reports(untrained_run, TrainConfig(task="exact", epochs=3), progress)
     metrics = json.loads((untrained_run.path / "metrics.json").read_text(encoding="utf-8"))
     assert metrics == {"best": history[1], "epochs": 3, "minutes": 3.0, "task": "exact"}
     card = (untrained_run.path / "README.md").read_text(encoding="utf-8")
@@ -221,7 +221,7 @@ def test_the_loss_of_validation_is_of_all_its_text(untrained_run) -> None:
     """Only the first sentences are translated."""
     words = ["abc", "ca", "b", "bcab", "ac"]
     pairs = Pairs(words, [[word[::-1]] for word in words], [f"text:{number}" for number in range(5)])
-    found = _validation(untrained_run, Settings(validation_sentences=2), pairs, "validation", print)
+    found = _validation(untrained_run, TrainConfig(validation_sentences=2), pairs, "validation", print)
     ids = {"a": 4, "b": 5, "c": 6}
     assert found.encoded.sources == [[ids[letter] for letter in word] for word in words]
     assert found.encoded.targets == [[ids[letter] for letter in reversed(word)] for word in words]

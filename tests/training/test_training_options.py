@@ -12,7 +12,7 @@ from keras_attention.models.encoder_decoder import build_seq2seq
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import CharacterTokenizer, WordTokenizer
 from keras_attention.training import train
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import BatchDataset, Encoded, make_batch
 from keras_attention.training.data.shards import Rows, ShardedDataset, Shards, read_shard, write_shard
 from keras_attention.training.loop.assemble import compile_model
@@ -171,7 +171,7 @@ def test_accumulated_gradients_are_those_of_the_batches_together() -> None:
     def updated(accumulation: int, size: int) -> list[np.ndarray]:
         keras.utils.set_random_seed(5)
         model = build_seq2seq(config)
-        compile_model(model, Settings(accumulation=accumulation, learning_rate=1e-2, averaging=0.0))
+        compile_model(model, TrainConfig(accumulation=accumulation, learning_rate=1e-2, ema_momentum=0.0))
         for start in range(0, 4, size):
             inputs, labels = make_batch(rows[start : start + size], rows[start : start + size])
             model.train_on_batch(inputs, labels)
@@ -186,7 +186,7 @@ def test_the_norm_of_the_whole_gradient_is_bounded() -> None:
     """Each of two gradients is below the bound, both together are not; a first moment is a tenth of its gradient."""
     given = keras.Input((3,), name="given")
     model = keras.Model({"given": given}, keras.layers.Dense(5)(given))
-    compile_model(model, Settings(clip_norm=1.0, averaging=0.0))
+    compile_model(model, TrainConfig(clip_norm=1.0, ema_momentum=0.0))
     gradients = [np.full((3, 5), 0.25, "float32"), np.array([0.0, 0.5, 0.0, -0.75, 0.0], "float32")]
     norms = [float(np.linalg.norm(gradient)) for gradient in gradients]
     assert max(norms) < 1.0 < np.hypot(*norms)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_attention.errors import UserError
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.loop.checkpoints import NAMES, find_checkpoints
 from keras_attention.training.loop.history import read_history
 from keras_attention.training.loop.trainer import Progress, Trainer
@@ -107,7 +107,7 @@ def test_an_explosion_is_a_warning(toy_run) -> None:
     """The loss of an epoch far above the lowest before it."""
     lines: list[str] = []
     trainer = Trainer.__new__(Trainer)
-    trainer.run, trainer.settings, trainer.say = toy_run, Settings(task="exact", clip_norm=2.0), lines.append
+    trainer.run, trainer.settings, trainer.say = toy_run, TrainConfig(task="exact", clip_norm=2.0), lines.append
     trainer.progress = Progress(1, history=[{"loss": 1.0}])
     trainer.validate = lambda: {"val_loss": math.inf, "val_exact_match": 0.0}
 

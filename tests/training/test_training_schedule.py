@@ -13,7 +13,7 @@ import pytest
 from keras_attention.errors import UserError
 from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import SubwordTokenizer, train_tokenizer
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import BatchDataset, Encoded, Pairs, sample_pairs
 from keras_attention.training.hardware import cpu as processor
 from keras_attention.training.hardware.cpu import choose_products, keep_freed_memory
@@ -41,7 +41,7 @@ def test_a_cosine_goes_from_the_first_rate_to_the_last() -> None:
     assert rates == sorted(rates, reverse=True)
 
 
-def rates_of(settings: Settings, batches: int) -> list[float]:
+def rates_of(settings: TrainConfig, batches: int) -> list[float]:
     """The rate of every update of all epochs, as the trainer sets it."""
 
     class Model:
@@ -63,7 +63,7 @@ def rates_of(settings: Settings, batches: int) -> list[float]:
 
 
 def test_the_rate_warms_up_and_then_follows_the_cosine() -> None:
-    settings = Settings(schedule="cosine", warmup=4, epochs=2, learning_rate=1e-2, smallest_learning_rate=1e-4)
+    settings = TrainConfig(schedule="cosine", warmup=4, epochs=2, learning_rate=1e-2, min_learning_rate=1e-4)
     expected = [
         min(1.0, (update + 1) / 4) * (1e-4 + 0.5 * (1e-2 - 1e-4) * (1 + math.cos(math.pi * update / 20)))
         for update in range(20)
@@ -72,7 +72,7 @@ def test_the_rate_warms_up_and_then_follows_the_cosine() -> None:
 
 
 def test_on_plateau_the_rate_warms_up_and_stays() -> None:
-    rates = rates_of(Settings(warmup=4, epochs=1, learning_rate=1e-2), 8)
+    rates = rates_of(TrainConfig(warmup=4, epochs=1, learning_rate=1e-2), 8)
     np.testing.assert_allclose(rates, [0.0025, 0.005, 0.0075] + [0.01] * 5, rtol=2e-7)  # the variable is float32
 
 
@@ -130,7 +130,7 @@ def test_a_training_draws_anew_in_each_epoch(subwords, tmp_path) -> None:
     files = {"source_tokenizer": "joint.tok.json", "target_tokenizer": "joint.tok.json"}
     run = RunDirectory.create(tmp_path, {"task": "translation", "model": sizes, **files})
     pairs = Pairs(LINES, [[line] for line in LINES], [f"text:{number}" for number in range(len(LINES))])
-    settings = Settings(sampling=0.1, joint=True)
+    settings = TrainConfig(subword_alpha=0.1, joint=True)
     best = encode_all(run, settings, pairs, "train", print)
     sample = _sampler(run, settings, Splits(pairs, pairs), best, print)
     assert sample is not None
@@ -138,17 +138,17 @@ def test_a_training_draws_anew_in_each_epoch(subwords, tmp_path) -> None:
     assert epochs[0] == epochs[2]
     assert epochs[0].sources != epochs[1].sources
     assert epochs[0].targets != epochs[1].targets
-    other = _sampler(run, Settings(sampling=0.1, joint=True, seed=2), Splits(pairs, pairs), best, print)
+    other = _sampler(run, TrainConfig(subword_alpha=0.1, joint=True, seed=2), Splits(pairs, pairs), best, print)
     assert other is not None
     assert other(0).sources != epochs[0].sources
 
 
 def test_alphas_of_both_sides() -> None:
-    assert Settings().sampling_alphas == (0.0, 0.0)
-    assert Settings(sampling=0.3).sampling_alphas == (0.3, 0.3)
-    assert Settings(sampling=0.3, target_sampling=0.0).sampling_alphas == (0.3, 0.0)
-    assert Settings(target_sampling=0.2).draws_segmentations
-    assert not Settings().draws_segmentations
+    assert TrainConfig().sampling_alphas == (0.0, 0.0)
+    assert TrainConfig(subword_alpha=0.3).sampling_alphas == (0.3, 0.3)
+    assert TrainConfig(subword_alpha=0.3, target_subword_alpha=0.0).sampling_alphas == (0.3, 0.0)
+    assert TrainConfig(target_subword_alpha=0.2).draws_segmentations
+    assert not TrainConfig().draws_segmentations
 
 
 def test_each_epoch_has_draws_of_its_own(subwords) -> None:
@@ -173,19 +173,22 @@ def test_each_epoch_has_draws_of_its_own(subwords) -> None:
     ("choice", "message"),
     [
         ({"schedule": "linear"}, r"Unknown schedule. Expected one of plateau, cosine. Received: 'linear'"),
-        ({"products": "float8"}, r"Unknown products. Expected one of auto, float32, bfloat16. Received: 'float8'"),
-        ({"warmup": -1}, r"warmup is out of range. Expected 0 or more. Received: -1"),
-        ({"sampling": -0.1}, r"sampling is out of range"),
-        ({"target_sampling": -0.1}, r"target_sampling is out of range"),
         (
-            {"sampling": 0.1, "source_tokenizer": "char", "target_tokenizer": "char"},
+            {"matmul_dtype": "float8"},
+            r"Unknown matmul_dtype. Expected one of auto, float32, bfloat16. Received: 'float8'",
+        ),
+        ({"warmup": -1}, r"warmup is out of range. Expected 0 or more. Received: -1"),
+        ({"subword_alpha": -0.1}, r"subword_alpha is out of range"),
+        ({"target_subword_alpha": -0.1}, r"target_subword_alpha is out of range"),
+        (
+            {"subword_alpha": 0.1, "source_tokenizer": "char", "target_tokenizer": "char"},
             r"Expected a subword tokenizer on one side at least. Received: char and char",
         ),
     ],
 )
 def test_settings_out_of_range_are_refused(choice, message) -> None:
     with pytest.raises(UserError, match=message):
-        Settings(**choice)
+        TrainConfig(**choice)
 
 
 @pytest.mark.parametrize(

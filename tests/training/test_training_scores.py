@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keras_attention.errors import UserError
 from keras_attention.metrics.output_scores import edit_distance, error_rates, exact_match, score_outputs
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.loop.schedules import Plateau, after_epoch, learning_rate
 from keras_attention.training.losses.cross_entropy import TokenCrossEntropy
 
@@ -159,7 +159,7 @@ def test_scores_of_each_task() -> None:
     ("setting", "message"),
     [
         ({"batch_size": 0}, "batch_size is out of range"),
-        ({"averaging": 1.0}, "averaging is out of range"),
+        ({"ema_momentum": 1.0}, "ema_momentum is out of range"),
         ({"time_limit": 0.0}, "time_limit is out of range"),
         ({"task": "poetry"}, "Unknown task"),
         ({"source_tokenizer": "byte"}, "Unknown source_tokenizer"),
@@ -169,4 +169,4 @@ def test_scores_of_each_task() -> None:
 )
 def test_settings_out_of_range_are_refused(setting, message) -> None:
     with pytest.raises(UserError, match=message):
-        Settings.make(setting)
+        TrainConfig.make(setting)

@@ -11,7 +11,7 @@ from keras import ops
 from keras_attention import EncoderDecoder, Seq2SeqConfig, UserError, build_seq2seq
 from keras_attention.metrics.alignment import AlignmentErrorRate
 from keras_attention.text.tokenizers import CharacterTokenizer, SubwordTokenizer, WordTokenizer
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import Pairs, read_tsv
 from keras_attention.training.data.word_alignments import make_guide, read_links
 from keras_attention.training.losses.auxiliary import OwnInputs, Signals, coverage_losses, guided_losses, keep_gold
@@ -243,4 +243,4 @@ def test_the_command_trains_with_all_signals(toy_folder, tmp_path):
 )
 def test_wrong_settings(choices, message):
     with pytest.raises(UserError, match=message):
-        Settings.make(choices)
+        TrainConfig.make(choices)

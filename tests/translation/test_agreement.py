@@ -12,7 +12,7 @@ from keras_attention import EncoderDecoder, Seq2SeqConfig, UserError, build_seq2
 from keras_attention.run_directory import RunDirectory
 from keras_attention.search_policy import SearchPolicy
 from keras_attention.text.tokenizers import CharacterTokenizer
-from keras_attention.training.config import Settings
+from keras_attention.training.config import TrainConfig
 from keras_attention.training.data.pairs import BatchDataset, Encoded, make_batch
 from keras_attention.training.loop.history import read_history
 from keras_attention.translation.compiled import ScoreModel, SearchModel
@@ -154,7 +154,9 @@ def test_both_directions_are_learnt(tmp_path) -> None:
     words = ["".join(letters) for letters in itertools.permutations("bcde", 3)] * 5
     (tmp_path / "source.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     (tmp_path / "target.txt").write_text("".join(f"a{word}f\n" for word in words), encoding="utf-8")
-    translator = Translator.load(train_toy(tmp_path / "run", tmp_path, backward=0.5, epochs=20, stop_after=20).path)
+    translator = Translator.load(
+        train_toy(tmp_path / "run", tmp_path, backward=0.5, epochs=20, early_stopping_patience=20).path
+    )
     forward = translator.score(["bcd"], ["abcdf"])[0].log_probs
     backward = translator.score(["bcd"], ["abcdf"], backward=True)[0].log_probs
     assert np.exp(forward[0]) > 0.5  # a, written first
@@ -245,9 +247,9 @@ def test_numbers_out_of_range() -> None:
     with pytest.raises(UserError, match="backward_weight is out of range"):
         SearchPolicy(method="agreement", backward_weight=1.5)
     with pytest.raises(UserError, match=r"backward is out of range\. Expected 0 or more, below 1"):
-        Settings(backward=1.0)
+        TrainConfig(backward=1.0)
     with pytest.raises(UserError, match="guided_alignment"):
-        Settings(backward=0.5, guided_alignment=0.1)
+        TrainConfig(backward=0.5, guided_alignment=0.1)
 
 
 def test_samples_can_be_drawn_backwards(translator) -> None:

@@ -119,7 +119,7 @@ def test_a_stream_is_read_to_its_end_in_chunks(translator, count) -> None:
     def write(number, hypotheses):
         written.append((number, [one.text for one in hypotheses]))
 
-    options = {"lenient": True, "beam_size": 2, "n_best": 2, "max_length": 6}
+    options = {"skip_errors": True, "beam_size": 2, "n_best": 2, "max_length": 6}
     assert translate_lines(translator, lines, write, chunk=2, **options) == count
     whole, written = written, []
     assert translate_lines(translator, lines, write, chunk=100, **options) == count

@@ -268,7 +268,7 @@ def test_the_command_line_translates_as_asked(toy_run, other_run, tmp_path):
 
 def test_links_go_from_word_to_word(toy_run, tmp_path):
     done = run_command(
-        "translate", toy_run.path, "--pharaoh", tmp_path / "links", "--beam", 2, "--lenient", stdin=b"abc\n\nfe\n"
+        "translate", toy_run.path, "--pharaoh", tmp_path / "links", "--beam", 2, "--skip-errors", stdin=b"abc\n\nfe\n"
     )
     assert done.status == 0, done.err
     lines = (tmp_path / "links").read_text(encoding="utf-8").split("\n")

@@ -10,7 +10,7 @@ BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 def choose_products(wanted: str, cpu_info: pathlib.Path = CPU_INFO) -> str:
-    """The dtype of products for `Settings.products`: "auto" is bfloat16 where an x86 processor multiplies it natively.
+    """Matmul dtype for `TrainConfig.matmul_dtype`: "auto" is bfloat16 where an x86 processor multiplies it natively.
 
     Where the processor does not say (no such file, as on macOS), "auto" is float32.
     """

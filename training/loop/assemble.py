@@ -14,7 +14,7 @@ from keras_attention.models.config import Seq2SeqConfig
 from keras_attention.models.encoder_decoder import build_seq2seq
 from keras_attention.run_directory import RunDirectory, require_same_words
 
-from ..config import Settings
+from ..config import TrainConfig
 from ..data.pairs import Batch, BatchDataset, Encoded, Pairs, encode_pairs, sample_pairs
 from ..data.shards import ShardedDataset
 from ..data.stacks import StackedDataset, StackedSteps
@@ -51,7 +51,7 @@ class Fitting:
 
 
 def make_fitting(
-    run: RunDirectory, settings: Settings, splits: Splits, start: Start, say: Callable[[str], None]
+    run: RunDirectory, settings: TrainConfig, splits: Splits, start: Start, say: Callable[[str], None]
 ) -> Fitting:
     """Seeds every generator and makes the model of `run`, compiled, and its batches."""
     make_deterministic(settings.seed)
@@ -79,7 +79,7 @@ def make_fitting(
             extra = both(extra, teacher)
         dataset = BatchDataset(train_data, sample=sample, extra=extra, **options)
         if settings.stacked:
-            dataset = StackedDataset(dataset, settings.steps_per_call, settings.passes)
+            dataset = StackedDataset(dataset, settings.steps_per_execution, settings.epochs_per_validation)
     else:
         if settings.signals.sample or settings.signals.guided_alignment:
             raise UserError(
@@ -91,7 +91,7 @@ def make_fitting(
     with devices.scope():
         model = build_seq2seq(run.config)
         start.apply(model, run, say)
-        products = choose_products(settings.products)
+        products = choose_products(settings.matmul_dtype)
         set_products(model, products)
         fitted = model
         if fuse:
@@ -108,7 +108,7 @@ def make_fitting(
     return Fitting(model, fitted, dataset, devices)
 
 
-def make_teacher(run: RunDirectory, settings: Settings, splits: Splits) -> Teacher:
+def make_teacher(run: RunDirectory, settings: TrainConfig, splits: Splits) -> Teacher:
     """Of the runs among `splits`. Raises UserError where they do not write what `run` learns to write."""
     require_same_words([run, *splits.teachers])
     if settings.backward and not all(teacher.writes_backward for teacher in splits.teachers):
@@ -127,7 +127,7 @@ def both(first: Extra | None, second: Extra) -> Extra:
     return extra
 
 
-def fuses_loss(settings: Settings, config: Seq2SeqConfig) -> bool:
+def fuses_loss(settings: TrainConfig, config: Seq2SeqConfig) -> bool:
     """Whether projection and loss are one: not where devices add up losses, nor where words are copied."""
     return settings.fused_loss and settings.distribute != "mirrored" and config.copy_words is None
 
@@ -144,17 +144,17 @@ def set_products(model: keras.Model, products: str) -> None:
         decoder.stepper.cell.products = products
 
 
-def _compiled(settings: Settings) -> bool:
+def _compiled(settings: TrainConfig) -> bool:
     return settings.jit or keras.backend.backend() == "jax"
 
 
-def compile_model(model: keras.Model, settings: Settings) -> None:
+def compile_model(model: keras.Model, settings: TrainConfig) -> None:
     """Adam with the gradient's norm bounded, averaged weights kept by the optimiser, and the token loss."""
     optimizer = Adam(
         learning_rate=settings.learning_rate,
         global_clipnorm=settings.clip_norm,
-        use_ema=settings.averaging > 0,
-        ema_momentum=settings.averaging or 0.99,
+        use_ema=settings.ema_momentum > 0,
+        ema_momentum=settings.ema_momentum or 0.99,
         ema_warmup=True,
         gradient_accumulation_steps=settings.accumulation if settings.accumulation > 1 else None,
     )
@@ -173,7 +173,9 @@ def make_deterministic(seed: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def encode_all(run: RunDirectory, settings: Settings, pairs: Pairs, part: str, say: Callable[[str], None]) -> Encoded:
+def encode_all(
+    run: RunDirectory, settings: TrainConfig, pairs: Pairs, part: str, say: Callable[[str], None]
+) -> Encoded:
     tokenizers = run.source_tokenizer, run.target_tokenizer
     encoded, dropped = encode_pairs(pairs, *tokenizers, settings.max_length, run.config.copy_words)
     if dropped:
@@ -190,7 +192,7 @@ def encode_all(run: RunDirectory, settings: Settings, pairs: Pairs, part: str, s
 
 
 def _sampler(
-    run: RunDirectory, settings: Settings, splits: Splits, best: Encoded, say: Callable[[str], None]
+    run: RunDirectory, settings: TrainConfig, splits: Splits, best: Encoded, say: Callable[[str], None]
 ) -> Callable[[int], Encoded] | None:
     """What draws the pairs and segmentations of an epoch, or None where they never change."""
     tokenizers = run.source_tokenizer, run.target_tokenizer
@@ -216,7 +218,7 @@ def _sampler(
     return sample
 
 
-def _extra(run: RunDirectory, settings: Settings, splits: Splits, data: Encoded) -> Extra | None:
+def _extra(run: RunDirectory, settings: TrainConfig, splits: Splits, data: Encoded) -> Extra | None:
     """What makes the inputs that signals beside the words need, or None where there are none."""
     signals = settings.signals
     if not (signals.sample or signals.guided_alignment):

@@ -12,7 +12,7 @@ from keras_attention.metrics.plots import attention_heat_map, learning_curves
 from keras_attention.run_directory import RunDirectory
 from keras_attention.translation.translator import Translator
 
-from ..config import Settings
+from ..config import TrainConfig
 
 if TYPE_CHECKING:
     from .trainer import Progress
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HEAT_MAPS = 4
 
 
-def write_reports(run: RunDirectory, settings: Settings, progress: Progress) -> None:
+def write_reports(run: RunDirectory, settings: TrainConfig, progress: Progress) -> None:
     """metrics.json, plots/curves.png, plots/attention-*.png and README.md; needs at least one epoch."""
     best = progress.history[progress.plateau.best_epoch or 0]
     write_json(
@@ -47,7 +47,7 @@ def write_heat_maps(run: RunDirectory) -> list[tuple[str, str]]:
 
 
 def model_card(
-    run: RunDirectory, settings: Settings, best: dict[str, Any], examples: list[tuple[str, str]], progress: Progress
+    run: RunDirectory, settings: TrainConfig, best: dict[str, Any], examples: list[tuple[str, str]], progress: Progress
 ) -> str:
     """The text of README.md: what the model is, how good it is, how to use it."""
     training = run.metadata["training"]

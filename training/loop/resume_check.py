@@ -9,14 +9,14 @@ from keras_attention.errors import UserError
 from keras_attention.models.config import Seq2SeqConfig
 from keras_attention.run_directory import RunDirectory
 
-from ..config import Settings
+from ..config import TrainConfig
 from ..recipes import Splits
 
 
 def reopen(
     run: RunDirectory,
     recipe: str | None,
-    settings: Settings,
+    settings: TrainConfig,
     config: Seq2SeqConfig,
     splits: Splits,
     text: str,
@@ -28,7 +28,7 @@ def reopen(
     """
     training = run.metadata.get("training", {})
     then: dict[str, Any] = {
-        **{field.name: field.default for field in dataclasses.fields(Settings)},  # what was no choice when it began
+        **{field.name: field.default for field in dataclasses.fields(TrainConfig)},  # what was no choice when it began
         "also_validate": training.get("also_validate", {}),
         "recipe": training.get("recipe"),
         **training.get("settings", {}),
@@ -38,7 +38,7 @@ def reopen(
     now: dict[str, Any] = {"recipe": recipe, **settings.to_dict(), **config.to_dict(), "text": text}
     now["also_validate"] = {name: len(pairs) for name, pairs in splits.also.items()}
     changed = sorted(
-        name for name in {*now, *then} if name not in Settings.RESUMABLE and now.get(name) != then.get(name)
+        name for name in {*now, *then} if name not in TrainConfig.RESUMABLE and now.get(name) != then.get(name)
     )
     if changed:
         data = training.get("data", {})

@@ -18,7 +18,7 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.run_fingerprint import vocabulary_fingerprint
 from keras_attention.text.tokenizers import Tokenizer, train_tokenizer
 
-from ..config import Settings
+from ..config import TrainConfig
 from ..data.pairs import Pairs, read_parallel, read_tsv, split_pairs
 from ..data.shards import Shards
 from ..data.text_checks import require_two_files, warn_of_vocabularies
@@ -93,7 +93,7 @@ class TextFiles:
         return None if source is None or target is None else read_parallel(source, target, self.skip_empty)
 
 
-def make_tokenizers(settings: Settings, text: Pairs) -> dict[str, Tokenizer]:
+def make_tokenizers(settings: TrainConfig, text: Pairs) -> dict[str, Tokenizer]:
     """Vocabularies of the training text: {"joint": …}, or {"source": …, "target": …}."""
     targets = [target for references in text.references for target in references]
     if settings.joint:
@@ -134,7 +134,7 @@ def fingerprint(splits: Splits) -> str:
 def prepare_run(
     output: pathlib.Path,
     recipe: str | None,
-    settings: Settings,
+    settings: TrainConfig,
     model: Mapping[str, Any],
     splits: Splits,
     overwrite: bool,
@@ -164,10 +164,11 @@ def prepare_run(
     text, count = splits.train, len(splits.train)
     if splits.shards is not None:
         if settings.draws_segmentations:
-            raise UserError("sampling draws from text in memory. Expected --sampling 0 with --shards")
+            raise UserError("subword_alpha draws from text in memory. Expected --subword-alpha 0 with --shards")
         if settings.stacked or splits.teachers:
             raise UserError(
-                "steps_per_call, passes and teachers read text that is in memory. Expected other text than --shards"
+                "steps_per_execution, epochs_per_validation and teachers read text that is in memory. "
+                "Expected other text than --shards"
             )
         if splits.synthetic is not None:
             raise UserError("Synthetic text is mixed with text in memory. Expected no --synthetic with --shards")
@@ -178,8 +179,8 @@ def prepare_run(
     config = make_config(model if parent is None else inherit(model, parent.config), tokenizers)
     if config.copy_words is not None and (len(tokenizers) > 1 or settings.draws_segmentations):
         raise UserError(
-            "Copied words are known by one vocabulary, and one segmentation. Expected --joint and --sampling 0 with "
-            "copy_words"
+            "Copied words are known by one vocabulary, and one segmentation. Expected --joint and --subword-alpha 0 "
+            "with copy_words"
         )
     if splits.teachers and not (settings.fused_loss and settings.distribute == "none"):
         raise UserError("Teachers are part of the fused loss on one device. Expected fused_loss and distribute none")
@@ -223,7 +224,7 @@ def prepare_run(
     return RunDirectory.create(output, metadata)
 
 
-def tokenizers_of(parent: RunDirectory, settings: Settings) -> dict[str, Tokenizer]:
+def tokenizers_of(parent: RunDirectory, settings: TrainConfig) -> dict[str, Tokenizer]:
     """The vocabularies of another run. Raises UserError where they are not of the kinds asked for."""
     asked = settings.source_tokenizer, settings.target_tokenizer, settings.joint
     source, target = parent.source_tokenizer, parent.target_tokenizer

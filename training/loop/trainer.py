@@ -16,7 +16,7 @@ from keras_attention.metrics.output_scores import HIGHER_IS_BETTER, score_output
 from keras_attention.models.pointer_generator import TextIds
 from keras_attention.run_directory import RunDirectory
 
-from ..config import Settings
+from ..config import TrainConfig
 from ..data.pairs import BatchDataset, Encoded, Ids, Pairs
 from ..hardware.devices import agree, on_one_device
 from .checkpoints import NAMES, find_checkpoints, load_checkpoint, save_checkpoint
@@ -50,10 +50,11 @@ class Progress:
     def from_dict(cls, values: dict[str, Any]) -> Progress:
         return cls(**{**values, "plateau": Plateau(**values["plateau"])})
 
-    def finished(self, settings: Settings) -> str | None:
+    def finished(self, settings: TrainConfig) -> str | None:
         """Why there is nothing left to train, or None."""
-        if self.plateau.since_best >= settings.stop_after:
-            return f"no better {settings.monitor} for {settings.stop_after} epoch{'s' * (settings.stop_after > 1)}"
+        patience = settings.early_stopping_patience
+        if self.plateau.since_best >= patience:
+            return f"no better {settings.monitor} for {patience} epoch{'s' * (patience > 1)}"
         if self.epoch >= settings.epochs:
             return f"{settings.epochs} epoch{'s' * (settings.epochs > 1)} done"
         if settings.time_limit is not None and self.seconds + self.validation_seconds >= 60.0 * settings.time_limit:
@@ -91,7 +92,7 @@ class Trainer(keras.callbacks.Callback):
     def __init__(
         self,
         run: RunDirectory,
-        settings: Settings,
+        settings: TrainConfig,
         dataset: BatchDataset,
         validation: Validation,
         twin: keras.Model,
@@ -167,13 +168,13 @@ class Trainer(keras.callbacks.Callback):
             return
         updates = self.dataset.updates  # of which a call may make several
         update = round((self.progress.epoch + batch / len(self.dataset)) * updates)
-        rate = learning_rate(self.progress.plateau, settings.learning_rate, settings.smallest_learning_rate)
+        rate = learning_rate(self.progress.plateau, settings.learning_rate, settings.min_learning_rate)
         if settings.schedule == "cosine":
             progress = update / (settings.epochs * updates)
             if settings.time_limit is not None and self.alone:
                 left = 60.0 * settings.time_limit - self.progress.validation_seconds
                 progress = max(progress, self.seconds() / max(left, 1e-9))
-            rate = cosine(progress, settings.learning_rate, settings.smallest_learning_rate)
+            rate = cosine(progress, settings.learning_rate, settings.min_learning_rate)
         self._warmed_up = update + 1 >= settings.warmup
         self.model.optimizer.learning_rate = rate * min(1.0, (update + 1) / max(settings.warmup, 1))
 
@@ -222,7 +223,7 @@ class Trainer(keras.callbacks.Callback):
             self.run.save_model(self.twin)
         if self.settings.schedule == "plateau":
             self.model.optimizer.learning_rate = learning_rate(
-                plateau, self.settings.learning_rate, self.settings.smallest_learning_rate
+                plateau, self.settings.learning_rate, self.settings.min_learning_rate
             )
         seconds = agree({"seconds": self.seconds()})["seconds"]
         self._clock = time.monotonic()
