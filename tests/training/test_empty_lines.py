@@ -69,7 +69,7 @@ def test_evaluate(runs, files, tmp_path) -> None:
     result = json.loads(done.out.splitlines()[-1])
     assert (result["sentences"], result["left_out"]) == (2, 3)
     translator = Translator.load(runs["subword"])
-    first, last = (found[0].text for found in translator.translate([SOURCES[0], SOURCES[4]], 1))
+    first, last = (found[0].text for found in translator.translate([SOURCES[0], SOURCES[4]], beam_size=1))
     assert (tmp_path / "out").read_text(encoding="utf-8").split("\n") == [first, "", "", "", last, ""]
 
 
