@@ -18,7 +18,7 @@ from keras_attention.metrics.output_scores import TASK_METRIC
 from keras_attention.recurrent.lstm_kernel import PRODUCTS
 from keras_attention.run_directory import RunDirectory
 from keras_attention.search.beam import STOPS
-from keras_attention.search.contract import LENGTH_PENALTIES
+from keras_attention.search_policy import LENGTH_PENALTIES
 from keras_attention.text.tokenizers import KINDS
 from keras_attention.training import evaluate
 from keras_attention.training.config import TrainConfig
