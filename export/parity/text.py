@@ -43,10 +43,7 @@ def check_text_file(
     parity.failures += failures
     if reader is None:
         return
-    source, target = (
-        runtime.Tokenizer(directory / manifest["tokenizers"][side]["file"], manifest["special_ids"])
-        for side in ("source", "target")
-    )
+    source, target = tokenizers_of(directory, manifest)
     start = 0
     for case, outputs in cases.searched(found):
         sentences = cases.sentences[start : start + len(case.inputs["source_ids"])]
@@ -67,8 +64,16 @@ def check_text_file(
                 parity.failures.append(f"{parity.format} text {sentence!r}. Expected: {wanted}. Received: {texts[row]}")
 
 
+def tokenizers_of(directory: pathlib.Path, manifest: Mapping[str, Any]) -> list[runtime.Tokenizer]:
+    """Return the tokenizers of the source and of the target of an artefact."""
+    files = (directory / manifest["tokenizers"][side]["file"] for side in ("source", "target"))
+    return [runtime.Tokenizer(file, manifest["special_ids"]) for file in files]
+
+
 def has_two_segmentations(tokenizer: runtime.Tokenizer, sentence: str) -> bool:
     """Return whether the likeliest segmentation into subwords is no likelier than the next."""
+    if tokenizer.kind != "subword":
+        return False
     found = tokenizer.processor.nbest_encode(sentence, nbest_size=2)
     scores = [sum(tokenizer.processor.get_score(i) for i in ids) for ids in found]
     return len(scores) > 1 and abs(scores[0] - scores[1]) < SAME_SCORE
@@ -77,8 +82,8 @@ def has_two_segmentations(tokenizer: runtime.Tokenizer, sentence: str) -> bool:
 def check_text(
     backend: Any, directory: pathlib.Path, manifest: Mapping[str, Any], cases: Reference, parity: Parity
 ) -> None:
-    """Check that `translate_text` gives the text of Keras' hypotheses, except in a near-tie."""
-    target = runtime.Tokenizer(directory / manifest["tokenizers"]["target"]["file"], manifest["special_ids"])
+    """Check that `translate_text` gives the text of Keras' hypotheses, except in a tie, see `check_text_file`."""
+    source, target = tokenizers_of(directory, manifest)
     start = 0
     for case in cases.of("translate"):
         count = len(case.inputs["source_ids"])
@@ -92,7 +97,8 @@ def check_text(
             received = outputs["text"][row, 0].decode()
             parity.texts += 1
             parity.texts_identical += expected == received
-            if expected != received and case.margins is not None and case.margins[row] >= NEAR_TIE:
+            far = case.margins is not None and case.margins[row] >= NEAR_TIE
+            if expected != received and far and not has_two_segmentations(source, sentence):
                 parity.failures.append(
                     f"{parity.format} translate_text {sentence!r}. Expected: {expected!r}. Received: {received!r}"
                 )

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import types
 from typing import Any
 
 import numpy as np
@@ -165,3 +166,24 @@ def test_a_sentence_with_two_likeliest_segmentations(tmp_path: pathlib.Path) -> 
     assert text_verification.has_two_segmentations(tokenizer, "x...")
     assert len(tokenizer.processor.nbest_encode("x..", nbest_size=2)) == 2
     assert not text_verification.has_two_segmentations(tokenizer, "x..")
+
+
+@pytest.mark.parametrize(("sentence", "failures"), [("x...", 0), ("x..", 1)])
+def test_the_saved_model_may_take_either_of_two_likeliest_segmentations(
+    tmp_path: pathlib.Path, sentence: str, failures: int
+) -> None:
+    """Its text differs from Keras' in both rows; a tie is a reason, and no tie is none."""
+    train_tokenizer("subword", ["x.. y.. z. w.", "y.. x. z.. w..", "a. b.. c.. d"] * 20, 16).save(tmp_path, "dots")
+    special = {"pad": 0, "bos": 1, "eos": 2, "unk": 3}
+    manifest = {
+        "tokenizers": {side: {"file": "dots.tok.json"} for side in ("source", "target")},
+        "special_ids": special,
+    }
+    ids = runtime.Tokenizer(tmp_path / "dots.tok.json", special).encode("x.. y")
+    outputs = {"ids": np.array([[ids]]), "lengths": np.array([[len(ids)]])}
+    case = types.SimpleNamespace(inputs={"source_ids": [ids]}, outputs=outputs, margins=np.array([1.0]))
+    cases: Any = types.SimpleNamespace(of=lambda graph: [case], sentences=[sentence])
+    backend = types.SimpleNamespace(run=lambda graph, inputs: {"text": np.array([[b"another"]], object)})
+    parity: Any = types.SimpleNamespace(format="saved_model", texts=0, texts_identical=0, failures=[])
+    text_verification.check_text(backend, tmp_path, manifest, cases, parity)
+    assert len(parity.failures) == failures
