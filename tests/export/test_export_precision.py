@@ -81,7 +81,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Pat
 
 
 @pytest.mark.parametrize("backend", ["litert", "onnx"])
-@pytest.mark.parametrize("precision", ["float16", "dynamic_int8"])
+@pytest.mark.parametrize("precision", fast(["float16", "dynamic_int8"], "float16"))
 def test_empty_slots_are_infinite(artefacts: dict[str, pathlib.Path], precision: str, backend: str) -> None:
     """No file stores the infinity that the graph writes where no word is allowed."""
     artefact = runtime.Artefact(artefacts[precision], backend)

@@ -8,6 +8,7 @@ from keras import ops
 from keras_attention import EncoderDecoder, Seq2SeqConfig, build_seq2seq
 from keras_attention.models.batch_checks import GuardedDataset
 from keras_attention.models.model import Seq2SeqModel
+from tests.support.parts import fast
 
 SOURCES, TARGETS, ROWS = 11, 13, 6
 SIZES = {"embedding_size": 3, "encoder_units": 2, "decoder_units": 5}
@@ -174,7 +175,7 @@ def test_copied_words_and_features_have_ranges_of_their_own() -> None:
         reading.predict(inputs, verbose=0)
 
 
-@pytest.mark.parametrize("kind", ["arrays", "PyDataset", "generator", "tf.data"])
+@pytest.mark.parametrize("kind", fast(["arrays", "PyDataset", "generator", "tf.data"], "PyDataset"))
 @pytest.mark.filterwarnings("ignore:The structure of `inputs`")
 def test_what_is_computed_is_what_keras_computes(kind) -> None:
     """Weights, history and the order of batches, validation among them, are those of a plain functional model."""
@@ -197,6 +198,7 @@ def test_what_is_computed_is_what_keras_computes(kind) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_shuffled_tensorflow_dataset_keeps_its_order_and_length() -> None:
     tf = tensorflow()
     inputs, labels = pairs(rows=12)

@@ -24,7 +24,7 @@ BACKENDS = {"tensorflow": ".venv", "jax": ".venv", "torch": ".venv-torch"}
 """Each backend, and the environment in which `make test-backends` puts it."""
 
 FILES = sorted((ROOT / "tests").rglob("test_*.py"))
-PLAIN = ("errors.UserError", "run_directory", "arguments.SCORES", "cli", "export", "training")
+PLAIN = ("errors.UserError", "files", "run_directory", "arguments.SCORES", "cli", "export", "training")
 """What `keras_attention` has beside what computes: its errors, files and names. `training` is started as a command."""
 
 COMMANDS = ("test_own_text.py", "test_readme.py")

@@ -105,7 +105,7 @@ def test_the_command_ranks_what_ended_first(toy_run, toy_folder, tmp_path, monke
     asked, translate = [], Translator.translate
 
     def watched(*given, **named):
-        asked.append(named["finished_first"])
+        asked.append(named["policy"].finished_first)
         return translate(*given, **named)
 
     monkeypatch.setattr(Translator, "translate", watched)

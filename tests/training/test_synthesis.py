@@ -67,7 +67,9 @@ def test_sets_of_synthetic_text(tmp_path) -> None:
 def test_what_a_run_makes_of_a_text(ending_run, tmp_path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("abc\nfed\nbead\n")
-    best = [found[:3] for found in Translator.load(ending_run.path).translate(["abc", "fed", "bead"], 4, 3)]
+    best = [
+        found[:3] for found in Translator.load(ending_run.path).translate(["abc", "fed", "bead"], beam_size=4, n_best=3)
+    ]
     wanted = [
         (source, output)
         for source, found in zip(["abc", "fed", "bead"], best, strict=True)
