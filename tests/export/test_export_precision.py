@@ -23,7 +23,7 @@ from keras_attention.run_directory import RunDirectory
 from keras_attention.text.tokenizers import train_tokenizer
 from tests.export.test_export_artefact import dense_model, make_run
 from tests.support.export_models import LINES, cheap, converters_here, tiny_model
-from tests.support.parts import Made
+from tests.support.parts import Made, fast
 
 __all__ = ["cheap", "converters_here"]
 
