@@ -57,7 +57,7 @@ def export_all(options: argparse.Namespace, work: pathlib.Path) -> dict[tuple[st
 def kind_of(precision: str, options: argparse.Namespace, ranges: list[str] | None) -> dict[str, Any]:
     """The arguments of `export` that make a precision, or the files for an NPU."""
     if precision == NPU:
-        return {"target": "npu", "source_length": options.source_length, "calibration": ranges}
+        return {"to": "npu", "source_length": options.source_length, "calibration": ranges}
     return {"precision": precision, **({"calibration": ranges} if precision == "int8" else {})}
 
 

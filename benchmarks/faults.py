@@ -23,7 +23,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import typing
 from typing import Any
 
 import fault_children
@@ -82,16 +81,16 @@ def prepare(folder: pathlib.Path) -> None:
 
 def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
     """Name and flag of each option that takes a number, for each command and the artefact's runtime."""
+    import typer.main
     from contenders import load_runtime
 
     from keras_attention.cli import app as cli
 
-    found = {}
-    for info in cli.app.registered_commands:
-        assert info.callback is not None
-        hints = typing.get_type_hints(info.callback, include_extras=True)
-        names = [name for name, hint in hints.items() if name != "return" and _is_number(hint)]
-        found[info.callback.__name__] = [(name, f"--{name.replace('_', '-')}") for name in names]
+    commands: Any = typer.main.get_command(cli.app)
+    found = {
+        name: [(str(one.name), one.opts[0]) for one in command.params if one.type.name in ("integer", "float")]
+        for name, command in commands.commands.items()
+    }
     found = {name: options for name, options in found.items() if options and name in fault_inputs.BASES}
     parse = load_runtime(str(artefact)).main
     with contextlib.redirect_stdout(io.StringIO()) as written, contextlib.suppress(SystemExit):
@@ -99,12 +98,6 @@ def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
     flags = re.findall(r"(--[a-z-]+) [A-Z_]+", written.getvalue())
     found["runtime"] = [(flag, flag) for flag in dict.fromkeys(flags) if flag not in ("--artefact", "--alignments")]
     return found
-
-
-def _is_number(hint: Any) -> bool:
-    """Whether an annotation is of a number, or of one that need not be given."""
-    plain = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
-    return bool({int, float} & {plain, *typing.get_args(plain)})
 
 
 def main(arguments: list[str] | None = None) -> int:
