@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import inspect
 import io
 import pathlib
 import random
@@ -23,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import typing
 from typing import Any
 
 import fault_children
@@ -86,11 +88,11 @@ def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
 
     from keras_attention.cli import app as cli
 
-    commands: Any = typer.main.get_command(cli.app)
-    found = {
-        name: [(str(one.name), one.opts[0]) for one in command.params if one.type.name in ("integer", "float")]
-        for name, command in commands.commands.items()
-    }
+    found = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+        flags = {one.name: one.opts[0] for one in command.params}
+        parameters = inspect.signature(command.callback, eval_str=True).parameters
+        found[name] = [(one, flags[one]) for one, given in parameters.items() if _is_number(given.annotation)]
     found = {name: options for name, options in found.items() if options and name in fault_inputs.BASES}
     parse = load_runtime(str(artefact)).main
     with contextlib.redirect_stdout(io.StringIO()) as written, contextlib.suppress(SystemExit):
@@ -98,6 +100,12 @@ def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
     flags = re.findall(r"(--[a-z-]+) [A-Z_]+", written.getvalue())
     found["runtime"] = [(flag, flag) for flag in dict.fromkeys(flags) if flag not in ("--artefact", "--alignments")]
     return found
+
+
+def _is_number(hint: Any) -> bool:
+    """Whether a parameter takes an int or a float, or may be left out."""
+    plain = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    return bool({int, float} & {plain, *typing.get_args(plain)})
 
 
 def main(arguments: list[str] | None = None) -> int:
