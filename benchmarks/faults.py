@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import inspect
-import io
 import pathlib
 import random
 import re
@@ -84,7 +82,6 @@ def prepare(folder: pathlib.Path) -> None:
 def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
     """Name and flag of each option that takes a number, for each command and the artefact's runtime."""
     import typer.main
-    from contenders import load_runtime
 
     from keras_attention.cli import app as cli
 
@@ -94,10 +91,10 @@ def numeric_options(artefact: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
         parameters = inspect.signature(command.callback, eval_str=True).parameters
         found[name] = [(one, flags[one]) for one, given in parameters.items() if _is_number(given.annotation)]
     found = {name: options for name, options in found.items() if options and name in fault_inputs.BASES}
-    parse = load_runtime(str(artefact)).main
-    with contextlib.redirect_stdout(io.StringIO()) as written, contextlib.suppress(SystemExit):
-        parse(["--help"])
-    flags = re.findall(r"(--[a-z-]+) [A-Z_]+", written.getvalue())
+    # In a process of its own: children that are forked from this one must not find a runtime loaded.
+    line = [sys.executable, str(artefact / "runtime"), "--help"]
+    written = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    flags = re.findall(r"(--[a-z-]+) [A-Z_]+", written)
     found["runtime"] = [(flag, flag) for flag in dict.fromkeys(flags) if flag not in ("--artefact", "--alignments")]
     return found
 
