@@ -18,7 +18,7 @@ from .losses.auxiliary import Signals
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How to train; the model itself is a `Seq2SeqConfig`.
+    """Settings of a training; the model itself is a `Seq2SeqConfig`.
 
     Attributes:
         task: "translation" (watches BLEU), "g2p" (word error rate, several references), "exact" (exact match).
@@ -182,7 +182,7 @@ class TrainConfig:
 
     @property
     def signals(self) -> Signals:
-        """What is learnt from beside the words."""
+        """Auxiliary training objectives."""
         return Signals(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Signals)})
 
     @property

@@ -139,7 +139,7 @@ def with_shortlist(model: keras.Model, config: Any, table: npt.ArrayLike, always
 
 
 def coverage(run: RunDirectory, model: keras.Model) -> Coverage:
-    """What a run's shortlist lets through of the references of its samples; NaN where it has none."""
+    """Share of the tokens of a run's references that its shortlist holds; NaN where it has none."""
     kept = covered = tokens = 0
     sizes = []
     for text, references in zip(run.samples(), run.references(), strict=False):

@@ -66,7 +66,7 @@ def write_shard(path: pathlib.Path, data: Encoded) -> None:
 
 
 def read_shard(path: pathlib.Path) -> Encoded:
-    """What `write_shard` wrote. Raises UserError for a file that is gone or damaged."""
+    """Return the pairs that `write_shard` wrote. Raises UserError for a file that is gone or damaged."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             source, target = (Rows(file[f"{name}_flat"], file[f"{name}_offsets"]) for name in ("source", "target"))

@@ -15,7 +15,7 @@ import keras
 
 
 class Batches(Protocol):
-    """What `BatchDataset`, `ShardedDataset` and `StackedDataset` have in common."""
+    """Interface of `BatchDataset`, `ShardedDataset` and `StackedDataset`."""
 
     def probe_shapes(self) -> None: ...
 
@@ -29,7 +29,7 @@ AHEAD = 2
 
 
 def feed(dataset: Batches) -> Any:
-    """What `keras.Model.fit(..., shuffle=False)` is given for a dataset; `dataset.start_epoch` still sets the order."""
+    """The argument of `keras.Model.fit(..., shuffle=False)` for a dataset; `dataset.start_epoch` still sets the order."""
     dataset.probe_shapes()
     if keras.backend.backend() != "tensorflow":
         return dataset

@@ -1,4 +1,4 @@
-"""What the processor and the system at hand are good at."""
+"""Abilities of the processor and the system."""
 
 from __future__ import annotations
 

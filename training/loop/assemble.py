@@ -1,4 +1,4 @@
-"""What `fit` is called with: the model, compiled, with the loss built in, and the batches of each epoch."""
+"""Arguments of `fit`: the model, compiled, with the loss built in, and the batches of each epoch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Extra: TypeAlias = Callable[[BatchDataset, int, Batch], dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Fitting:
-    """What `fit` is called with.
+    """Arguments of `fit`.
 
     Attributes:
         model: the encoder-decoder. fitted: itself, or a model around it with the loss built in; compiled.
@@ -133,7 +133,7 @@ def fuses_loss(settings: TrainConfig, config: Seq2SeqConfig) -> bool:
 
 
 def set_products(model: keras.Model, products: str) -> None:
-    """What the operands of a training pass' products are rounded to, one of `lstm.PRODUCTS`."""
+    """Return the dtype of the operands of matrix products in training, one of `lstm.PRODUCTS`."""
     encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
     if not hasattr(encoder, "stack"):  # without recurrence there is no pass of our own
         return
@@ -194,7 +194,7 @@ def encode_all(
 def _sampler(
     run: RunDirectory, settings: TrainConfig, splits: Splits, best: Encoded, say: Callable[[str], None]
 ) -> Callable[[int], Encoded] | None:
-    """What draws the pairs and segmentations of an epoch, or None where they never change."""
+    """Return the function that draws an epoch's pairs and segmentations; None where they never change."""
     tokenizers = run.source_tokenizer, run.target_tokenizer
     text, real = _kept_text(splits.train, best), len(best)
     if splits.synthetic is not None:
@@ -219,7 +219,7 @@ def _sampler(
 
 
 def _extra(run: RunDirectory, settings: TrainConfig, splits: Splits, data: Encoded) -> Extra | None:
-    """What makes the inputs that signals beside the words need, or None where there are none."""
+    """Return the function that makes the inputs of auxiliary objectives; None without any."""
     signals = settings.signals
     if not (signals.sample or signals.guided_alignment):
         return None

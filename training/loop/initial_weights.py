@@ -1,4 +1,4 @@
-"""What a new training may begin with: the weights of another run, or word vectors in a text file."""
+"""Initial weights of a training: the weights of another run, or word vectors in a text file."""
 
 from __future__ import annotations
 

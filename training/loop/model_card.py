@@ -1,4 +1,4 @@
-"""What a finished training leaves to read: metrics.json, learning curves, attention heat maps, the model card."""
+"""Reports of a finished training: metrics.json, learning curves, attention heat maps, the model card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `fit` runs between steps and epochs: validation, schedule, best model, checkpoint; and the limit on time."""
+"""Callbacks of `fit`: validation, schedule, best model, checkpoint; and the limit on time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXPLODED = 1.5
 
 @dataclasses.dataclass
 class Progress:
-    """How far a training has come; JSON data, saved with every checkpoint.
+    """Progress of a training; JSON data, saved with every checkpoint.
 
     `seconds` of training so far, of which the last validation took `validation_seconds`: time is up when there is none
     left for another one. `cut`: where in its epoch the limit on time ended it, if in the middle.
@@ -64,7 +64,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """What each epoch is judged by: encoded pairs for the loss, and sentences to translate for the score."""
+    """Validation data: encoded pairs for the loss, and sentences to translate for the score."""
 
     encoded: Encoded
     pairs: Pairs

@@ -1,4 +1,4 @@
-"""What a training may learn from beside the words: coverage, given alignments, and its own outputs as inputs.
+"""Auxiliary training objectives: coverage, given alignments, and its own outputs as inputs.
 
 Coverage loss (See, Liu and Manning 2017, arXiv 1704.04368, equation 13), a mean over the N real tokens of
 

@@ -1,4 +1,4 @@
-"""What teachers would have written next, at every word of the targets: distributions for one model to learn.
+"""Teachers' predictions of the next token, at every position of the targets: distributions for one model to learn.
 
 Word-level distillation (Hinton, Vinyals and Dean 2015, arXiv 1503.02531; Kim and Rush 2016, arXiv 1606.07947, section
 3.1): the labels' one-hot rows are mixed with the teachers' distributions,
