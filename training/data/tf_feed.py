@@ -29,7 +29,7 @@ AHEAD = 2
 
 
 def feed(dataset: Batches) -> Any:
-    """The argument of `keras.Model.fit(..., shuffle=False)` for a dataset; `dataset.start_epoch` still sets the order."""
+    """Argument of `fit(..., shuffle=False)` for a dataset; `dataset.start_epoch` still sets the order."""
     dataset.probe_shapes()
     if keras.backend.backend() != "tensorflow":
         return dataset

@@ -194,7 +194,7 @@ def encode_all(
 def _sampler(
     run: RunDirectory, settings: TrainConfig, splits: Splits, best: Encoded, say: Callable[[str], None]
 ) -> Callable[[int], Encoded] | None:
-    """Return the function that draws an epoch's pairs and segmentations; None where they never change."""
+    """Return the function that draws an epoch's pairs and segmentations; None for the same in each."""
     tokenizers = run.source_tokenizer, run.target_tokenizer
     text, real = _kept_text(splits.train, best), len(best)
     if splits.synthetic is not None:
