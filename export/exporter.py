@@ -103,12 +103,12 @@ def export(
     (PosixPath('/tmp/artefact/model.tflite'),)
     """
     say = progress or (lambda message: None)
+    policy = SearchPolicy.of(policy, **settings)
     formats, precision = choose(to, precision)
     check_calibration(precision, calibration, source_length)
     scored = check_task(task, loss_limit)
     check_backend()
     output = check_output(pathlib.Path(output), overwrite)
-    policy = SearchPolicy.of(policy, **settings)
     asked = Request(model, policy, tokenizers, samples, references, scored, precision, text, source_length, calibration)
     request = prepare(formats, open_request(asked, combination))
     with staging(output, overwrite) as (stage, work):

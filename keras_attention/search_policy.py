@@ -116,7 +116,7 @@ class SearchPolicy:
             method = OWN.get(field.name, self.method)
             if method != self.method and getattr(self, field.name) != field.default:
                 raise UserError(
-                    f"{field.name} is a setting of method {method!r}. Expected {method!r}, or no {field.name}. "
+                    f"{field.name} is a setting of method {method!r}. Expected that method, or no {field.name}. "
                     f"Received: method {self.method!r}"
                 )
 

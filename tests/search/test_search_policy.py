@@ -62,7 +62,7 @@ OTHER = {"coverage_penalty": 0.2, "finished_first": True, "stop": "best", "group
 OTHER |= {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 1, "alpha": 0.1, "backward_weight": 0.1}
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", OTHER)
 def test_a_setting_of_another_method(name: str) -> None:
     SearchPolicy(OWN[name], **{name: OTHER[name]})
     for method in set(METHODS) - {OWN[name]}:
