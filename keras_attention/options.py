@@ -44,7 +44,7 @@ def option(default: Any, help: str, **more: Any) -> Any:
     return dataclasses.field(default=default, metadata={KEY: Option(help, **more)})
 
 
-def options_of(kind: type) -> Iterator[tuple[dataclasses.Field[Any], Option, Any]]:
+def declared_options(kind: type) -> Iterator[tuple[dataclasses.Field[Any], Option, Any]]:
     """Yield each option of a dataclass: its field, its declaration, and its type."""
     types = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -58,7 +58,9 @@ def check_options(instance: Any) -> None:
     Raises:
         UserError: for the first value that is neither a choice nor in range.
     """
-    for field, declared, _ in options_of(type(instance)):
+    for field in dataclasses.fields(instance):
+        if (declared := field.metadata.get(KEY)) is None:
+            continue
         value = getattr(instance, field.name)
         if declared.choices and value not in declared.choices:
             raise UserError(f"Unknown {field.name}. Expected one of {', '.join(declared.choices)}. Received: {value!r}")

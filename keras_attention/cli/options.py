@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from keras_attention.cli.help import option, options_of
-from keras_attention.options import options_of as declared_options
+from keras_attention.options import declared_options
 from keras_attention.search_policy import SearchPolicy
 
 text = options_of("Text")

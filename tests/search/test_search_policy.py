@@ -9,13 +9,13 @@ import typer.main
 from keras_attention import SearchPolicy, UserError
 from keras_attention.cli import app
 from keras_attention.models.searching import NUMBERS
-from keras_attention.options import options_of
+from keras_attention.options import declared_options
 from keras_attention.search_policy import METHODS, OWN
 from keras_attention.translation.translator import Translator
 from tests.support.command import run_command
 
 COMMANDS = typer.main.get_command(app.app).commands
-SETTINGS = {field.name: (field, declared) for field, declared, _ in options_of(SearchPolicy)}
+SETTINGS = {field.name: (field, declared) for field, declared, _ in declared_options(SearchPolicy)}
 
 
 def test_every_field_is_an_option() -> None:
